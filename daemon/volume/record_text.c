@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The text form of volume records: JSON, read strictly, written with sorted keys.
+ *
+ * A record may have been edited or damaged, so every value is checked for type
+ * and range, unknown keys are refused (they may come from a newer release, whose
+ * meaning must not be dropped in silence), and what a text says of itself twice
+ * has to agree: order of seq, doubled names and uuids.
+ */
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
+#include "common/base/name.h"
+#include "daemon/volume/record.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECORD_FORMAT = 1 };
+
+static void json_done(json_t **j)
+{
+    json_decref(*j);
+}
+
+#define CLEANUP_JSON CLEANUP(json_done) json_t
+
+/* -- reading ------------------------------------------------------------------ */
+
+/* One object being read: each get_… takes a key; what is left over is unknown. */
+struct reader {
+    const json_t *object;
+    size_t taken;
+    struct err *reterr;
+    int rc; /* the first error */
+};
+
+static int reader_fail(struct reader *r, const char *key, const char *what)
+{
+    if (r->rc == 0)
+        r->rc = err_set(r->reterr, SNAP_ECORRUPT, "key '%s': %s", key, what);
+    return r->rc;
+}
+
+static const json_t *take(struct reader *r, const char *key, json_type type)
+{
+    const json_t *v = json_object_get(r->object, key);
+    if (!v) {
+        reader_fail(r, key, "missing");
+        return NULL;
+    }
+    r->taken++;
+    if (json_typeof(v) != type) {
+        reader_fail(r, key, "of the wrong type");
+        return NULL;
+    }
+    return v;
+}
+
+static uint64_t get_u64(struct reader *r, const char *key, uint64_t max)
+{
+    const json_t *v = take(r, key, JSON_INTEGER);
+    if (!v)
+        return 0;
+    json_int_t n = json_integer_value(v);
+    if (n < 0 || (uint64_t)n > max) {
+        reader_fail(r, key, "out of range");
+        return 0;
+    }
+    return (uint64_t)n;
+}
+
+static void get_text(struct reader *r, const char *key, char *ret, size_t ret_bytes)
+{
+    const json_t *v = take(r, key, JSON_STRING);
+    if (!v)
+        return;
+    size_t len = json_string_length(v);
+    if (len >= ret_bytes || memchr(json_string_value(v), '\0', len)) {
+        reader_fail(r, key, "too long or with a zero byte");
+        return;
+    }
+    memcpy(ret, json_string_value(v), len + 1);
+}
+
+static void get_name(struct reader *r, const char *key, char ret[LIMIT_NAME_BYTES + 1])
+{
+    struct err why = ERR_INIT;
+    get_text(r, key, ret, LIMIT_NAME_BYTES + 1);
+    if (r->rc == 0 && name_check(ret, "name", &why) < 0)
+        reader_fail(r, key, why.text);
+}
+
+static void get_uuid(struct reader *r, const char *key, struct uuid *ret)
+{
+    char text[UUID_TEXT_BYTES] = "";
+    struct err why = ERR_INIT;
+    get_text(r, key, text, sizeof text);
+    if (r->rc == 0 && uuid_parse_text(text, ret, &why) < 0)
+        reader_fail(r, key, why.text);
+}
+
+static bool get_bool(struct reader *r, const char *key)
+{
+    const json_t *v = json_object_get(r->object, key);
+    if (!v) {
+        reader_fail(r, key, "missing");
+        return false;
+    }
+    r->taken++;
+    if (!json_is_boolean(v))
+        reader_fail(r, key, "of the wrong type");
+    return json_is_true(v);
+}
+
+/* One of names[0 … count-1]; its index. */
+static unsigned get_choice(struct reader *r, const char *key, const char *const *names,
+                           unsigned count)
+{
+    char text[32] = "";
+    get_text(r, key, text, sizeof text);
+    for (unsigned i = 0; i < count; i++)
+        if (strcmp(text, names[i]) == 0)
+            return i;
+    reader_fail(r, key, "none of the words it may be");
+    return 0;
+}
+
+static int reader_end(struct reader *r)
+{
+    const char *key;
+    json_t *v;
+    if (r->rc == 0 && json_object_size(r->object) != r->taken) {
+        /* the keys that were taken are known by name; say one that is not */
+        static const char *const known =
+            " format id name size_bytes kind full_policy created_s lease_epoch lease_holder "
+            "lease_instance fingerprint next_seq snapshots labels tombstones seq "
+            "chunk_size_sectors limit_bytes hidden merging unverified cow_path key ";
+        json_object_foreach((json_t *)r->object, key, v)
+        {
+            char word[80];
+            (void)snprintf(word, sizeof word, " %.70s ", key);
+            if (!strstr(known, word))
+                return reader_fail(r, key, "unknown; was this written by a newer release?");
+        }
+        return reader_fail(r, "?", "a key stands where it does not belong");
+    }
+    return r->rc;
+}
+
+static const char *const kind_names[] = {"remote", "hosted"};
+static const char *const policy_names[] = {"refuse", "invalidate"};
+
+static int parse_snapshot(const json_t *object, struct record_snapshot *s, struct err *reterr)
+{
+    struct reader r = {.object = object, .reterr = reterr};
+    get_uuid(&r, "id", &s->id);
+    get_name(&r, "name", s->name);
+    s->seq = (uint32_t)get_u64(&r, "seq", UINT32_MAX - 1);
+    s->created_s = (int64_t)get_u64(&r, "created_s", INT64_MAX);
+    s->chunk_size_sectors = (uint32_t)get_u64(&r, "chunk_size_sectors", LIMIT_CHUNK_SECTORS_MAX);
+    s->limit_bytes = get_u64(&r, "limit_bytes", INT64_MAX);
+    s->hidden = get_bool(&r, "hidden");
+    s->merging = get_bool(&r, "merging");
+    s->unverified = get_bool(&r, "unverified");
+    get_text(&r, "cow_path", s->cow_path, sizeof s->cow_path);
+    return reader_end(&r);
+}
+
+static int parse_snapshots(const json_t *array, struct volume_record *ret, struct err *reterr)
+{
+    size_t count = json_array_size(array);
+    if (count > LIMIT_SNAPSHOTS)
+        return err_set(reterr, SNAP_ECORRUPT, "key 'snapshots': more than %d", LIMIT_SNAPSHOTS);
+    uint32_t last = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct record_snapshot s = {0};
+        int rc = json_is_object(json_array_get(array, i))
+                     ? parse_snapshot(json_array_get(array, i), &s, reterr)
+                     : err_set(reterr, SNAP_ECORRUPT, "no object");
+        if (rc == 0 && s.seq <= last)
+            rc = err_set(reterr, SNAP_ECORRUPT, "seq %u does not follow %u", s.seq, last);
+        last = s.seq;
+        if (rc == 0)
+            rc = volume_record_add_snapshot(ret, &s, reterr);
+        if (rc < 0) {
+            err_prefix(reterr, "snapshot %zu", i);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int parse_labels(const json_t *object, struct volume_record *ret, struct err *reterr)
+{
+    const char *key;
+    json_t *v;
+    if (json_object_size(object) > LIMIT_LABELS)
+        return err_set(reterr, SNAP_ECORRUPT, "key 'labels': more than %d", LIMIT_LABELS);
+    ret->labels = calloc(json_object_size(object) + 1, sizeof *ret->labels);
+    if (!ret->labels)
+        return err_set(reterr, SNAP_ENOMEM, "labels");
+    json_object_foreach((json_t *)object, key, v)
+    {
+        if (!json_is_string(v))
+            return err_set(reterr, SNAP_ECORRUPT, "label '%s': no text", key);
+        struct record_label *l = &ret->labels[ret->label_count++];
+        l->key = strdup(key);
+        l->value = strdup(json_string_value(v));
+        if (!l->key || !l->value)
+            return err_set(reterr, SNAP_ENOMEM, "labels");
+    }
+    return 0;
+}
+
+static int parse_tombstones(const json_t *array, struct volume_record *ret, struct err *reterr)
+{
+    if (json_array_size(array) > RECORD_TOMBSTONES)
+        return err_set(reterr, SNAP_ECORRUPT, "key 'tombstones': more than %d", RECORD_TOMBSTONES);
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        struct record_tombstone t = {0};
+        struct reader r = {.object = json_array_get(array, i), .reterr = reterr};
+        get_uuid(&r, "id", &t.id);
+        get_uuid(&r, "key", &t.key);
+        int rc = reader_end(&r);
+        if (rc < 0) {
+            err_prefix(reterr, "tombstone %zu", i);
+            return rc;
+        }
+        ret->tombstones[ret->tombstone_count++] = t;
+    }
+    return 0;
+}
+
+static void get_fingerprint(struct reader *r, struct volume_record *ret)
+{
+    char hex[2 * FINGERPRINT_BYTES_MAX + 1] = "";
+    get_text(r, "fingerprint", hex, sizeof hex);
+    size_t len = strlen(hex);
+    if (len % 2 != 0 || strspn(hex, "0123456789abcdef") != len) {
+        reader_fail(r, "fingerprint", "no hexadecimal bytes");
+        return;
+    }
+    for (size_t i = 0; i < len / 2; i++) {
+        unsigned byte = 0;
+        (void)sscanf(hex + 2 * i, "%2x", &byte);
+        ret->fingerprint[i] = (uint8_t)byte;
+    }
+    ret->fingerprint_bytes = (uint32_t)(len / 2);
+}
+
+static int parse_object(const json_t *root, struct volume_record *ret, struct err *reterr)
+{
+    struct reader r = {.object = root, .reterr = reterr};
+    if (get_u64(&r, "format", INT64_MAX) != RECORD_FORMAT && r.rc == 0)
+        return err_set(reterr, SNAP_ENOTSUP, "record format is not %d: a newer release wrote it",
+                       RECORD_FORMAT);
+    get_uuid(&r, "id", &ret->id);
+    get_name(&r, "name", ret->name);
+    ret->size_bytes = get_u64(&r, "size_bytes", LIMIT_VOLUME_BYTES);
+    ret->kind = (enum volume_kind)get_choice(&r, "kind", kind_names, 2);
+    ret->full_policy = (enum full_policy)get_choice(&r, "full_policy", policy_names, 2);
+    ret->created_s = (int64_t)get_u64(&r, "created_s", INT64_MAX);
+    ret->lease_epoch = get_u64(&r, "lease_epoch", INT64_MAX);
+    get_text(&r, "lease_holder", ret->lease_holder, sizeof ret->lease_holder);
+    get_uuid(&r, "lease_instance", &ret->lease_instance);
+    get_fingerprint(&r, ret);
+    uint32_t next_seq = (uint32_t)get_u64(&r, "next_seq", UINT32_MAX - 1);
+    const json_t *snapshots = take(&r, "snapshots", JSON_ARRAY);
+    const json_t *labels = take(&r, "labels", JSON_OBJECT);
+    const json_t *tombstones = take(&r, "tombstones", JSON_ARRAY);
+    int rc = reader_end(&r);
+    if (rc == 0)
+        rc = parse_snapshots(snapshots, ret, reterr);
+    if (rc == 0)
+        rc = parse_labels(labels, ret, reterr);
+    if (rc == 0)
+        rc = parse_tombstones(tombstones, ret, reterr);
+    if (rc == 0 && ret->next_seq > next_seq)
+        rc = err_set(reterr, SNAP_ECORRUPT, "key 'next_seq': below a snapshot's seq");
+    ret->next_seq = next_seq;
+    return rc;
+}
+
+int volume_record_parse(const char *text, size_t len, struct volume_record *ret,
+                        struct err *reterr)
+{
+    json_error_t bad;
+    CLEANUP_JSON *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &bad);
+    if (!root)
+        return err_set(reterr, SNAP_ECORRUPT, "line %d column %d: %s", bad.line, bad.column,
+                       bad.text);
+    if (!json_is_object(root))
+        return err_set(reterr, SNAP_ECORRUPT, "line 1: no object");
+    struct volume_record r;
+    volume_record_init(&r);
+    int rc = parse_object(root, &r, reterr);
+    if (rc < 0) {
+        volume_record_done(&r);
+        return rc;
+    }
+    *ret = r;
+    return 0;
+}
+
+/* -- writing -------------------------------------------------------------------- */
+
+static json_t *uuid_json(const struct uuid *u)
+{
+    char text[UUID_TEXT_BYTES];
+    return json_string(uuid_format(u, text));
+}
+
+static json_t *snapshot_json(const struct record_snapshot *s)
+{
+    return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:s}", "id", uuid_json(&s->id),
+                     "name", s->name, "seq", (json_int_t)s->seq, "created_s",
+                     (json_int_t)s->created_s, "chunk_size_sectors",
+                     (json_int_t)s->chunk_size_sectors, "limit_bytes", (json_int_t)s->limit_bytes,
+                     "hidden", s->hidden, "merging", s->merging, "unverified", s->unverified,
+                     "cow_path", s->cow_path);
+}
+
+static json_t *record_json(const struct volume_record *r)
+{
+    char hex[2 * FINGERPRINT_BYTES_MAX + 1] = "";
+    for (uint32_t i = 0; i < r->fingerprint_bytes; i++)
+        (void)snprintf(hex + (size_t)2 * i, 3, "%02x", r->fingerprint[i]);
+
+    CLEANUP_JSON *snapshots = json_array();
+    CLEANUP_JSON *labels = json_object();
+    CLEANUP_JSON *tombstones = json_array();
+    int bad = !snapshots || !labels || !tombstones;
+    for (uint32_t i = 0; i < r->snapshot_count && !bad; i++)
+        bad |= json_array_append_new(snapshots, snapshot_json(&r->snapshots[i]));
+    for (uint32_t i = 0; i < r->label_count && !bad; i++)
+        bad |= json_object_set_new(labels, r->labels[i].key, json_string(r->labels[i].value));
+    for (uint32_t i = 0; i < r->tombstone_count && !bad; i++)
+        bad |= json_array_append_new(
+            tombstones, json_pack("{s:o, s:o}", "id", uuid_json(&r->tombstones[i].id), "key",
+                                  uuid_json(&r->tombstones[i].key)));
+    if (bad)
+        return NULL;
+    return json_pack("{s:i, s:o, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:o, s:s, s:I, s:O, s:O, s:O}",
+                     "format", RECORD_FORMAT, "id", uuid_json(&r->id), "name", r->name,
+                     "size_bytes", (json_int_t)r->size_bytes, "kind", kind_names[r->kind],
+                     "full_policy", policy_names[r->full_policy], "created_s",
+                     (json_int_t)r->created_s, "lease_epoch", (json_int_t)r->lease_epoch,
+                     "lease_holder", r->lease_holder, "lease_instance",
+                     uuid_json(&r->lease_instance), "fingerprint", hex, "next_seq",
+                     (json_int_t)r->next_seq, "snapshots", snapshots, "labels", labels,
+                     "tombstones", tombstones);
+}
+
+int volume_record_format(const struct volume_record *r, char **ret_text, size_t *ret_len,
+                         struct err *reterr)
+{
+    CLEANUP_JSON *root = record_json(r);
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
+    if (!text)
+        return err_set(reterr, SNAP_ENOMEM, "record of volume '%s'", r->name);
+    *ret_len = strlen(text);
+    *ret_text = text;
+    return 0;
+}
+
+/* -- files ------------------------------------------------------------------------ */
+
+static int record_path(const char *dir, char ret[LIMIT_PATH_BYTES], struct err *reterr)
+{
+    int n = snprintf(ret, LIMIT_PATH_BYTES, "%s/record", dir);
+    if (n < 0 || n >= LIMIT_PATH_BYTES)
+        return err_set(reterr, SNAP_EINVAL, "path too long: %.80s…", dir);
+    return 0;
+}
+
+int volume_record_load(const char *dir, struct volume_record *ret, struct err *reterr)
+{
+    char path[LIMIT_PATH_BYTES];
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+    int rc = record_path(dir, path, reterr);
+    if (rc < 0)
+        return rc;
+    rc = file_read_all(path, LIMIT_RECORD_BYTES, &text, &len, reterr);
+    if (rc < 0)
+        return rc;
+    rc = volume_record_parse(text, len, ret, reterr);
+    if (rc < 0)
+        err_prefix(reterr, "%s", path);
+    return rc;
+}
+
+int volume_record_save(const char *dir, const struct volume_record *r, struct err *reterr)
+{
+    char path[LIMIT_PATH_BYTES];
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+    int rc = record_path(dir, path, reterr);
+    if (rc == 0)
+        rc = volume_record_format(r, &text, &len, reterr);
+    if (rc == 0)
+        rc = file_replace(path, text, len, 0600, reterr);
+    return rc;
+}

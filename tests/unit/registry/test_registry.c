@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The registry on a real file: rows, replacement, damage, schema versions. */
+#include "daemon/registry/registry.h"
+
+#include "tests/lib/cm.h"
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct fixture {
+    char dir[64];
+    char path[96];
+    struct registry *r;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    (void)snprintf(f->dir, sizeof f->dir, "/tmp/snapwire-registry-XXXXXX");
+    if (!mkdtemp(f->dir))
+        return -1;
+    (void)snprintf(f->path, sizeof f->path, "%s/registry.db", f->dir);
+    struct err e = ERR_INIT;
+    if (registry_open(f->path, &f->r, &e) < 0) {
+        print_error("%s\n", e.text);
+        return -1;
+    }
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    registry_close(f->r);
+    char command[128];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", f->dir);
+    int rc = system(command);
+    free(f);
+    return rc;
+}
+
+static struct registry_volume volume(const char *name)
+{
+    struct registry_volume v = {.id = uuid_make(), .size_bytes = 1 << 20, .created_s = 5};
+    (void)snprintf(v.name, sizeof v.name, "%s", name);
+    (void)snprintf(v.place, sizeof v.place, "volumes/%s", name);
+    return v;
+}
+
+static struct registry_snapshot snapshot(const struct registry_volume *v, const char *name,
+                                         uint32_t seq)
+{
+    struct registry_snapshot s = {.id = uuid_make(), .volume = v->id, .seq = seq};
+    (void)snprintf(s.name, sizeof s.name, "%s", name);
+    return s;
+}
+
+static void put_volume__is_found_by_name_and_id_after_reopening(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1"), got;
+    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "b", 2)}, found;
+    assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), 0);
+    registry_close(f->r);
+    assert_int_equal(registry_open(f->path, &f->r, NULL), 0);
+    assert_int_equal(registry_find_volume(f->r, "disk1", &got, NULL), 0);
+    assert_true(uuid_equal(&got.id, &v.id));
+    assert_string_equal(got.place, "volumes/disk1");
+    assert_int_equal(registry_get_volume(f->r, &v.id, &got, NULL), 0);
+    assert_int_equal(registry_find_snapshot(f->r, &v.id, "b", &found, NULL), 0);
+    assert_int_equal(found.seq, 2);
+}
+
+static void put_volume__replaces_the_snapshots_it_had(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1");
+    struct registry_snapshot a = snapshot(&v, "a", 1), b = snapshot(&v, "b", 2), found;
+    assert_int_equal(registry_put_volume(f->r, &v, &a, 1, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &v, &b, 1, NULL), 0);
+    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), SNAP_ENOENT);
+    assert_int_equal(registry_find_snapshot(f->r, &v.id, "b", &found, NULL), 0);
+}
+
+static void put_volume__refuses_a_second_of_the_same_name_and_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1"), w = volume("disk1"), got;
+    struct registry_snapshot s = snapshot(&w, "a", 1);
+    struct err e = ERR_INIT;
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &w, &s, 1, &e), SNAP_EEXIST);
+    assert_non_null(strstr(e.text, "disk1"));
+    assert_int_equal(registry_get_volume(f->r, &w.id, &got, NULL), SNAP_ENOENT);
+    assert_int_equal(registry_get_volume(f->r, &v.id, &got, NULL), 0);
+}
+
+static void hidden_snapshot__frees_its_name(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1");
+    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "a", 2)}, found;
+    s[0].hidden = true;
+    assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), 0);
+    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), 0);
+    assert_int_equal(found.seq, 2);
+}
+
+static void delete_volume__takes_its_snapshots_along(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1");
+    struct registry_snapshot s = snapshot(&v, "a", 1), found;
+    assert_int_equal(registry_put_volume(f->r, &v, &s, 1, NULL), 0);
+    assert_int_equal(registry_delete_volume(f->r, &v.id, NULL), 0);
+    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), SNAP_ENOENT);
+}
+
+static int count_volume(void *user, const struct registry_volume *v)
+{
+    char *seen = user;
+    (void)snprintf(seen + strlen(seen), 64 - strlen(seen), "%s ", v->name);
+    return 0;
+}
+
+static void each_volume__goes_in_name_order(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"c", "a", "b"};
+    char seen[64] = "";
+    for (int i = 0; i < 3; i++) {
+        struct registry_volume v = volume(names[i]);
+        assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    }
+    assert_int_equal(registry_each_volume(f->r, count_volume, seen, NULL), 0);
+    assert_string_equal(seen, "a b c ");
+}
+
+static void key__first_outcome_stays(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid key = uuid_make();
+    int outcome = 1;
+    assert_false(registry_key_get(f->r, &key, &outcome));
+    assert_int_equal(registry_key_put(f->r, &key, SNAP_ENOSPC, NULL), 0);
+    assert_int_equal(registry_key_put(f->r, &key, 0, NULL), 0);
+    assert_true(registry_key_get(f->r, &key, &outcome));
+    assert_int_equal(outcome, SNAP_ENOSPC);
+}
+
+static void open__names_the_remedy_for_a_damaged_file(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1");
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    registry_close(f->r);
+    f->r = NULL;
+    FILE *file = fopen(f->path, "r+");
+    assert_non_null(file);
+    assert_int_equal(fwrite("this is no database, not any more", 1, 33, file), 33);
+    assert_int_equal(fclose(file), 0);
+    struct err e = ERR_INIT;
+    struct registry *r = NULL;
+    assert_int_equal(registry_open(f->path, &r, &e), SNAP_ECORRUPT);
+    assert_non_null(strstr(e.text, "--rebuild-registry"));
+}
+
+static void open__refuses_a_newer_schema(void **state)
+{
+    struct fixture *f = *state;
+    registry_close(f->r);
+    f->r = NULL;
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 99", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    struct err e = ERR_INIT;
+    struct registry *r = NULL;
+    assert_int_equal(registry_open(f->path, &r, &e), SNAP_ENOTSUP);
+    assert_non_null(strstr(e.text, "99"));
+}
+
+int main(void)
+{
+#define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(put_volume__is_found_by_name_and_id_after_reopening),
+        CASE(put_volume__replaces_the_snapshots_it_had),
+        CASE(put_volume__refuses_a_second_of_the_same_name_and_changes_nothing),
+        CASE(hidden_snapshot__frees_its_name),
+        CASE(delete_volume__takes_its_snapshots_along),
+        CASE(each_volume__goes_in_name_order),
+        CASE(key__first_outcome_stays),
+        CASE(open__names_the_remedy_for_a_damaged_file),
+        CASE(open__refuses_a_newer_schema),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration file: defaults, values, and that every refusal names file, line and key. */
+#include "daemon/service/config.h"
+
+#include "tests/lib/cm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int load(const char *text, struct config *ret, struct err *reterr)
+{
+    char path[] = "/tmp/snapwire-config-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    assert_int_equal(close(fd), 0);
+    int rc = config_load(path, ret, NULL, NULL, reterr);
+    assert_int_equal(unlink(path), 0);
+    return rc;
+}
+
+#define LOCAL "listen = {\"unix:/tmp/s\"}\n"
+
+static void load__takes_every_value(void **state)
+{
+    (void)state;
+    struct config *c = calloc(1, sizeof *c);
+    struct err e = ERR_INIT;
+    int rc = load(LOCAL "state_dir = \"/srv/snap\"\nshards = 2\nio_engine = threads\n"
+                        "log_level = debug\nlease_ttl_ms = 3000\n"
+                        "cow {\n limit = 2G\n grow_step = \"1.5M\"\n chunk_size = 4K\n"
+                        " full_policy = invalidate\n}\n"
+                        "limits { connections = 9\n window = 1M\n buffers = 64M }\n"
+                        "timeouts { keepalive_ms = 500 }\n",
+                  c, &e);
+    if (rc < 0)
+        fail_msg("%s", e.text);
+    assert_string_equal(c->state_dir, "/srv/snap");
+    assert_int_equal(c->listen_count, 1);
+    assert_int_equal(c->shards, 2);
+    assert_string_equal(c->io_engine, "threads");
+    assert_int_equal(c->cow_limit_bytes, 2 * GIB);
+    assert_int_equal(c->cow_grow_step_bytes, 3 * MIB / 2);
+    assert_int_equal(c->chunk_size_sectors, 8);
+    assert_int_equal(c->full_policy, 1);
+    assert_int_equal(c->connections_total, 9);
+    assert_int_equal(c->window_bytes, MIB);
+    assert_int_equal(c->keepalive_ms, 500);
+    assert_int_equal(c->frame_timeout_ms, 30000);
+    assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
+    free(c);
+}
+
+static void defaults__are_those_of_an_empty_file(void **state)
+{
+    (void)state;
+    struct config *c = calloc(1, sizeof *c);
+    config_defaults(c);
+    assert_string_equal(c->state_dir, "/var/lib/snapwire");
+    assert_int_equal(c->chunk_size_sectors, LIMIT_CHUNK_SECTORS_DEFAULT);
+    assert_int_equal(c->listen_count, 2);
+    free(c);
+}
+
+static void load__names_line_and_key_of_what_is_wrong(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *line, *key;
+    } bad[] = {
+        {LOCAL "shards = many\n", ":2:", "shards"},
+        {LOCAL "shards = -3\n", ":2:", "shards"},
+        {LOCAL "colour = red\n", ":2:", "colour"},
+        {LOCAL "state_dir = \"var\"\n", ":2:", "state_dir"},
+        {LOCAL "io_engine = magic\n", ":2:", "io_engine"},
+        {LOCAL "log_level = loud\n", ":2:", "log_level"},
+        {LOCAL "cow {\n limit = 2Q\n}\n", ":3:", "limit"},
+        {LOCAL "cow {\n\n chunk_size = 5000\n}\n", ":4:", "chunk_size"},
+        {LOCAL "cow {\n full_policy = explode\n}\n", ":3:", "full_policy"},
+        {"listen = {\"host:port:what\"}\n", ":1:", "listen"},
+        {LOCAL "limits {\n requests_per_connection = 0\n}\n", ":3:", "requests_per_connection"},
+        {LOCAL "limits { window = 1K }\n", "", "limits.window"},
+        {"listen = {}\n", "", "listen"},
+        {"listen = {\"localhost:0\"}\ntls { ca = \"/nonexistent/ca\" }\n", "", "tls.ca"},
+    };
+    struct config *c = calloc(1, sizeof *c);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct err e = ERR_INIT;
+        if (load(bad[i].text, c, &e) == 0)
+            fail_msg("taken: %s", bad[i].text);
+        if (!strstr(e.text, bad[i].line) || !strstr(e.text, bad[i].key) ||
+            !strstr(e.text, "snapwire-config-"))
+            fail_msg("'%s' does not name file, %s and %s", e.text, bad[i].line, bad[i].key);
+    }
+    free(c);
+}
+
+static void load__missing_file_is_named(void **state)
+{
+    (void)state;
+    struct config *c = calloc(1, sizeof *c);
+    struct err e = ERR_INIT;
+    assert_int_equal(config_load("/nonexistent/s.conf", c, NULL, NULL, &e), SNAP_ENOENT);
+    assert_non_null(strstr(e.text, "/nonexistent/s.conf"));
+    free(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(load__takes_every_value),
+        cmocka_unit_test(defaults__are_those_of_an_empty_file),
+        cmocka_unit_test(load__names_line_and_key_of_what_is_wrong),
+        cmocka_unit_test(load__missing_file_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
