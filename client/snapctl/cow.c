@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl cow create, info, list, check: one COW device, offline. */
+#include "client/snapctl/cow_cmd.h"
+
+#include "client/snapctl/cow_dev.h"
+#include "common/base/bytes.h"
+#include "common/base/limits.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* -- create --------------------------------------------------------------------------- */
+
+struct create_args {
+    const char *path;
+    uint64_t size_bytes, chunk_bytes;
+};
+
+static error_t parse_create(int key, char *arg, struct argp_state *state)
+{
+    struct create_args *a = state->input;
+    switch (key) {
+    case 's':
+        a->size_bytes = cli_size_arg(state, "--size", arg);
+        return 0;
+    case 'c':
+        a->chunk_bytes = cli_size_arg(state, "--chunk-size", arg);
+        if (!u64_is_pow2(a->chunk_bytes) || a->chunk_bytes < SECTOR_BYTES ||
+            a->chunk_bytes > (uint64_t)LIMIT_CHUNK_SECTORS_MAX * SECTOR_BYTES)
+            cli_usage_error(state, "--chunk-size: %s is no power of two from 512 to 16M", arg);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->path)
+            return ARGP_ERR_UNKNOWN;
+        a->path = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->path)
+            cli_usage_error(state, "which COW device? Name a file to make or a block device");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int create_on(struct blk_engine *engine, const struct create_args *a, struct err *reterr)
+{
+    struct blk_dev *dev = NULL;
+    unsigned flags = BLK_OPEN_BUFFERED | BLK_OPEN_EXCLUSIVE;
+    bool make_file = a->size_bytes != 0;
+    int rc = blk_open(engine, a->path, make_file ? flags | BLK_OPEN_CREATE : flags, &dev, reterr);
+    if (rc == SNAP_EEXIST)
+        return err_set(reterr, rc, "%s exists; for a block device leave out --size", a->path);
+    if (rc == SNAP_ENOENT && !make_file)
+        return err_set(reterr, rc, "%s does not exist; give --size to make a file", a->path);
+    if (rc < 0)
+        return rc;
+    if (!make_file && !blk_dev_info(dev)->is_block)
+        rc = err_set(reterr, SNAP_EEXIST, "%s is a file that exists; remove it first", a->path);
+    if (rc == 0 && make_file)
+        rc = blk_grow_sync(dev, a->size_bytes, reterr);
+    if (rc == 0)
+        rc = cow_store_create_sync(dev, (uint32_t)(a->chunk_bytes / SECTOR_BYTES), reterr);
+    blk_dev_close(dev);
+    if (rc < 0) {
+        err_prefix(reterr, "%s", a->path);
+        if (make_file)
+            (void)remove(a->path);
+    }
+    return rc;
+}
+
+int cow_cmd_create(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp_option options[] = {
+        {.name = "size", .key = 's', .arg = "SIZE", .doc = "make a file of this size"},
+        {.name = "chunk-size",
+         .key = 'c',
+         .arg = "SIZE",
+         .doc = "512 to 16M, a power of two; default 16K"},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_create,
+        .args_doc = "COW",
+        .doc = "Make an empty COW device: a new file, or a block device whose content is "
+               "overwritten.",
+    };
+    struct create_args a = {.chunk_bytes = LIMIT_CHUNK_SECTORS_DEFAULT * SECTOR_BYTES};
+    cli_parse(cli, &argp, argc, argv, &a);
+    struct blk_engine *engine = NULL;
+    int rc = blk_engine_new(&engine, reterr);
+    if (rc == 0)
+        rc = create_on(engine, &a, reterr);
+    blk_engine_free(engine);
+    return rc;
+}
+
+/* -- commands with one COW device and nothing else --------------------------------------- */
+
+static error_t parse_one(int key, char *arg, struct argp_state *state)
+{
+    const char **path = state->input;
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (*path)
+            return ARGP_ERR_UNKNOWN;
+        *path = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!*path)
+            cli_usage_error(state, "which COW device?");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* -- info ------------------------------------------------------------------------------------ */
+
+static json_t *info_json(const struct cow_dev *d, const char *path)
+{
+    struct cow_usage u;
+    char status[80];
+    cow_store_usage(d->store, &u);
+    return json_pack("{s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "path", path,
+                     "valid", u.state != COW_INVALID, "version", COW_VERSION, "chunk_size_sectors",
+                     (json_int_t)u.geometry.chunk_sectors, "device_sectors",
+                     (json_int_t)u.device_sectors, "exceptions", (json_int_t)u.exceptions, "areas",
+                     (json_int_t)u.areas, "next_free", (json_int_t)u.next_free, "sectors_allocated",
+                     (json_int_t)u.sectors_allocated, "metadata_sectors",
+                     (json_int_t)u.metadata_sectors, "status",
+                     cow_status_format(&u, status, sizeof status));
+}
+
+int cow_cmd_info(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp argp = {
+        .parser = parse_one,
+        .args_doc = "COW",
+        .doc = "Header, usage, and the status line as `dmsetup status` prints it.",
+    };
+    static const struct out_column columns[] = {
+        {"path", "COW device", OUT_TEXT},
+        {"valid", "Valid", OUT_YES_NO},
+        {"version", "Version", OUT_NUMBER},
+        {"chunk_size_sectors", "Chunk size", OUT_SECTORS},
+        {"device_sectors", "Device size", OUT_SECTORS},
+        {"exceptions", "Exceptions", OUT_NUMBER},
+        {"areas", "Areas", OUT_NUMBER},
+        {"next_free", "Next free chunk", OUT_NUMBER},
+        {"sectors_allocated", "Allocated", OUT_SECTORS},
+        {"metadata_sectors", "Metadata", OUT_SECTORS},
+        {"status", "Status", OUT_TEXT},
+        {0},
+    };
+    const char *path = NULL;
+    cli_parse(cli, &argp, argc, argv, &path);
+    struct cow_dev d = {0};
+    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
+    if (rc == 0)
+        rc = out_object(cli, info_json(&d, path), columns, reterr);
+    cow_dev_close(&d);
+    return rc;
+}
+
+/* -- list ------------------------------------------------------------------------------------- */
+
+static json_t *runs_json(const struct cow_map *map)
+{
+    json_t *rows = json_array();
+    struct cow_run run;
+    uint64_t old = 0;
+    uint32_t seq = 0;
+    while (rows && cow_map_next(map, old, seq, &run)) {
+        if (json_array_append_new(
+                rows, json_pack("{s:I, s:I, s:I}", "old", (json_int_t)run.old_chunk, "new",
+                                (json_int_t)run.new_chunk, "count", (json_int_t)run.count)) != 0) {
+            json_decref(rows);
+            return NULL;
+        }
+        cow_map_after(&run, &old, &seq);
+    }
+    return rows;
+}
+
+int cow_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp argp = {
+        .parser = parse_one,
+        .args_doc = "COW",
+        .doc = "The exceptions as runs, by old chunk: old, new, count.",
+    };
+    static const struct out_column columns[] = {
+        {"old", "OLD", OUT_NUMBER},
+        {"new", "NEW", OUT_NUMBER},
+        {"count", "COUNT", OUT_NUMBER},
+        {0},
+    };
+    const char *path = NULL;
+    cli_parse(cli, &argp, argc, argv, &path);
+    struct cow_dev d = {0};
+    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
+    if (rc == 0)
+        rc = out_rows(cli, runs_json(d.map), columns, reterr);
+    cow_dev_close(&d);
+    return rc;
+}
+
+/* -- check --------------------------------------------------------------------------------------
+ */
+
+struct check_args {
+    const char *path;
+    bool repair;
+};
+
+static error_t parse_check(int key, char *arg, struct argp_state *state)
+{
+    struct check_args *a = state->input;
+    if (key == 'r') {
+        a->repair = true;
+        return 0;
+    }
+    state->input = &a->path;
+    error_t rc = parse_one(key, arg, state);
+    state->input = a;
+    return rc;
+}
+
+struct fault_list {
+    json_t *rows;
+    uint64_t total;
+};
+
+static void add_fault(void *user, const struct cow_fault *f)
+{
+    struct fault_list *list = user;
+    enum { SHOWN_MAX = 1000 };
+    if (list->total++ >= SHOWN_MAX)
+        return;
+    (void)json_array_append_new(
+        list->rows, json_pack("{s:I, s:I, s:I, s:I, s:s}", "area", (json_int_t)f->area_no, "index",
+                              (json_int_t)f->index, "old", (json_int_t)f->exception.old_chunk,
+                              "new", (json_int_t)f->exception.new_chunk, "fault", f->text));
+}
+
+static int print_faults(const struct cli *cli, struct fault_list *list, struct err *reterr)
+{
+    static const struct out_column columns[] = {
+        {"area", "AREA", OUT_NUMBER}, {"index", "INDEX", OUT_NUMBER}, {"old", "OLD", OUT_NUMBER},
+        {"new", "NEW", OUT_NUMBER},   {"fault", "FAULT", OUT_TEXT},   {0},
+    };
+    if (!cli->json)
+        return out_rows(cli, json_incref(list->rows), columns, reterr);
+    return out_object(cli,
+                      json_pack("{s:b, s:I, s:O}", "sound", list->total == 0, "faults_total",
+                                (json_int_t)list->total, "faults", list->rows),
+                      columns, reterr);
+}
+
+/* What opening for writing does: it zeroes, durably, what stands past the end entry. */
+static int repair(const char *path, struct err *reterr)
+{
+    struct cow_dev d = {0};
+    int rc = cow_dev_open(path, COW_DEV_WRITE, NULL, NULL, &d, reterr);
+    if (rc == 0) {
+        struct cow_store *s = d.store;
+        d.store = NULL;
+        rc = cow_store_close_sync(s, reterr);
+    }
+    cow_dev_close(&d);
+    return rc;
+}
+
+int cow_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp_option options[] = {
+        {.name = "repair",
+         .key = 'r',
+         .doc = "zero what a torn area write left behind the table's end; nothing else is "
+                "ever changed"},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_check,
+        .args_doc = "COW",
+        .doc = "Look for every structural fault and say its place. Exits with 12 when there "
+               "is one.",
+    };
+    struct check_args a = {0};
+    cli_parse(cli, &argp, argc, argv, &a);
+    struct fault_list list = {.rows = json_array()};
+    struct cow_dev d = {0};
+    int rc = list.rows ? 0 : err_set(reterr, SNAP_ENOMEM, "list of faults");
+    if (rc == 0)
+        rc = cow_dev_open(a.path, COW_DEV_INSPECT, add_fault, &list, &d, reterr);
+    if (rc == 0 && cow_store_state(d.store) == COW_INVALID)
+        cli_note(cli, "%s: the snapshot is invalid (that is no structural fault)", a.path);
+    bool opened = rc == 0;
+    cow_dev_close(&d);
+    if (opened)
+        rc = print_faults(cli, &list, reterr);
+    if (rc == 0 && list.total > 0)
+        rc = err_set(reterr, SNAP_ECORRUPT, "%s: %" PRIu64 " fault%s", a.path, list.total,
+                     list.total == 1 ? "" : "s");
+    if (rc == 0 && a.repair)
+        rc = repair(a.path, reterr);
+    if (rc == 0 && !cli->json)
+        cli_note(cli, "%s: sound", a.path);
+    json_decref(list.rows);
+    return rc;
+}
+
+/* -- the group
+ * -------------------------------------------------------------------------------------- */
+
+static const struct cli_command commands[] = {
+    {"create", "make an empty COW device", cow_cmd_create},
+    {"info", "header, usage and status", cow_cmd_info},
+    {"list", "the exceptions as runs", cow_cmd_list},
+    {"check", "find structural faults", cow_cmd_check},
+    {"export", "write the snapshot's content to a file", cow_cmd_export},
+    {"merge", "roll an origin back", cow_cmd_merge},
+    {0},
+};
+
+const struct cli_group cli_group_cow = {
+    .name = "cow",
+    .summary = "COW devices on this machine, offline",
+    .commands = commands,
+};

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl cow export, merge: COW devices together with their origin, offline.
+ *
+ * Merge of a sole COW device empties its table from the end, as the kernel's
+ * snapshot-merge does: copy a run to the origin, make the origin durable, clear
+ * the run's entries. With newer devices (--over) the table must stay whole until
+ * the origin equals the snapshot, since what reads through the newer ones does not
+ * change meanwhile:
+ *
+ *   for each extent of the view: preserve the origin's present content in the
+ *   newest device ──> overwrite the origin ──> (all done) sync ──> drop the table
+ *
+ * The table goes in one atomic write, not entry by entry: a chunk whose entry is
+ * gone would read through the newer ones, and a second run would roll it back to
+ * them. Both kinds may stop anywhere and be run again.
+ */
+#include "client/snapctl/cow_cmd.h"
+#include "client/snapctl/cow_dev.h"
+#include "client/snapctl/origin.h"
+#include "common/base/bytes.h"
+#include "common/base/cleanup.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { COPY_BYTES = 4 * 1024 * 1024, COPY_ALIGN = 4096 };
+
+struct origin_args {
+    const char *paths[COW_STACK_MAX]; /* the COW device, then the newer ones */
+    unsigned count;
+    const char *origin, *output;
+    bool has_output;
+};
+
+static error_t parse_origin(int key, char *arg, struct argp_state *state)
+{
+    struct origin_args *a = state->input;
+    switch (key) {
+    case 'O':
+        a->origin = arg;
+        return 0;
+    case 'o':
+        a->output = arg;
+        return 0;
+    case 'v':
+        if (a->count >= COW_STACK_MAX)
+            cli_usage_error(state, "more than %d times --over", COW_STACK_MAX - 1);
+        a->paths[a->count++] = arg;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->paths[0])
+            return ARGP_ERR_UNKNOWN;
+        a->paths[0] = arg;
+        return 0;
+    case ARGP_KEY_INIT:
+        a->count = 1;
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->paths[0])
+            cli_usage_error(state, "which COW device?");
+        if (!a->origin)
+            cli_usage_error(state, "--origin is missing: the disk that the snapshot is of");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+#define OVER_OPTION                                                                    \
+    {                                                                                  \
+        .name = "over", .key = 'v', .arg = "NEWER",                                    \
+        .doc = "a newer COW device of the same origin, nearest first; may be repeated" \
+    }
+#define ORIGIN_OPTION                                                                        \
+    {                                                                                        \
+        .name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the origin, a file or device" \
+    }
+
+/* No exception may lie wholly beyond the origin's end: it would be another's. */
+static int check_fits(const struct cow_stack *s, const struct origin *o, struct err *reterr)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        struct cow_run run;
+        uint64_t chunk_bytes = s->layers[i].chunk_bytes;
+        if (cow_map_next(s->devs[i].map, u64_div_round_up(o->size_bytes, chunk_bytes), 0, &run))
+            return err_set(reterr, SNAP_EMISMATCH,
+                           "chunk %" PRIu64 " of COW device %u is beyond the end of %s: it is "
+                           "not the origin of this snapshot, or has shrunk",
+                           run.old_chunk, i + 1, o->path);
+    }
+    return 0;
+}
+
+/* -- export ----------------------------------------------------------------------------- */
+
+struct export_run {
+    struct cow_stack *stack;
+    struct origin origin;
+    struct sink sink;
+    uint8_t *buf;
+    struct progress progress;
+};
+
+static int export_origin(struct export_run *r, const struct cow_extent *x, struct err *reterr)
+{
+    uint64_t at = x->offset_bytes, end = at + x->len_bytes;
+    while (at < end) {
+        bool hole = false;
+        uint64_t to = u64_min(origin_extent_end(&r->origin, at, &hole), end);
+        while (!hole && at < to) {
+            uint64_t n = u64_min(to - at, COPY_BYTES);
+            int rc = origin_read(&r->origin, at, r->buf, n, reterr);
+            if (rc == 0)
+                rc = sink_write(&r->sink, at, r->buf, n, reterr);
+            if (rc < 0)
+                return rc;
+            at += n;
+            progress_add(&r->progress, n);
+        }
+        if (hole)
+            progress_add(&r->progress, to - at);
+        at = to;
+    }
+    return 0;
+}
+
+static int export_all(struct export_run *r, struct err *reterr)
+{
+    struct cow_view view = cow_stack_view(r->stack);
+    uint64_t at = 0, size = r->origin.size_bytes;
+    while (at < size) {
+        struct cow_extent x;
+        cow_view_extent(&view, at, size - at, &x);
+        int rc = 0;
+        if (cli_interrupted())
+            return err_set(reterr, SNAP_ECANCELED, "stopped");
+        if (x.layer < 0) {
+            rc = export_origin(r, &x, reterr);
+        } else {
+            x.len_bytes = u64_min(x.len_bytes, COPY_BYTES);
+            uint64_t meant = x.len_bytes;
+            x.len_bytes = u64_align_up(meant, SECTOR_BYTES); /* a last sector cut by the size */
+            rc = cow_stack_read(r->stack, &x, r->buf, reterr);
+            x.len_bytes = meant;
+            if (rc == 0)
+                rc = sink_write(&r->sink, at, r->buf, meant, reterr);
+            progress_add(&r->progress, meant);
+        }
+        if (rc < 0)
+            return rc;
+        at += x.len_bytes;
+    }
+    return sink_finish(&r->sink, reterr);
+}
+
+int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp_option options[] = {
+        ORIGIN_OPTION,
+        OVER_OPTION,
+        {.name = "output",
+         .key = 'o',
+         .arg = "FILE",
+         .doc = "a new file (sparse), a block device, or - for standard output (the default)"},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_origin,
+        .args_doc = "COW",
+        .doc = "Write out what the origin held when the snapshot was taken.",
+    };
+    struct origin_args a = {0};
+    cli_parse(cli, &argp, argc, argv, &a);
+    cli_catch_signals();
+    struct export_run r = {.origin = ORIGIN_INIT, .sink = SINK_INIT};
+    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, COPY_BYTES);
+    r.buf = buf;
+    int rc = buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    if (rc == 0)
+        rc = origin_open(a.origin, false, &r.origin, reterr);
+    if (rc == 0)
+        rc = cow_stack_open(a.paths, a.count, COW_DEV_READ, COW_DEV_READ, &r.stack, reterr);
+    if (rc == 0)
+        rc = check_fits(r.stack, &r.origin, reterr);
+    if (rc == 0)
+        rc = sink_open(a.output, r.origin.size_bytes, &r.sink, reterr);
+    if (rc == 0) {
+        progress_start(&r.progress, cli, "export", r.origin.size_bytes);
+        rc = export_all(&r, reterr);
+        progress_end(&r.progress);
+    }
+    sink_close(&r.sink);
+    cow_stack_close(r.stack);
+    origin_close(&r.origin);
+    return rc;
+}
+
+/* -- merge -------------------------------------------------------------------------------- */
+
+struct merge_run {
+    struct cow_stack *stack;
+    struct origin origin;
+    uint8_t *buf;
+    struct progress progress;
+};
+
+/* One step of the store, awaited. */
+struct awaited {
+    bool done;
+    int code;
+    struct cow_merge_run run;
+    struct err err;
+};
+
+static void on_prepared(void *user, const struct cow_merge_run *run, int code,
+                        const struct err *err)
+{
+    struct awaited *w = user;
+    w->done = true;
+    w->code = code;
+    if (code == 0)
+        w->run = *run;
+    else
+        err_copy(&w->err, err);
+}
+
+static void on_done(void *user, int code, const struct err *err)
+{
+    struct awaited *w = user;
+    w->done = true;
+    w->code = code;
+    if (code < 0)
+        err_copy(&w->err, err);
+}
+
+static int await(const struct cow_dev *d, const struct awaited *w, struct err *reterr)
+{
+    while (!w->done) {
+        cow_store_kick(d->store);
+        (void)blk_engine_wait(d->engine, -1);
+    }
+    if (w->code < 0)
+        err_copy(reterr, &w->err);
+    return w->code;
+}
+
+/* A run of chunks of the COW device to the origin. */
+static int copy_run(struct merge_run *r, const struct cow_merge_run *run, struct err *reterr)
+{
+    const struct cow_dev *d = &r->stack->devs[0];
+    uint64_t chunk = r->stack->layers[0].chunk_bytes;
+    uint64_t from = run->new_chunk * chunk, to = run->old_chunk * chunk;
+    for (uint64_t left = run->count * chunk; left > 0;) {
+        uint64_t n = u64_min(left, COPY_BYTES);
+        int rc = blk_read_sync(d->dev, from, r->buf, n, reterr);
+        if (rc == 0)
+            rc = origin_write(&r->origin, to, r->buf, n, reterr);
+        if (rc < 0)
+            return rc;
+        from += n;
+        to += n;
+        left -= n;
+    }
+    return 0;
+}
+
+/* Bring the table's runs to the origin, from its end, and clear them one by one. */
+static int merge_table(struct merge_run *r, struct err *reterr)
+{
+    const struct cow_dev *d = &r->stack->devs[0];
+    for (;;) {
+        struct awaited prepared = {0}, committed = {0};
+        if (cli_interrupted())
+            return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+        cow_store_merge_prepare(d->store, on_prepared, &prepared);
+        int rc = await(d, &prepared, reterr);
+        if (rc < 0 || prepared.run.count == 0)
+            return rc;
+        rc = copy_run(r, &prepared.run, reterr);
+        if (rc == 0)
+            rc = origin_sync(&r->origin, reterr);
+        if (rc < 0)
+            return rc;
+        cow_store_merge_commit(d->store, prepared.run.table_len, prepared.run.count, on_done,
+                               &committed);
+        rc = await(d, &committed, reterr);
+        if (rc < 0)
+            return rc;
+        progress_add(&r->progress, prepared.run.count);
+    }
+}
+
+struct awaited_put {
+    struct cow_put put;
+    struct awaited w;
+};
+
+static void on_put(struct cow_put *put, int code, const struct err *err)
+{
+    on_done(put->user, code, err);
+}
+
+/* Make the origin's present content of [at, at + len) an exception of the newest device,
+ * unless it has one there already. */
+static int preserve(struct merge_run *r, uint64_t at, uint64_t len, struct err *reterr)
+{
+    const struct cow_dev *top = &r->stack->devs[r->stack->count - 1];
+    uint64_t chunk = r->stack->layers[r->stack->count - 1].chunk_bytes;
+    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, u64_max(chunk, COPY_ALIGN));
+    if (!buf)
+        return err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    for (uint64_t old = at / chunk; old * chunk < at + len; old++) {
+        uint64_t new_chunk;
+        if (cow_map_get(top->map, old, 0, &new_chunk))
+            continue;
+        int rc = origin_read(&r->origin, old * chunk, buf, chunk, reterr);
+        if (rc < 0)
+            return rc;
+        struct iovec iov = {.iov_base = buf, .iov_len = chunk};
+        int16_t outcome = COW_PENDING;
+        struct awaited w = {0};
+        struct cow_put put = {.old_chunks = &old,
+                              .count = 1,
+                              .iov = &iov,
+                              .iov_count = 1,
+                              .outcomes = &outcome,
+                              .done = on_put,
+                              .user = &w};
+        cow_store_put(top->store, &put);
+        rc = await(top, &w, reterr);
+        if (rc < 0)
+            return err_prefix(reterr, "preserve chunk %" PRIu64 " in the newest device", old), rc;
+    }
+    return 0;
+}
+
+/* Write the whole view back, preserving what it overwrites. */
+static int write_view_back(struct merge_run *r, struct err *reterr)
+{
+    struct cow_view view = cow_stack_view(r->stack);
+    uint64_t at = 0;
+    struct cow_extent x;
+    while (cow_view_next(&view, at, r->origin.size_bytes, &x)) {
+        if (cli_interrupted())
+            return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+        x.len_bytes = u64_min(x.len_bytes, COPY_BYTES);
+        uint64_t meant = x.len_bytes;
+        x.len_bytes = u64_align_up(meant, SECTOR_BYTES);
+        /* read first: preserving adds to the newest device, never where this extent stands */
+        int rc = cow_stack_read(r->stack, &x, r->buf, reterr);
+        if (rc == 0)
+            rc = preserve(r, x.offset_bytes, meant, reterr);
+        if (rc == 0)
+            rc = origin_write(&r->origin, x.offset_bytes, r->buf, meant, reterr);
+        if (rc < 0)
+            return rc;
+        at = x.offset_bytes + meant;
+        progress_add(&r->progress, meant / r->stack->layers[0].chunk_bytes);
+    }
+    return origin_sync(&r->origin, reterr);
+}
+
+/* Make the table of the merged device empty at once: its first block, which holds the first
+ * exception, is written whole or not at all. Then the rest as at creation. */
+static int drop_table(struct merge_run *r, struct err *reterr)
+{
+    struct cow_dev *d = &r->stack->devs[0];
+    uint32_t chunk_bytes = r->stack->layers[0].chunk_bytes;
+    struct cow_store *store = d->store;
+    d->store = NULL;
+    int rc = cow_store_close_sync(store, reterr);
+    memset(r->buf, 0, COPY_ALIGN);
+    if (rc == 0)
+        rc = blk_write_sync(d->dev, chunk_bytes, r->buf, blk_dev_info(d->dev)->align_bytes, reterr);
+    if (rc == 0)
+        rc = blk_flush_sync(d->dev, reterr);
+    if (rc == 0)
+        rc = cow_store_create_sync(d->dev, chunk_bytes / SECTOR_BYTES, reterr);
+    return rc;
+}
+
+int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp_option options[] = {ORIGIN_OPTION, OVER_OPTION, {0}};
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_origin,
+        .args_doc = "COW",
+        .doc = "Roll the origin back to the snapshot; the COW device is empty afterwards. With "
+               "--over the newer snapshots keep their content. May be stopped and run again.",
+    };
+    struct origin_args a = {0};
+    cli_parse(cli, &argp, argc, argv, &a);
+    cli_catch_signals();
+    struct merge_run r = {.origin = ORIGIN_INIT};
+    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, COPY_BYTES);
+    r.buf = buf;
+    int rc = buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    if (rc == 0)
+        rc = origin_open(a.origin, true, &r.origin, reterr);
+    if (rc == 0)
+        rc = cow_stack_open(a.paths, a.count, COW_DEV_WRITE, COW_DEV_WRITE, &r.stack, reterr);
+    if (rc == 0)
+        rc = check_fits(r.stack, &r.origin, reterr);
+    if (rc == 0) {
+        bool sole = a.count == 1;
+        progress_start(&r.progress, cli, "merge", cow_map_count(r.stack->devs[0].map));
+        r.progress.unit = PROGRESS_COUNT;
+        rc = sole ? merge_table(&r, reterr) : write_view_back(&r, reterr);
+        if (rc == 0 && !sole)
+            rc = drop_table(&r, reterr);
+        progress_end(&r.progress);
+    }
+    cow_stack_close(r.stack);
+    origin_close(&r.origin);
+    return rc;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl: find the group and the command, run it, say what went wrong. */
+#include "client/snapctl/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct cli_group *find_group(const char *name)
+{
+    for (const struct cli_group *const *g = cli_groups; *g; g++)
+        if (strcmp((*g)->name, name) == 0)
+            return *g;
+    return NULL;
+}
+
+static const struct cli_command *find_command(const struct cli_group *group, const char *name)
+{
+    for (const struct cli_command *c = group->commands; c->name; c++)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
+
+static void print_groups(FILE *to)
+{
+    (void)fprintf(to, "Usage: snapctl [--json] [--quiet] GROUP COMMAND [ARGUMENT...]\n"
+                      "Remote snapshots: COW devices, certificates, daemons.\n\n");
+    for (const struct cli_group *const *g = cli_groups; *g; g++)
+        (void)fprintf(to, "  %-8s %s\n", (*g)->name, (*g)->summary);
+    (void)fprintf(to,
+                  "\n`snapctl GROUP --help` lists its commands, `snapctl GROUP COMMAND --help`\n"
+                  "tells of one. Manual: snapctl(1).\n");
+}
+
+static void print_commands(FILE *to, const struct cli_group *group)
+{
+    (void)fprintf(to, "Usage: snapctl %s COMMAND [ARGUMENT...]\n%s\n\n", group->name,
+                  group->summary);
+    for (const struct cli_command *c = group->commands; c->name; c++)
+        (void)fprintf(to, "  %-10s %s\n", c->name, c->summary);
+    (void)fprintf(to, "\n`snapctl %s COMMAND --help` tells of one.\n", group->name);
+}
+
+/* What the shell completions ask for: the words that may follow. */
+static int print_words(int argc, char **argv)
+{
+    const struct cli_group *group = argc > 0 ? find_group(argv[0]) : NULL;
+    if (argc == 0)
+        for (const struct cli_group *const *g = cli_groups; *g; g++)
+            (void)puts((*g)->name);
+    for (const struct cli_command *c = group ? group->commands : NULL; c && c->name; c++)
+        (void)puts(c->name);
+    return 0;
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-?") == 0 || strcmp(word, "-h") == 0 ||
+           strcmp(word, "help") == 0;
+}
+
+static int run_command(struct cli *cli, const struct cli_group *group, int argc, char **argv)
+{
+    if (argc == 0) {
+        print_commands(stderr, group);
+        return 2;
+    }
+    if (is_help(argv[0])) {
+        print_commands(stdout, group);
+        return 0;
+    }
+    const struct cli_command *command = find_command(group, argv[0]);
+    if (!command) {
+        (void)fprintf(stderr, "snapctl %s: no command '%s'\n\n", group->name, argv[0]);
+        print_commands(stderr, group);
+        return 2;
+    }
+    char name[64];
+    (void)snprintf(name, sizeof name, "snapctl %s %s", group->name, command->name);
+    argv[0] = name;
+    struct err e = ERR_INIT;
+    int rc = command->run(cli, argc, argv, &e);
+    if (fflush(stdout) != 0 && rc == 0)
+        rc = err_set_errno(&e, SNAP_EIO, 0, "cannot write to standard output");
+    if (rc < 0 && e.text[0])
+        (void)fprintf(stderr, "%s: %s\n", name, e.text);
+    else if (rc < 0)
+        (void)fprintf(stderr, "%s: %s\n", name, err_text(rc));
+    return rc < 0 ? err_exit_code(rc) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {0};
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            cli.json = true;
+        } else if (strcmp(argv[i], "--quiet") == 0 || strcmp(argv[i], "-q") == 0) {
+            cli.quiet = true;
+        } else if (is_help(argv[i])) {
+            print_groups(stdout);
+            return 0;
+        } else if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
+            (void)printf("snapctl %s\n", SNAPWIRE_VERSION);
+            return 0;
+        } else if (strcmp(argv[i], "--words") == 0) {
+            return print_words(argc - i - 1, argv + i + 1);
+        } else {
+            (void)fprintf(stderr, "snapctl: unknown option '%s'; see snapctl --help\n", argv[i]);
+            return 2;
+        }
+    }
+    const struct cli_group *group = NULL;
+    if (i < argc) {
+        if (is_help(argv[i])) {
+            print_groups(stdout);
+            return 0;
+        }
+        group = find_group(argv[i]);
+        if (!group)
+            (void)fprintf(stderr, "snapctl: no group of commands '%s'\n\n", argv[i]);
+    }
+    if (!group) {
+        print_groups(stderr);
+        return 2;
+    }
+    i++;
+    /* `snapctl remote --on NAME COMMAND`: the group's own option */
+    if (i < argc && strcmp(argv[i], "--on") == 0) {
+        if (strcmp(group->name, "remote") != 0 || i + 1 >= argc) {
+            (void)fprintf(stderr, "snapctl: --on NAME stands behind 'remote' and names a daemon; "
+                                  "see snapctl remote list\n");
+            return 2;
+        }
+        cli.on = argv[i + 1];
+        i += 2;
+    }
+    return run_command(&cli, group, argc - i, argv + i);
+}
