@@ -40,3 +40,13 @@ check-unit: $(UNIT_BINS)
 	@tests/lib/run-units $^
 check-sim: $(SIM_BINS)
 	@tests/lib/run-sims $^
+
+.PHONY: check check-integration check-sanitize check-sanitize-suites
+check:
+	@tests/lib/check
+check-integration: all
+	@python3 tests/integration/run.py --build $(BUILD)
+
+# The suites once more, under the sanitizers, each in a build folder of its own.
+check-sanitize:
+	@tests/lib/check-sanitize

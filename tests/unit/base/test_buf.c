@@ -129,6 +129,27 @@ static void buf_take__kept_buffers_make_room_under_the_cap(void **state)
     buf_pool_free(pool);
 }
 
+static void buf_give__pool_without_cap_keeps_64_mib(void **state)
+{
+    (void)state;
+    struct buf_pool *pool = buf_pool_new(0);
+    struct buf *live[3];
+    for (int i = 0; i < 3; i++) {
+        live[i] = buf_take(pool, BUF_BYTES_MAX);
+        assert_non_null(live[i]);
+    }
+    struct buf *small = buf_take(pool, 1);
+    for (int i = 0; i < 3; i++)
+        buf_give(live[i]);
+    assert_int_equal(buf_pool_kept_bytes(pool), 64 * MIB);
+    buf_give(small);
+    assert_int_equal(buf_pool_kept_bytes(pool), 64 * MIB);
+    live[0] = buf_take(pool, BUF_BYTES_MAX);
+    assert_int_equal(buf_pool_kept_bytes(pool), 32 * MIB);
+    buf_give(live[0]);
+    buf_pool_free(pool);
+}
+
 static void buf_pool__random_takes_and_gives_keep_contents_apart(void **state)
 {
     (void)state;
@@ -164,6 +185,7 @@ static void buf_pool__random_takes_and_gives_keep_contents_apart(void **state)
             memset(b->data, mark[k], size);
         }
         assert_int_equal(buf_pool_used_bytes(pool), used);
+        assert_true(used + buf_pool_kept_bytes(pool) <= cap);
     }
     for (size_t k = 0; k < LIVE; k++)
         buf_give(live[k]);
@@ -180,6 +202,7 @@ int main(void)
         cmocka_unit_test(buf_give__last_reference_gives_it_back),
         cmocka_unit_test(buf_take__uses_the_last_given_of_its_class),
         cmocka_unit_test(buf_take__kept_buffers_make_room_under_the_cap),
+        cmocka_unit_test(buf_give__pool_without_cap_keeps_64_mib),
         cmocka_unit_test(buf_pool__random_takes_and_gives_keep_contents_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

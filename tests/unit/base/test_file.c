@@ -15,13 +15,43 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct tmpdir dir;
 
+/* This fsync stands before libc's: it notes what is synced and fails when told to. */
+enum { SYNCS_NOTED = 8 };
+static struct {
+    unsigned count;
+    unsigned fail_at; /* counted from 1; 0: never */
+    ino_t inode[SYNCS_NOTED];
+} syncs;
+
+int fsync(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return -1;
+    syncs.inode[syncs.count++ % SYNCS_NOTED] = st.st_ino;
+    if (syncs.count == syncs.fail_at) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_ino;
+}
+
 static int make_dir(void **state)
 {
     (void)state;
+    memset(&syncs, 0, sizeof syncs);
     tmpdir_make(&dir);
     return 0;
 }
@@ -139,6 +169,44 @@ static void file_replace__a_folder_of_that_name_is_an_error(void **state)
     assert_int_equal(file_replace(path, "x", 1, 0600, &e), SNAP_ENOENT);
 }
 
+static void file_replace__syncs_the_content_and_then_the_folder(void **state)
+{
+    (void)state;
+    char path[TMPDIR_FILE_BYTES];
+    assert_int_equal(file_replace(tmpdir_file(&dir, "f", path), "x", 1, 0600, NULL), 0);
+    assert_int_equal(syncs.count, 2);
+    assert_int_equal(syncs.inode[0], inode_of(path));
+    assert_int_equal(syncs.inode[1], inode_of(dir.path));
+}
+
+static void file_replace__failed_syncs_are_told(void **state)
+{
+    (void)state;
+    char path[TMPDIR_FILE_BYTES];
+    struct err e = ERR_INIT;
+    assert_int_equal(file_replace(tmpdir_file(&dir, "f", path), "old", 3, 0600, NULL), 0);
+    syncs.fail_at = syncs.count + 1;
+    assert_int_equal(file_replace(path, "new", 3, 0600, &e), SNAP_EIO);
+    assert_content(path, "old");
+    assert_int_equal(entries_in(dir.path), 1);
+    syncs.fail_at = syncs.count + 2;
+    assert_int_equal(file_replace(path, "new", 3, 0600, &e), SNAP_EIO);
+    assert_non_null(strstr(e.text, "sync folder"));
+    assert_content(path, "new");
+}
+
+static void file_make_dir__syncs_the_parent_each_time(void **state)
+{
+    (void)state;
+    char path[TMPDIR_FILE_BYTES];
+    tmpdir_file(&dir, "d/", path);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(file_make_dir(path, 0700, NULL), 0);
+        assert_int_equal(syncs.count, i + 1);
+        assert_int_equal(syncs.inode[i], inode_of(dir.path));
+    }
+}
+
 static void file_read_all__absent_is_enoent(void **state)
 {
     (void)state;
@@ -229,13 +297,20 @@ static void file_sync_parent__finds_the_folder_of_any_path(void **state)
 {
     (void)state;
     char path[TMPDIR_FILE_BYTES], too_long[LIMIT_PATH_BYTES + 1];
-    static const char *const good[] = {"x", "a/b/", "a//b", "//x", "/x", "/", "x/"};
+    static const struct {
+        const char *path, *parent;
+    } good[] = {{"x", "."},  {"a/b/", "a"}, {"a//b", "a"}, {"//x", "/"},
+                {"/x", "/"}, {"/", "/"},    {"x/", "."}};
     int cwd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(cwd >= 0);
     assert_int_equal(file_make_dir(tmpdir_file(&dir, "a", path), 0700, NULL), 0);
     assert_int_equal(chdir(dir.path), 0);
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
-        assert_int_equal(file_sync_parent(good[i], NULL), 0);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        syncs.count = 0;
+        assert_int_equal(file_sync_parent(good[i].path, NULL), 0);
+        assert_int_equal(syncs.count, 1);
+        assert_int_equal(syncs.inode[0], inode_of(good[i].parent));
+    }
     assert_int_equal(file_sync_parent("no/x", NULL), SNAP_ENOENT);
     assert_int_equal(file_sync_parent("", NULL), SNAP_EINVAL);
     memset(too_long, 'a', sizeof too_long);
@@ -257,6 +332,9 @@ int main(void)
         WITH_DIR(file_replace__does_not_follow_a_link_at_tmp),
         WITH_DIR(file_replace__failed_write_leaves_the_old_content),
         WITH_DIR(file_replace__a_folder_of_that_name_is_an_error),
+        WITH_DIR(file_replace__syncs_the_content_and_then_the_folder),
+        WITH_DIR(file_replace__failed_syncs_are_told),
+        WITH_DIR(file_make_dir__syncs_the_parent_each_time),
         WITH_DIR(file_read_all__absent_is_enoent),
         WITH_DIR(file_read_all__cap_is_exact),
         WITH_DIR(file_read_all__reads_files_without_a_size),

@@ -35,6 +35,8 @@ static void take_log(void (*fn)(void), const char *journal)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
+        (void)alarm(60); /* ends it should a failed case leave it unread */
+        (void)close(fds[0]);
         (void)dup2(fds[1], STDERR_FILENO);
         (void)unsetenv("JOURNAL_STREAM");
         if (journal != NULL && *journal == '\0') {
