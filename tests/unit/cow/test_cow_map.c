@@ -575,6 +575,123 @@ static void memory__comes_back_when_emptied(void **state)
     cow_map_free(m);
 }
 
+static void memory__limit_outlives_rebuilds(void **state)
+{
+    const size_t limit = 100000;
+    struct cow_map *m = cow_map_new_with_limit(limit);
+    struct cow_entry x[1000];
+    uint64_t i;
+
+    (void)state;
+    for (uint32_t q = 0; q < 3; q++) {
+        for (i = 0; i < ARRAY_LEN(x); i++)
+            x[i] = (struct cow_entry){scatter(i), i * 77, q};
+        assert_int_equal(cow_map_load(m, x, ARRAY_LEN(x), NULL, NULL), 0);
+    }
+    assert_int_equal(cow_map_remove_seq(m, 1, NULL), 0);
+    while (cow_map_insert(m, (struct cow_entry){scatter(i), i, 0}, NULL) == 0)
+        i++;
+    assert_in_range(cow_map_memory_bytes(m), limit * 4 / 5, limit);
+    cow_map_free(m);
+}
+
+/* -- tall trees --------------------------------------------------------------------------- */
+
+enum { TALL = 60000 };
+
+static struct cow_entry tall_entry(uint64_t i)
+{
+    return (struct cow_entry){i * 1000, scatter(i) >> 8, 1};
+}
+
+static void assert_tall(const struct cow_map *m, const bool *present)
+{
+    struct cow_run r;
+    uint64_t old = 0, new;
+    uint32_t seq = 0;
+
+    for (uint64_t i = 0; i < TALL; i++) {
+        struct cow_entry x = tall_entry(i);
+
+        if (cow_map_get(m, x.old_chunk, x.seq, &new) != present[i])
+            fail_msg("entry %llu", (unsigned long long)i);
+        if (!present[i])
+            continue;
+        assert_true(new == x.new_chunk &&cow_map_next(m, old, seq, &r));
+        assert_entry((struct cow_entry){r.old_chunk, r.new_chunk, r.seq}, x);
+        cow_map_after(&r, &old, &seq);
+    }
+    assert_false(cow_map_next(m, old, seq, &r));
+}
+
+/* Load what is absent of a range, few enough to be worked in, or some of it one by one. */
+static void tall_fill(struct cow_map *m, bool *present, struct rng *r, uint64_t from, uint64_t to)
+{
+    struct cow_entry *x = calloc(TALL, sizeof *x);
+    size_t count = 0;
+
+    CHECK(x);
+    for (uint64_t i = from; i < to; i++)
+        if (!present[i] && rng_chance(r, 60) && count < cow_map_count(m) / 128) {
+            x[count++] = tall_entry(i);
+            present[i] = true;
+        }
+    if (rng_chance(r, 70))
+        assert_int_equal(cow_map_load(m, x, count, NULL, NULL), 0);
+    else
+        for (size_t i = 0; i < count; i++)
+            assert_int_equal(cow_map_insert(m, x[i], NULL), 0);
+    free(x);
+}
+
+static void tall_clear(struct cow_map *m, bool *present, struct rng *r, uint64_t from, uint64_t to)
+{
+    bool down = rng_chance(r, 50);
+    unsigned percent = rng_chance(r, 50) ? 100 : 90;
+
+    for (uint64_t k = from; k < to; k++) {
+        uint64_t i = down ? to - 1 - (k - from) : k;
+
+        if (!present[i] || !rng_chance(r, percent))
+            continue;
+        assert_int_equal(cow_map_remove(m, i * 1000, 1, NULL), 0);
+        present[i] = false;
+    }
+}
+
+/* Ranges go and come again, so that inner nodes empty, join and split. */
+static void tall_tree__ranges_removed_and_filled(void **state)
+{
+    static bool present[TALL];
+    struct rng r;
+
+    (void)state;
+    seed_init_rng(&r);
+    for (unsigned again = 0; again < 4; again++) {
+        struct cow_entry *x = calloc(TALL, sizeof *x);
+        struct cow_map *m = cow_map_new();
+
+        CHECK(x);
+        for (uint64_t i = 0; i < TALL; i++) {
+            x[i] = tall_entry(i);
+            present[i] = true;
+        }
+        assert_int_equal(cow_map_load(m, x, TALL, NULL, NULL), 0);
+        free(x);
+        for (unsigned round = 0; round < 60; round++) {
+            uint64_t from = rng_below(&r, TALL), len = rng_below(&r, round % 2 ? 9000 : 3000);
+
+            if (rng_chance(&r, 50))
+                tall_clear(m, present, &r, from, u64_min(from + len, TALL));
+            else
+                tall_fill(m, present, &r, from, u64_min(from + len, TALL));
+            if (round % 4 == 3)
+                assert_tall(m, present);
+        }
+        cow_map_free(m);
+    }
+}
+
 /* -- leaves ------------------------------------------------------------------------------- */
 
 /* One change to a map of a leaf or a few, which brings them to every size about the bounds. */
@@ -714,6 +831,8 @@ int main(void)
         cmocka_unit_test(memory__many_small_loads_take_12_bytes_at_most),
         cmocka_unit_test(memory__sequential_keys_fold),
         cmocka_unit_test(memory__comes_back_when_emptied),
+        cmocka_unit_test(tall_tree__ranges_removed_and_filled),
+        cmocka_unit_test(memory__limit_outlives_rebuilds),
         cmocka_unit_test(leaf_bounds__every_change_at_every_fill),
         cmocka_unit_test(insert__another_seq_splits_a_run_and_removal_heals_it),
         cmocka_unit_test(extreme_values__are_kept),

@@ -60,7 +60,7 @@ static void fill_layer(struct naive *n, struct rng *r, unsigned i)
     unsigned chunks, tries = (unsigned)rng_below(r, 120);
     uint64_t next_new = 2;
 
-    l->chunk_bytes = SECTOR << rng_below(r, 6);
+    l->chunk_bytes = (uint32_t)SECTOR << rng_below(r, 6);
     l->seq = (uint32_t)rng_below(r, seqs);
     l->map = n->maps[i] = cow_map_new();
     CHECK(l->map);

@@ -83,9 +83,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    tmpdir_remove(&env.dir);
+    if (blk_engine_inflight(env.engine) > 0)
+        return 0; /* a case that failed left it so: tell of that one, do not stop here */
     blk_dev_close(env.dev);
     blk_engine_free(env.engine);
-    tmpdir_remove(&env.dir);
     free(env.a);
     free(env.b);
     return 0;
@@ -348,6 +350,12 @@ static void many_in_flight__beyond_the_depth_all_complete(void **state)
     free(p);
 }
 
+static bool is_readable(int timeout_ms)
+{
+    struct pollfd pfd = {.fd = blk_engine_fd(env.engine), .events = POLLIN};
+    return poll(&pfd, 1, timeout_ms) == 1;
+}
+
 struct chain {
     struct blk_req req;
     unsigned left;
@@ -435,6 +443,8 @@ static void reap__lets_go_although_done_keeps_failing(void **state)
     blk_submit(env.dev, &req);
     assert_int_equal(blk_engine_reap(env.engine), 1);
     assert_int_equal(ran, 1);
+    /* what came up meanwhile is not slept on */
+    assert_true(env.make == MAKE_MEMORY || is_readable(0));
     drain();
     assert_int_equal(ran, 1000);
 }
@@ -530,12 +540,6 @@ static void random_work__matches_a_shadow(void **state)
 }
 
 /* -- the loop's view ---------------------------------------------------------------------- */
-
-static bool is_readable(int timeout_ms)
-{
-    struct pollfd pfd = {.fd = blk_engine_fd(env.engine), .events = POLLIN};
-    return poll(&pfd, 1, timeout_ms) == 1;
-}
 
 static void fd__is_readable_when_there_is_something_to_reap(void **state)
 {

@@ -5,7 +5,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
-#include "common/io/blk.h"
+#include "common/io/blk_priv.h"
 #include "tests/lib/tmpdir.h"
 
 #include <errno.h>
@@ -57,8 +57,10 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    blk_engine_free(engine);
     tmpdir_remove(&dir);
+    if (engine != NULL && engine->devices > 0)
+        return 0; /* a case that failed left it open: tell of that one, do not stop here */
+    blk_engine_free(engine);
     return 0;
 }
 

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a make of block device engine has to provide; private to common/io.
+ *
+ * blk.c validates every request, counts it and runs its `done`. An engine only
+ * moves it: dev->ops->submit takes a valid request, ops->collect hands back what
+ * has completed by blk_complete(). So no engine calls `done` itself.
+ *
+ *   blk_submit ─ valid ──> dev->ops->submit ──> … ──> ops->collect ─┐
+ *        └────── invalid, or nothing to do ──────────> e->done <────┘ blk_complete
+ *                                                         └──> done()   reap, wait
+ */
+#ifndef SNAP_IO_BLK_PRIV_H
+#define SNAP_IO_BLK_PRIV_H
+
+#include "common/io/blk.h"
+
+STAILQ_HEAD(blk_req_list, blk_req);
+
+struct blk_engine_ops {
+    const char *kind;
+    /* Free the engine and all that is its own; blk.c has checked that no device is left. */
+    void (*free)(struct blk_engine *e);
+    int (*open)(struct blk_engine *e, const char *path, unsigned flags, struct blk_dev **ret,
+                struct err *reterr);
+    /* Start everything that was submitted. */
+    void (*kick)(struct blk_engine *e);
+    /* blk_complete() what has completed; never blocks. Starts again what waits for room. */
+    void (*collect)(struct blk_engine *e);
+    /* Kick, then block until collect may have something, at most timeout_ms (-1: no
+     * limit). May return early. */
+    void (*sleep)(struct blk_engine *e, int timeout_ms);
+    void (*register_memory)(struct blk_engine *e, void *base, size_t len_bytes);
+};
+
+struct blk_dev_ops {
+    /* Take a valid request. May call blk_complete() where the engine has no descriptor. */
+    void (*submit)(struct blk_dev *d, struct blk_req *req);
+    /* Free the device. */
+    void (*close)(struct blk_dev *d);
+    uint64_t (*next_data)(struct blk_dev *d, uint64_t offset_bytes);
+    uint64_t (*next_hole)(struct blk_dev *d, uint64_t offset_bytes);
+};
+
+/* The head of every engine. */
+struct blk_engine {
+    const struct blk_engine_ops *ops;
+    int event_fd; /* an eventfd, owned; -1: none */
+    unsigned inflight;
+    unsigned devices;
+    struct blk_req_list done; /* completed, `done` not run yet */
+    unsigned done_count;
+};
+
+/* The head of every device. */
+struct blk_dev {
+    const struct blk_dev_ops *ops;
+    struct blk_engine *engine;
+    struct blk_info info;
+    unsigned inflight;
+};
+
+/* with_fd: make an eventfd. Errors: as eventfd(2). */
+int blk_engine_init(struct blk_engine *e, const struct blk_engine_ops *ops, bool with_fd,
+                    struct err *reterr) SNAP_WUR;
+void blk_engine_done(struct blk_engine *e);
+/* Count the device in; blk_dev_close() counts it out. info is for the caller to fill in. */
+void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_engine *e);
+/* The request is finished: `done` runs in the current or next reap or wait. */
+void blk_complete(struct blk_req *req, int result, int sys_errno);
+/* Make the engine's descriptor readable. Thread: any. */
+void blk_engine_poke(struct blk_engine *e);
+/* Forget every request in flight, `done` not run: after a simulated power loss. */
+void blk_engine_forget(struct blk_engine *e);
+
+#endif
