@@ -65,7 +65,7 @@ libs_registry := -lsqlite3
 libs_volume   := -ljansson
 libs_service  := -lconfuse -lsystemd
 libs_client   :=
-libs_cli      := -ljansson -lsmartcols -lmount -lcrypto -lssl
+libs_cli      := -ljansson -lconfuse -lsmartcols -lmount -lcrypto
 
 src        = $(sort $(wildcard $(dir_$(1))/*.c))
 obj_of     = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -139,7 +139,7 @@ include tests/tests.mk $(MK_FRAGMENTS)
 check-includes:
 	@tests/lib/check-includes
 
-STYLE_SRC := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+STYLE_SRC := $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null)
 check-style:
 	@clang-format --dry-run --Werror $(STYLE_SRC)
 	@tests/lib/check-style $(STYLE_SRC)
@@ -147,7 +147,7 @@ format:
 	@clang-format -i $(STYLE_SRC)
 
 compile_commands.json: Makefile
-	@deploy/compile-commands '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL)' > $@
+	@deploy/compile-commands '$(subst ','\'',$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL))' > $@
 
 .PHONY: clean help print-build
 print-build:

@@ -56,8 +56,7 @@ static int fill_table(struct libscols_table *table, json_t *rows, const struct o
             return SNAP_ENOMEM;
     size_t i;
     json_t *row;
-    json_array_foreach(rows, i, row)
-    {
+    json_array_foreach (rows, i, row) {
         struct libscols_line *line = scols_table_new_line(table, NULL);
         if (!line)
             return SNAP_ENOMEM;

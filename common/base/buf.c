@@ -202,3 +202,8 @@ size_t buf_pool_used_bytes(const struct buf_pool *pool)
 {
     return pool->used_bytes;
 }
+
+size_t buf_pool_kept_bytes(const struct buf_pool *pool)
+{
+    return pool->kept_bytes;
+}

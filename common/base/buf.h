@@ -37,5 +37,7 @@ struct buf *buf_ref(struct buf *b);
 void buf_give(struct buf *b);
 /* Bytes handed out now, in whole classes, for limits and metrics. */
 size_t buf_pool_used_bytes(const struct buf_pool *pool);
+/* Bytes kept for reuse now. */
+size_t buf_pool_kept_bytes(const struct buf_pool *pool);
 
 #endif

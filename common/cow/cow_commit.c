@@ -140,8 +140,7 @@ static void commit_write_area(struct cow_store *s)
     uint32_t index = first;
     const struct cow_slot *slot;
 
-    TAILQ_FOREACH(slot, &s->group, link)
-    {
+    TAILQ_FOREACH (slot, &s->group, link) {
         if (index == s->g.area_exceptions)
             break;
         entry_put(slot, s->areas, index++);
@@ -197,8 +196,7 @@ static void commit_write_ahead(struct cow_store *s, uint64_t room)
     uint64_t at = 0;
 
     memset(s->areas + s->g.chunk_bytes, 0, s->ahead_areas * s->g.chunk_bytes);
-    TAILQ_FOREACH(slot, &s->group, link)
-    {
+    TAILQ_FOREACH (slot, &s->group, link) {
         if (at >= room) {
             uint64_t beyond = at - room;
 

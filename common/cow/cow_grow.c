@@ -7,7 +7,8 @@
  * single chunk that is needed; when even that is refused, those who wait fail and
  * the store stays ready.
  *
- *   room left < half a step ──> grow by a step ──ok──> step × 2
+ *   room left < half of a step (or of all, if that is less)
+ *                          ──> grow by a step ──ok──> step × 2
  *                                    │ refused
  *                        nobody waits? leave it until somebody does
  *                        else: step / 8 … the least ──refused──> who waits: SNAP_ENOSPC
@@ -91,7 +92,7 @@ void cow_room_ahead(struct cow_store *s)
     if (s->growing || s->grow_quiet || !room_can_grow(s) ||
         blk_dev_info(s->dev)->size_bytes >= cow_limit_floor(s, s->limit_bytes))
         return;
-    if (used >= room || room - used < s->grow_step_bytes / 2)
+    if (used >= room || room - used < u64_min(s->grow_step_bytes, room) / 2)
         room_grow(s, 0);
 }
 

@@ -49,7 +49,9 @@ void cow_map_free(struct cow_map *m); /* takes NULL */
 
 /* Errors: SNAP_EEXIST, SNAP_ENOMEM, SNAP_EINVAL (COW_MAP_CHUNK_MAX); unchanged on all. */
 int cow_map_insert(struct cow_map *m, struct cow_entry x, struct err *reterr) SNAP_WUR;
-/* Errors: SNAP_ENOENT, SNAP_ENOMEM (a run must be split); unchanged on both. */
+/* The memory it frees serves later insertions; it is given back when the map is emptied
+ * or rebuilt (cow_map_load of many, cow_map_remove_seq).
+ * Errors: SNAP_ENOENT, SNAP_ENOMEM (a run must be split); unchanged on both. */
 int cow_map_remove(struct cow_map *m, uint64_t old_chunk, uint32_t seq,
                    struct err *reterr) SNAP_WUR;
 
@@ -63,8 +65,8 @@ bool cow_map_get(const struct cow_map *m, uint64_t old_chunk, uint32_t seq, uint
  * (run.old_chunk + run.count, 0) in a map of one seq, or cow_map_after(&run). */
 bool cow_map_next(const struct cow_map *m, uint64_t old_chunk, uint32_t seq, struct cow_run *ret);
 /* Likewise, passing over every entry whose seq is below seq: the first run from (old_chunk,
- * seq) on that is visible to a reader of seq. False: none up to last_old (>= old_chunk). The run is
- * cut to end there. Costs one look-up, then by the entries passed over. */
+ * seq) on that is visible to a reader of seq. False: none up to last_old (>= old_chunk).
+ * The run is cut to end there. Costs one look-up, then by the entries passed over. */
 bool cow_map_next_visible(const struct cow_map *m, uint64_t old_chunk, uint32_t seq,
                           uint64_t last_old, struct cow_run *ret);
 /* The key right behind the last element of a run, for the next cow_map_next(). */

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int cow_open_end(struct cow_store *s, int code, const struct err *err)
+void cow_open_end(struct cow_store *s, int code, const struct err *err)
 {
     struct cow_opening *o = s->opening;
 
@@ -28,7 +28,6 @@ int cow_open_end(struct cow_store *s, int code, const struct err *err)
     o->code = code;
     if (code)
         err_copy(&o->err, err);
-    return code;
 }
 
 void cow_opening_free(struct cow_opening *o)
@@ -68,15 +67,17 @@ static void open_last_area(struct cow_store *s, uint64_t area_no, uint32_t index
                            const uint8_t *area)
 {
     struct cow_opening *o = s->opening;
-    uint32_t last = s->g.area_exceptions - 1;
     uint32_t from = index * COW_EXCEPTION_BYTES;
 
-    while (last > index && bytes_are_zero(area + last * COW_EXCEPTION_BYTES, COW_EXCEPTION_BYTES))
-        last--;
-    o->leftover_first = index;
-    o->leftover_last = last;
-    if (last == index && bytes_are_zero(area + from, COW_EXCEPTION_BYTES))
-        o->leftover_first = index + 1;
+    o->leftover_first = 1; /* none */
+    o->leftover_last = 0;
+    for (uint32_t i = index; i < s->g.area_exceptions; i++) {
+        if (bytes_are_zero(area + i * COW_EXCEPTION_BYTES, COW_EXCEPTION_BYTES))
+            continue;
+        o->leftover_first = index;
+        o->leftover_last = i;
+        s->leftovers++;
+    }
     memcpy(s->areas, area, from);
     memset(s->areas + from, 0, s->g.chunk_bytes - from);
     s->image_area = area_no;
@@ -120,7 +121,7 @@ static void open_flushed(struct cow_store *s, struct cow_io *io, int result)
     struct err err = ERR_INIT;
 
     if (result < 0)
-        cow_io_err(s, io, result, "open: flush after area", s->image_area, &err);
+        cow_io_err(s, io, result, "flush after area", s->image_area, &err);
     cow_open_end(s, result, &err);
 }
 
@@ -129,7 +130,7 @@ static void open_cleaned(struct cow_store *s, struct cow_io *io, int result)
     struct err err = ERR_INIT;
 
     if (result < 0)
-        cow_open_end(s, cow_io_err(s, io, result, "open: clean area", s->image_area, &err), &err);
+        cow_open_end(s, cow_io_err(s, io, result, "clean area", s->image_area, &err), &err);
     else
         cow_io_flush(s, io, open_flushed);
 }
@@ -314,7 +315,8 @@ struct cow_store *cow_store_open(struct blk_dev *dev, const struct cow_store_opt
     s->limit_bytes = options->limit_bytes;
     s->grow_base_bytes = options->grow_step_bytes ? options->grow_step_bytes : COW_GROW_STEP;
     s->grow_cap_bytes = options->grow_step_bytes ? options->grow_step_bytes : COW_GROW_STEP_MAX;
-    s->grow_step_bytes = s->grow_base_bytes;
+    s->grow_step_bytes =
+        u64_min(u64_max(s->grow_base_bytes, blk_dev_info(dev)->size_bytes), s->grow_cap_bytes);
     s->opening->faults = faults;
     s->opening->done = done;
     s->opening->user = user;

@@ -40,8 +40,8 @@ struct cow_opening {
     struct err err;
 };
 
-/* Opening is over, with code; nothing may be in flight. Returns code. */
-int cow_open_end(struct cow_store *s, int code, const struct err *err);
+/* Opening is over, with code; told when nothing is in flight any more. */
+void cow_open_end(struct cow_store *s, int code, const struct err *err);
 /* Fill the map and go on; called again when a second look has placed the faults. */
 void cow_open_fill_map(struct cow_store *s);
 

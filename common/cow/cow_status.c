@@ -29,6 +29,7 @@ void cow_store_usage(const struct cow_store *s, struct cow_usage *ret)
         .exceptions = s->table_len - s->dropped,
         .areas = s->table_len / s->g.area_exceptions + 1,
         .next_free = s->next_free,
+        .leftovers = s->leftovers,
         .commits = s->count.commits,
         .flushes = s->count.flushes,
         .area_writes = s->count.area_writes,

@@ -48,7 +48,7 @@ struct cow_store_options {
     struct cow_map *map; /* borrowed; receives every exception under `seq` */
     uint32_t seq;
     uint64_t limit_bytes;     /* a growable device grows up to it; 0: never grows */
-    uint64_t grow_step_bytes; /* 0: a sensible default */
+    uint64_t grow_step_bytes; /* 0: 16 MiB at first, doubling up to 1 GiB */
     uint32_t
         want_chunk_sectors; /* 0: any; else a difference is told by cow_store_chunk_differs() */
     bool read_only;         /* nothing is written; puts are refused with SNAP_EPERM */
@@ -170,6 +170,8 @@ struct cow_usage {
     uint64_t next_free;
     uint64_t sectors_allocated; /* next_free * chunk_sectors */
     uint64_t metadata_sectors;  /* (areas + 1) * chunk_sectors */
+    uint64_t leftovers;         /* entries found past the table's end at open; zeroed then,
+                                 * unless read_only or invalid */
     /* since open */
     uint64_t commits, flushes, area_writes, data_writes, chunks_added, chunks_existed;
     uint64_t chunks_failed, data_bytes, area_bytes;

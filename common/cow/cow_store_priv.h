@@ -31,7 +31,7 @@ enum {
     COW_WRITES_KEPT = 16,  /* idle write requests kept for reuse */
     COW_AREA_BLOCK = 4096, /* areas are written in blocks of this, or the device's if larger */
     COW_AHEAD_BYTES = 64 * 1024, /* following areas one commit may fill, at least one */
-    COW_GROW_STEP = 64 * 1024 * 1024,
+    COW_GROW_STEP = 16 * 1024 * 1024, /* the first; they double */
     COW_GROW_STEP_MAX = 1024 * 1024 * 1024,
 };
 
@@ -169,7 +169,8 @@ struct cow_store {
      * ahead_max images for the areas that a group reaches into. */
     uint64_t table_len, staged_len, image_area;
     uint64_t next_free;
-    uint64_t dropped; /* faulty exceptions left out on request */
+    uint64_t dropped;   /* faulty exceptions left out on request */
+    uint64_t leftovers; /* entries past the end entry, at open */
     uint8_t *areas;
     uint32_t ahead_max;
     struct cow_io *ahead_io;

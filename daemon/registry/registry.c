@@ -46,8 +46,8 @@ static const char *const statement_sql[ST_COUNT] = {
     [ST_FIND_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE name = ?1",
     [ST_GET_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id = ?1",
     [ST_EACH_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes ORDER BY name",
-    [ST_FIND_SNAPSHOT] = "SELECT " SNAPSHOT_COLUMNS
-                         " FROM snapshots WHERE volume = ?1 AND name = ?2 AND hidden = 0",
+    [ST_FIND_SNAPSHOT] =
+        "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 AND name = ?2 AND hidden = 0",
     [ST_EACH_SNAPSHOT] =
         "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 ORDER BY seq",
     [ST_PUT_KEY] = "INSERT OR IGNORE INTO keys (key, outcome, made_s) VALUES (?1, ?2, ?3)",
@@ -189,8 +189,10 @@ int registry_open(const char *path, struct registry **ret, struct err *reterr)
     if (rc == 0)
         rc = check_integrity(r, reterr);
     if (rc == 0)
-        rc = exec(r, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
-                     "PRAGMA foreign_keys = ON;", reterr);
+        rc = exec(r,
+                  "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+                  "PRAGMA foreign_keys = ON;",
+                  reterr);
     if (rc == 0)
         rc = migrate(r, reterr);
     if (rc == 0)

@@ -54,16 +54,15 @@ int registry_get_volume(struct registry *r, const struct uuid *id, struct regist
 int registry_find_snapshot(struct registry *r, const struct uuid *volume, const char *name,
                            struct registry_snapshot *ret, struct err *reterr) SNAP_WUR;
 /* Each row in name order; a non-zero return of fn stops and is returned. */
-int registry_each_volume(struct registry *r,
-                         int (*fn)(void *user, const struct registry_volume *v), void *user,
-                         struct err *reterr) SNAP_WUR;
+int registry_each_volume(struct registry *r, int (*fn)(void *user, const struct registry_volume *v),
+                         void *user, struct err *reterr) SNAP_WUR;
 int registry_each_snapshot(struct registry *r, const struct uuid *volume,
                            int (*fn)(void *user, const struct registry_snapshot *s), void *user,
                            struct err *reterr) SNAP_WUR;
 
 /* Idempotency keys with their outcome (0 or a negative SNAP_E…), durable; kept for a day. */
-int registry_key_put(struct registry *r, const struct uuid *key, int outcome, struct err *reterr)
-    SNAP_WUR;
+int registry_key_put(struct registry *r, const struct uuid *key, int outcome,
+                     struct err *reterr) SNAP_WUR;
 bool registry_key_get(struct registry *r, const struct uuid *key, int *ret_outcome);
 
 /* Clients seen: identity, last address, last time. For listings only. */

@@ -38,8 +38,8 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
         return; /* the first one names the cause */
     char text[ERR_TEXT_BYTES];
     (void)vsnprintf(text, sizeof text, fmt, ap);
-    loading.rc = err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s", loading.path,
-                         cfg ? cfg->line : 0, text);
+    loading.rc =
+        err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s", loading.path, cfg ? cfg->line : 0, text);
 }
 
 /* -- checks of one value -------------------------------------------------------- */
@@ -264,8 +264,8 @@ static int check_together(const char *path, const struct config *c,
     if (c->window_bytes < LIMIT_WINDOW_BYTES_MIN || c->window_bytes > LIMIT_WINDOW_BYTES)
         return err_set(reterr, SNAP_EINVAL, "%s: limits.window: must be 64K to 64M", path);
     if (c->buffer_bytes_max < c->window_bytes)
-        return err_set(reterr, SNAP_EINVAL,
-                       "%s: limits.buffers: must be at least limits.window", path);
+        return err_set(reterr, SNAP_EINVAL, "%s: limits.buffers: must be at least limits.window",
+                       path);
     if (c->cow_limit_bytes != 0 && c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
         warn(user, "cow.grow_step is above cow.limit; files grow to their limit at once");
     if (tcp && !c->tls_crl[0] && warn)

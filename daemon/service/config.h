@@ -21,13 +21,13 @@ struct config {
     char tls_ca[LIMIT_PATH_BYTES], tls_certificate[LIMIT_PATH_BYTES], tls_key[LIMIT_PATH_BYTES];
     char tls_crl[LIMIT_PATH_BYTES]; /* empty: none */
 
-    unsigned shards; /* 0: one a core */
+    unsigned shards;    /* 0: one a core */
     char io_engine[16]; /* "auto", "io_uring", "threads" */
 
-    uint64_t cow_limit_bytes;      /* default of a new snapshot's COW file */
+    uint64_t cow_limit_bytes; /* default of a new snapshot's COW file */
     uint64_t cow_grow_step_bytes;
     uint32_t chunk_size_sectors;
-    int full_policy;               /* enum full_policy */
+    int full_policy; /* enum full_policy */
 
     uint32_t lease_ttl_ms;
     uint32_t handshake_timeout_ms, frame_timeout_ms, keepalive_ms, shutdown_timeout_ms;
@@ -37,7 +37,7 @@ struct config {
     uint32_t volumes_per_client;
     uint64_t space_per_client_bytes; /* 0: no limit */
     uint64_t window_bytes;
-    uint64_t buffer_bytes_max;       /* all receive buffers of a shard */
+    uint64_t buffer_bytes_max; /* all receive buffers of a shard */
 
     enum log_level log_level;
 };

@@ -36,8 +36,8 @@ static const char *const role_names[] = {
 /* Which roles hold a right: one bit a role. */
 #define ROLE_BIT(r) (1U << (r))
 static const unsigned holders[] = {
-    [ACL_RIGHT_SEE] = ROLE_BIT(ACL_APPEND) | ROLE_BIT(ACL_READER) | ROLE_BIT(ACL_WRITER) |
-                      ROLE_BIT(ACL_ADMIN),
+    [ACL_RIGHT_SEE] =
+        ROLE_BIT(ACL_APPEND) | ROLE_BIT(ACL_READER) | ROLE_BIT(ACL_WRITER) | ROLE_BIT(ACL_ADMIN),
     [ACL_RIGHT_READ] = ROLE_BIT(ACL_READER) | ROLE_BIT(ACL_WRITER) | ROLE_BIT(ACL_ADMIN),
     [ACL_RIGHT_APPEND] = ROLE_BIT(ACL_APPEND) | ROLE_BIT(ACL_WRITER) | ROLE_BIT(ACL_ADMIN),
     [ACL_RIGHT_WRITE] = ROLE_BIT(ACL_WRITER) | ROLE_BIT(ACL_ADMIN),

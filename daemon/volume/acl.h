@@ -19,11 +19,11 @@ enum acl_role { ACL_NONE, ACL_APPEND, ACL_READER, ACL_WRITER, ACL_ADMIN };
 
 /* What a request wants to do. */
 enum acl_right {
-    ACL_RIGHT_SEE,      /* list, show: any role */
-    ACL_RIGHT_READ,     /* content and runs: reader, writer, admin */
-    ACL_RIGHT_APPEND,   /* lease, COW put, create snapshot: append, writer, admin */
-    ACL_RIGHT_WRITE,    /* merge, delete snapshot: writer, admin */
-    ACL_RIGHT_ADMIN,    /* volumes, grants, status: admin */
+    ACL_RIGHT_SEE,    /* list, show: any role */
+    ACL_RIGHT_READ,   /* content and runs: reader, writer, admin */
+    ACL_RIGHT_APPEND, /* lease, COW put, create snapshot: append, writer, admin */
+    ACL_RIGHT_WRITE,  /* merge, delete snapshot: writer, admin */
+    ACL_RIGHT_ADMIN,  /* volumes, grants, status: admin */
 };
 
 struct acl_grant {
@@ -44,8 +44,8 @@ int acl_save(const char *path, const struct acl *a, struct err *reterr) SNAP_WUR
 int acl_parse(const char *text, size_t len, struct acl **ret, struct err *reterr) SNAP_WUR;
 
 /* A copy with one grant set (role ACL_NONE: taken back; SNAP_ENOENT when there was none). */
-int acl_with(const struct acl *a, const struct acl_grant *g, struct acl **ret, struct err *reterr)
-    SNAP_WUR;
+int acl_with(const struct acl *a, const struct acl_grant *g, struct acl **ret,
+             struct err *reterr) SNAP_WUR;
 /* A copy without any grant on that volume. */
 int acl_without_volume(const struct acl *a, const struct uuid *volume, struct acl **ret,
                        struct err *reterr) SNAP_WUR;

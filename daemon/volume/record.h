@@ -25,14 +25,15 @@ enum { FINGERPRINT_BYTES_MAX = 64, RECORD_TOMBSTONES = 64 };
 struct record_snapshot {
     struct uuid id;
     char name[LIMIT_NAME_BYTES + 1];
-    uint32_t seq;             /* grows with age's youth: newest is largest; never reused */
+    uint32_t seq; /* grows with age's youth: newest is largest; never reused */
     int64_t created_s;
     uint32_t chunk_size_sectors;
-    uint64_t limit_bytes;     /* of a COW file; 0 with a bound device */
-    bool hidden;              /* deleted; a job hands its exceptions down */
-    bool merging;             /* durable before the first entry is cleared */
+    uint64_t limit_bytes; /* of a COW file; 0 with a bound device */
+    bool hidden;          /* deleted; a job hands its exceptions down */
+    bool merging;         /* durable before the first entry is cleared */
     bool unverified;
-    char cow_path[LIMIT_PATH_BYTES]; /* relative to the volume's folder, or absolute: a bound device */
+    char cow_path[LIMIT_PATH_BYTES]; /* relative to the volume's folder, or absolute: a bound device
+                                      */
 };
 
 struct record_label {
@@ -83,13 +84,15 @@ int volume_record_format(const struct volume_record *r, char **ret_text, size_t 
 int volume_record_load(const char *dir, struct volume_record *ret, struct err *reterr) SNAP_WUR;
 int volume_record_save(const char *dir, const struct volume_record *r, struct err *reterr) SNAP_WUR;
 
-/* Changes; they keep the order and check names for doubles. Errors: SNAP_EEXIST, SNAP_ENOENT, SNAP_ELIMIT. */
+/* Changes; they keep the order and check names for doubles. Errors: SNAP_EEXIST, SNAP_ENOENT,
+ * SNAP_ELIMIT. */
 int volume_record_add_snapshot(struct volume_record *r, const struct record_snapshot *s,
                                struct err *reterr) SNAP_WUR;
 int volume_record_remove_snapshot(struct volume_record *r, const struct uuid *id,
                                   struct err *reterr) SNAP_WUR;
 struct record_snapshot *volume_record_find(struct volume_record *r, const struct uuid *id);
-struct record_snapshot *volume_record_find_name(struct volume_record *r, const char *name); /* not hidden */
+struct record_snapshot *volume_record_find_name(struct volume_record *r,
+                                                const char *name); /* not hidden */
 /* The newest that is not hidden; NULL: none. */
 struct record_snapshot *volume_record_head(struct volume_record *r);
 void volume_record_bury(struct volume_record *r, const struct uuid *id, const struct uuid *key);

@@ -136,8 +136,7 @@ static int reader_end(struct reader *r)
             " format id name size_bytes kind full_policy created_s lease_epoch lease_holder "
             "lease_instance fingerprint next_seq snapshots labels tombstones seq "
             "chunk_size_sectors limit_bytes hidden merging unverified cow_path key ";
-        json_object_foreach((json_t *)r->object, key, v)
-        {
+        json_object_foreach ((json_t *)r->object, key, v) {
             char word[80];
             (void)snprintf(word, sizeof word, " %.70s ", key);
             if (!strstr(known, word))
@@ -200,8 +199,7 @@ static int parse_labels(const json_t *object, struct volume_record *ret, struct 
     ret->labels = calloc(json_object_size(object) + 1, sizeof *ret->labels);
     if (!ret->labels)
         return err_set(reterr, SNAP_ENOMEM, "labels");
-    json_object_foreach((json_t *)object, key, v)
-    {
+    json_object_foreach ((json_t *)object, key, v) {
         if (!json_is_string(v))
             return err_set(reterr, SNAP_ECORRUPT, "label '%s': no text", key);
         struct record_label *l = &ret->labels[ret->label_count++];
@@ -282,8 +280,7 @@ static int parse_object(const json_t *root, struct volume_record *ret, struct er
     return rc;
 }
 
-int volume_record_parse(const char *text, size_t len, struct volume_record *ret,
-                        struct err *reterr)
+int volume_record_parse(const char *text, size_t len, struct volume_record *ret, struct err *reterr)
 {
     json_error_t bad;
     CLEANUP_JSON *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &bad);
@@ -336,20 +333,19 @@ static json_t *record_json(const struct volume_record *r)
     for (uint32_t i = 0; i < r->label_count && !bad; i++)
         bad |= json_object_set_new(labels, r->labels[i].key, json_string(r->labels[i].value));
     for (uint32_t i = 0; i < r->tombstone_count && !bad; i++)
-        bad |= json_array_append_new(
-            tombstones, json_pack("{s:o, s:o}", "id", uuid_json(&r->tombstones[i].id), "key",
-                                  uuid_json(&r->tombstones[i].key)));
+        bad |= json_array_append_new(tombstones,
+                                     json_pack("{s:o, s:o}", "id", uuid_json(&r->tombstones[i].id),
+                                               "key", uuid_json(&r->tombstones[i].key)));
     if (bad)
         return NULL;
-    return json_pack("{s:i, s:o, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:o, s:s, s:I, s:O, s:O, s:O}",
-                     "format", RECORD_FORMAT, "id", uuid_json(&r->id), "name", r->name,
-                     "size_bytes", (json_int_t)r->size_bytes, "kind", kind_names[r->kind],
-                     "full_policy", policy_names[r->full_policy], "created_s",
-                     (json_int_t)r->created_s, "lease_epoch", (json_int_t)r->lease_epoch,
-                     "lease_holder", r->lease_holder, "lease_instance",
-                     uuid_json(&r->lease_instance), "fingerprint", hex, "next_seq",
-                     (json_int_t)r->next_seq, "snapshots", snapshots, "labels", labels,
-                     "tombstones", tombstones);
+    return json_pack(
+        "{s:i, s:o, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:o, s:s, s:I, s:O, s:O, s:O}", "format",
+        RECORD_FORMAT, "id", uuid_json(&r->id), "name", r->name, "size_bytes",
+        (json_int_t)r->size_bytes, "kind", kind_names[r->kind], "full_policy",
+        policy_names[r->full_policy], "created_s", (json_int_t)r->created_s, "lease_epoch",
+        (json_int_t)r->lease_epoch, "lease_holder", r->lease_holder, "lease_instance",
+        uuid_json(&r->lease_instance), "fingerprint", hex, "next_seq", (json_int_t)r->next_seq,
+        "snapshots", snapshots, "labels", labels, "tombstones", tombstones);
 }
 
 int volume_record_format(const struct volume_record *r, char **ret_text, size_t *ret_len,

@@ -132,8 +132,8 @@ def check_repair__takes_away_what_the_kernel_would_resurrect(lab):
     d.cow_region.load(d.cow_file)
     lab.equal(d.cow_region.read(8, 8)[48:], bytes(4096 - 48), 'area 0 behind the end entry')
     d.load()
-    lab.write_ok('/dev/mapper/s', [(800, 8, 5), (808, 8, 5)])
-    d.snapshot.write(800, 16, 5)
+    lab.write_ok('/dev/mapper/s', [(800, 8, 5)])
+    d.snapshot.write(800, 8, 5)
     d.agree()
 
 

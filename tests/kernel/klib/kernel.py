@@ -18,7 +18,7 @@ import subprocess
 
 META_PACKAGE = 'linux-image-cloud-amd64'
 MODULES = ['virtio_pci', 'virtio_blk', 'virtio_console', 'dm-mod', 'dm-bufio', 'dm-snapshot',
-           'dm-delay', 'dm-flakey']
+           'dm-delay', 'dm-flakey', 'dm-log-writes']
 FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'lib', 'lib64', 'proc', 'sys', 'dev', 'tmp', 'run',
            'var', 'etc', 'etc/lvm', 'modules']
 

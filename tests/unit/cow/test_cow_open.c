@@ -288,6 +288,7 @@ static void leftovers__are_zeroed_durably(void **state)
         disk_set(&f, 0, places[i], 44, places[i] == 3 ? 0 : 50); /* 3 is the end entry itself */
         fix_open(&f);
         assert_int_equal(fix_usage(&f).exceptions, 3);
+        assert_int_equal(fix_usage(&f).leftovers, 1);
         assert_true(bytes_are_zero(mem_dev_platter(f.dev) + 4096 + 48, 4096 - 48));
         assert_int_equal(fix_put(&f, 100, 1, 1), 0);
         mem_engine_power_loss(f.engine);

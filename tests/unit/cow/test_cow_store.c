@@ -585,6 +585,20 @@ static void grow__ahead_of_need_up_to_the_limit(void **state)
     fix_done(&f);
 }
 
+static void grow__few_exceptions_take_one_step_only(void **state)
+{
+    struct fix f = fix_disk(3, 4096, 0, 64 * MIB);
+
+    (void)state;
+    fix_create(&f);
+    fix_open(&f);
+    assert_int_equal(fix_put(&f, 0, 100, 1), 0);
+    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 16 * MIB + 3 * 4096);
+    assert_int_equal(fix_put(&f, 100, 2000, 1), 0); /* half of it used: the next, twice as large */
+    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 48 * MIB + 3 * 4096);
+    fix_done(&f);
+}
+
 static void grow__refused_step_is_tried_smaller(void **state)
 {
     struct fix f = fix_disk(3, 4096, 0, UINT64_C(20) * 4096);
@@ -676,6 +690,7 @@ int main(void)
         cmocka_unit_test(commit__fault_at_every_operation_loses_nothing_told),
         cmocka_unit_test(commit__power_loss_at_every_step_keeps_what_was_told),
         cmocka_unit_test(grow__ahead_of_need_up_to_the_limit),
+        cmocka_unit_test(grow__few_exceptions_take_one_step_only),
         cmocka_unit_test(grow__refused_step_is_tried_smaller),
         cmocka_unit_test(grow__put_waits_for_room_and_repeats_wait_with_it),
         cmocka_unit_test(limit__is_kept_and_can_be_raised),

@@ -4,7 +4,9 @@
 #include "tests/unit/net/pki.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 
 static struct pki pki, other;
 
@@ -212,6 +214,195 @@ static void tls__daemon_of_another_ca_is_refused(void **state)
                    "the daemon's certificate is refused: it is of a CA that is not trusted here");
 }
 
+static void tls__daemon_that_expired_is_refused(void **state)
+{
+    struct tls_context *server, *client;
+    (void)state;
+    pki_issue(&pki, &(struct pki_leaf){.file = "old-server",
+                                       .san = "DNS:localhost",
+                                       .from_s = -3L * PKI_DAY_S,
+                                       .until_s = -PKI_DAY_S});
+    context(&pki, true, "old-server", NULL, &server);
+    context(&pki, false, "client", NULL, &client);
+    expect_refusal(server, client, "localhost",
+                   "the client refused our certificate: it has expired",
+                   "the daemon's certificate is refused: it has expired");
+}
+
+static void tls__daemon_is_known_by_its_ip_address_too(void **state)
+{
+    struct pair p;
+    struct tls_context *server, *client;
+    (void)state;
+    pair_init(&p);
+    context(&pki, true, "server", NULL, &server);
+    context(&pki, false, "client", NULL, &client);
+    connect_tls(&p, server, client, "127.0.0.1");
+    PUMP_UNTIL(&p, p.server.up == 1 && p.client.up == 1);
+    pair_done(&p);
+    context(&pki, true, "server", NULL, &server);
+    context(&pki, false, "client", NULL, &client);
+    expect_refusal(server, client, "127.0.0.2", "the client refused our certificate",
+                   "the daemon's certificate is refused: it does not carry the name asked for");
+}
+
+static void tls__identity_is_no_name_that_could_do_harm(void **state)
+{
+    struct tls_context *server, *client;
+    (void)state;
+    pki_issue(&pki, &(struct pki_leaf){.file = "evil", .san = "DNS:../../etc/passwd"});
+    context(&pki, true, "server", NULL, &server);
+    context(&pki, false, "evil", NULL, &client);
+    expect_refusal(server, client, "localhost", "the client's certificate: identity",
+                   "the daemon closed the connection: the client's certificate: identity");
+}
+
+static void chan_revoked__tells_after_a_reload(void **state)
+{
+    struct pair p;
+    struct tls_context *server, *client, *reloaded;
+    (void)state;
+    pair_init(&p);
+    context(&pki, true, "server", "none.crl", &server);
+    context(&pki, false, "client", NULL, &client);
+    connect_tls(&p, server, client, "localhost");
+    PUMP_UNTIL(&p, p.server.up == 1 && p.client.up == 1);
+    context(&pki, true, "server", "none.crl", &reloaded);
+    assert_false(chan_revoked(p.server.c, reloaded));
+    tls_context_unref(reloaded);
+    context(&pki, true, "server", "77.crl", &reloaded);
+    assert_true(chan_revoked(p.server.c, reloaded));
+    tls_context_unref(reloaded);
+    pair_done(&p);
+}
+
+/* -- what is no TLS peer of ours ------------------------------------------------------------- */
+
+/* A server channel and a bare TCP socket. */
+static int raw_connect(struct pair *p)
+{
+    int v[2];
+    struct tls_context *server;
+    context(&pki, true, "server", NULL, &server);
+    p->config_server.tls = server;
+    tcp_sockets(v);
+    pair_server(p, v[0]);
+    tls_context_unref(server);
+    return v[1];
+}
+
+static void tls__plain_text_is_refused(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_init(&p);
+    const int fd = raw_connect(&p);
+    assert_int_equal(write(fd, "GET / HTTP/1.0\r\n\r\n", 18), 18);
+    for (int i = 0; i < 20 && p.server.c != NULL; i++)
+        loop_turn(p.loop, 20);
+    assert_int_equal(close(fd), 0);
+    PUMP_UNTIL(&p, p.server.down == 1);
+    assert_int_equal(p.server.why.code, SNAP_EPROTO);
+    assert_non_null(strstr(p.server.why.text, "TLS handshake"));
+    pair_done(&p);
+}
+
+static void tls__handshake_that_stalls_is_given_up(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_init(&p);
+    p.config_server.handshake_timeout_ms = 80;
+    const int fd = raw_connect(&p);
+    assert_int_equal(write(fd, "\x16\x03\x01\x02", 4), 4);
+    PUMP_UNTIL(&p, p.server.down == 1);
+    assert_int_equal(p.server.why.code, SNAP_ETIMEDOUT);
+    assert_non_null(strstr(p.server.why.text, "no TLS handshake within 80 ms"));
+    assert_int_equal(close(fd), 0);
+    pair_done(&p);
+}
+
+static void tls__version_1_2_is_refused(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_init(&p);
+    const int fd = raw_connect(&p);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    assert_int_equal(SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION), 1);
+    SSL *ssl = SSL_new(ctx);
+    assert_int_equal(SSL_set_fd(ssl, fd), 1);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    for (int i = 0; i < 100 && p.server.c != NULL; i++) {
+        if (SSL_connect(ssl) < 0 && SSL_get_error(ssl, -1) != SSL_ERROR_WANT_READ && i > 10)
+            break;
+        loop_turn(p.loop, 10);
+    }
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    assert_int_equal(close(fd), 0);
+    PUMP_UNTIL(&p, p.server.down == 1);
+    assert_int_equal(p.server.why.code, SNAP_EPROTO);
+    assert_non_null(strstr(p.server.why.text, "unsupported protocol"));
+    pair_done(&p);
+}
+
+/* -- files ---------------------------------------------------------------------------------------
+ */
+
+static char *in_dir(const struct pki *from, const char *name)
+{
+    static char bufs[32][TMPDIR_FILE_BYTES];
+    static unsigned next;
+    return tmpdir_file(&from->dir, name, bufs[next++ % 32]);
+}
+
+static void refuse_files(const struct tls_files *files, int code, const char *file,
+                         const char *text)
+{
+    struct tls_context *c = NULL;
+    struct err e = ERR_INIT;
+    const int r = tls_context_new(true, files, &c, &e);
+    print_message("%s\n", e.text);
+    assert_int_equal(r, code);
+    assert_null(c);
+    assert_non_null(strstr(e.text, file));
+    assert_non_null(strstr(e.text, text));
+}
+
+static void tls_context_new__names_the_file_and_its_fault(void **state)
+{
+    (void)state;
+    const struct tls_files sound = {.ca_path = in_dir(&pki, "ca.crt"),
+                                    .certificate_path = in_dir(&pki, "server.crt"),
+                                    .key_path = in_dir(&pki, "server.key")};
+    struct tls_files f = sound;
+    f.ca_path = in_dir(&pki, "absent.crt");
+    refuse_files(&f, SNAP_ENOENT, "absent.crt", "No such file");
+    f.ca_path = in_dir(&pki, "ca.key");
+    refuse_files(&f, SNAP_EINVAL, "ca.key", "no certificate");
+    f = sound;
+    f.certificate_path = in_dir(&pki, "server.key");
+    refuse_files(&f, SNAP_EINVAL, "server.key", "no usable certificate");
+    f = sound;
+    f.key_path = in_dir(&pki, "server.crt");
+    refuse_files(&f, SNAP_EINVAL, "server.crt", "no private key");
+    f.key_path = in_dir(&pki, "client.key");
+    refuse_files(&f, SNAP_EINVAL, "client.key", "is not the key of");
+    f = sound;
+    f.crl_path = in_dir(&other, "none.crl");
+    refuse_files(&f, SNAP_EINVAL, "none.crl", "of another CA");
+    f.crl_path = in_dir(&pki, "old.crl");
+    refuse_files(&f, SNAP_EINVAL, "old.crl", "has expired");
+    f.crl_path = in_dir(&pki, "ca.crt");
+    refuse_files(&f, SNAP_EINVAL, "ca.crt", "no revocation list");
+    f = sound;
+    f.key_path = in_dir(&pki, "client.key");
+    assert_int_equal(chmod(f.key_path, 0644), 0);
+    refuse_files(&f, SNAP_EPERM, "client.key", "open to all (mode 0644)");
+    assert_int_equal(chmod(f.key_path, 0600), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +415,14 @@ int main(void)
         cmocka_unit_test(tls__client_without_a_name_is_refused),
         cmocka_unit_test(tls__daemon_of_another_name_is_refused),
         cmocka_unit_test(tls__daemon_of_another_ca_is_refused),
+        cmocka_unit_test(tls__daemon_that_expired_is_refused),
+        cmocka_unit_test(tls__daemon_is_known_by_its_ip_address_too),
+        cmocka_unit_test(tls__identity_is_no_name_that_could_do_harm),
+        cmocka_unit_test(chan_revoked__tells_after_a_reload),
+        cmocka_unit_test(tls__plain_text_is_refused),
+        cmocka_unit_test(tls__handshake_that_stalls_is_given_up),
+        cmocka_unit_test(tls__version_1_2_is_refused),
+        cmocka_unit_test(tls_context_new__names_the_file_and_its_fault),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl remote diff: the extents of the volume that changed since a snapshot.
+ *
+ * Runs come page by page and are printed as they come, neighbours as one; a table
+ * of millions of extents takes no memory here.
+ */
+#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_connect.h"
+#include "common/base/bytes.h"
+#include "common/base/size.h"
+
+#include <inttypes.h>
+
+struct diff {
+    const struct cli *cli;
+    uint64_t size_bytes;
+    uint64_t offset_bytes, len_bytes; /* the one not printed yet; len 0: none */
+    uint64_t extents, changed_bytes;
+};
+
+static void print_extent(struct diff *d)
+{
+    char size[24];
+    if (d->len_bytes == 0)
+        return;
+    if (d->cli->json)
+        (void)printf("%s\n  {\"offset_bytes\": %" PRIu64 ", \"length_bytes\": %" PRIu64 "}",
+                     d->extents == 0 ? "" : ",", d->offset_bytes, d->len_bytes);
+    else
+        (void)printf("%20" PRIu64 "  %12" PRIu64 "  %7s\n", d->offset_bytes, d->len_bytes,
+                     size_format(d->len_bytes, size, sizeof size));
+    d->extents++;
+    d->changed_bytes += d->len_bytes;
+    d->len_bytes = 0;
+}
+
+static int on_page(void *user, const struct snapwire_run *runs, size_t count,
+                   uint32_t chunk_size_sectors)
+{
+    struct diff *d = user;
+    uint64_t chunk = (uint64_t)chunk_size_sectors * SECTOR_BYTES;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t from = runs[i].old_chunk * chunk;
+        uint64_t to = u64_min(from + runs[i].count * chunk, d->size_bytes);
+        if (from >= to)
+            continue;
+        if (d->len_bytes > 0 && d->offset_bytes + d->len_bytes == from) {
+            d->len_bytes += to - from;
+            continue;
+        }
+        print_extent(d);
+        d->offset_bytes = from;
+        d->len_bytes = to - from;
+    }
+    return ferror(stdout) != 0 || cli_interrupted();
+}
+
+static int diff(const struct cli *cli, struct remote *r, const struct remote_target *t,
+                struct err *reterr)
+{
+    struct diff d = {.cli = cli, .size_bytes = t->size_bytes};
+    struct snapwire_error why = {0};
+    const struct snapwire_run_list args = {
+        .size = sizeof args, .volume = t->volume, .snapshot = t->snapshot};
+    if (cli->json)
+        (void)putchar('[');
+    else
+        (void)printf("%20s  %12s  %7s\n", "OFFSET", "LENGTH", "SIZE");
+    if (snapwire_run_each_sync(r->client, &args, on_page, &d, &why) < 0)
+        return remote_error(&why, reterr);
+    print_extent(&d);
+    if (cli->json)
+        (void)puts(d.extents == 0 ? "]" : "\n]");
+    if (fflush(stdout) != 0 || ferror(stdout) != 0)
+        return err_set(reterr, SNAP_EIO, "cannot write to standard output");
+    if (cli_interrupted())
+        return err_set(reterr, SNAP_ECANCELED, "stopped");
+    char changed[24];
+    if (!cli->json)
+        cli_note(cli, "%s in %" PRIu64 " extent%s changed since %s",
+                 size_format(d.changed_bytes, changed, sizeof changed), d.extents,
+                 d.extents == 1 ? "" : "s", t->text);
+    return 0;
+}
+
+int remote_cmd_diff(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp argp = {
+        .parser = remote_parse_word,
+        .args_doc = "VOLUME@SNAPSHOT",
+        .doc = "The extents of the volume that may differ from the snapshot, in bytes: what was "
+               "overwritten since, rounded to chunks.",
+        .children = remote_children,
+    };
+    struct remote_words words = {
+        .least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"};
+    struct remote r = {0};
+    struct remote_target t;
+    remote_parse(cli, &argp, argc, argv, &words);
+    cli_catch_signals();
+    int rc = remote_open(cli, &r, reterr);
+    if (rc == 0)
+        rc = remote_resolve(&r, words.word[0], REMOTE_WANT_SNAPSHOT, &t, reterr);
+    if (rc == 0)
+        rc = diff(cli, &r, &t, reterr);
+    remote_close(&r);
+    return rc;
+}

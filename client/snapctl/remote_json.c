@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Volumes and snapshots as JSON: one place says which keys there are. */
+#include "client/snapctl/remote_json.h"
+
+json_t *remote_uuid_json(const struct snapwire_uuid *u)
+{
+    char text[SNAPWIRE_UUID_TEXT_BYTES];
+    if (snapwire_uuid_is_zero(u))
+        return json_null();
+    return json_string(snapwire_uuid_format(u, text));
+}
+
+static const char *or_empty(const char *text)
+{
+    return text ? text : "";
+}
+
+json_t *remote_snapshot_json(const struct snapwire_snapshot *s)
+{
+    return json_pack(
+        "{s:s, s:s, s:o, s:o, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:s, s:s}",
+        "name", s->name, "volume", s->volume_name, "id", remote_uuid_json(&s->id), "volume_id",
+        remote_uuid_json(&s->volume), "state", snapwire_snapshot_state_name(s->state),
+        "state_text", or_empty(s->state_text), "created_s", (json_int_t)s->created_s, "head",
+        (int)s->head, "volume_size_bytes", (json_int_t)s->volume_size_bytes, "chunk_size_sectors",
+        (json_int_t)s->chunk_size_sectors, "device_sectors", (json_int_t)s->device_sectors,
+        "limit_sectors", (json_int_t)s->limit_sectors, "exceptions", (json_int_t)s->exceptions,
+        "areas", (json_int_t)s->areas, "next_free", (json_int_t)s->next_free, "sectors_allocated",
+        (json_int_t)s->sectors_allocated, "metadata_sectors", (json_int_t)s->metadata_sectors,
+        "status", or_empty(s->status), "cow_path", or_empty(s->cow_path));
+}
+
+json_t *remote_snapshots_json(const struct snapwire_volume *v)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; rows && i < v->snapshot_count; i++)
+        if (json_array_append_new(rows, remote_snapshot_json(v->snapshots[i])) != 0) {
+            json_decref(rows);
+            return NULL;
+        }
+    return rows;
+}
+
+static json_t *labels_json(const struct snapwire_volume *v)
+{
+    json_t *labels = json_object();
+    for (size_t i = 0; labels && i < v->label_count; i++)
+        if (json_object_set_new(labels, v->labels[i]->key, json_string(v->labels[i]->value)) != 0) {
+            json_decref(labels);
+            return NULL;
+        }
+    return labels;
+}
+
+json_t *remote_volume_json(const struct snapwire_volume *v, bool with_snapshots)
+{
+    const struct snapwire_snapshot *head =
+        v->snapshot_count > 0 ? v->snapshots[v->snapshot_count - 1] : NULL;
+    return json_pack(
+        "{s:s, s:o, s:I, s:s, s:s, s:I, s:I, s:b, s:s, s:I, s:I, s:s*, s:o, s:o*}", "name", v->name,
+        "id", remote_uuid_json(&v->id), "size_bytes", (json_int_t)v->size_bytes, "kind",
+        snapwire_volume_kind_name(v->kind), "full_policy",
+        snapwire_full_policy_name(v->full_policy), "created_s", (json_int_t)v->created_s,
+        "chunk_size_sectors", (json_int_t)v->chunk_size_sectors, "leased", (int)v->leased,
+        "lease_holder", or_empty(v->lease_holder), "lease_epoch", (json_int_t)v->lease_epoch,
+        "snapshot_count", (json_int_t)v->snapshot_count, "head", head ? head->name : NULL, "labels",
+        labels_json(v), "snapshots", with_snapshots ? remote_snapshots_json(v) : NULL);
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl remote merge: roll the origin back to a snapshot, which is consumed.
+ *
+ *   begin ──> write the view back ──> sync the origin ──> (table mode: prepare, commit)* ──> end
+ *     │            │                                              │
+ *     │            └── not the newest: put what is overwritten    └── from the table's end
+ *     └── stopped: abort; the snapshot stays, and the next merge finds the origin equal
+ *         where it was written already
+ *
+ * In table mode (the volume's only snapshot) entries may go as soon as the origin has
+ * durably what they hold; all of it is written first, in large pieces, then the table
+ * is emptied. In view mode nothing of the snapshot goes before `end`: its view is the
+ * same from the first to the last run, however often it is begun again.
+ */
+#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_over.h"
+#include "client/snapctl/remote_sparse.h"
+#include "common/base/bytes.h"
+#include "common/base/size.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGE_RUNS = 8192 };
+
+struct merge_args {
+    struct remote_words words;
+    const char *origin;
+    bool new_origin, steal;
+};
+
+struct merge {
+    struct remote remote;
+    struct remote_target target;
+    struct origin origin;
+    struct remote_writer writer;
+    struct over over;
+    struct progress progress;
+    bool begun, table_mode, preserve;
+    struct snapwire_run *runs; /* one page of the view */
+    size_t run_count;
+    uint64_t next_chunk; /* the page after it begins here */
+};
+
+/* -- the view, page by page ----------------------------------------------------------------- */
+
+static int on_page(void *user, const struct snapwire_run *runs, size_t count,
+                   uint32_t chunk_size_sectors)
+{
+    struct merge *m = user;
+    (void)chunk_size_sectors;
+    m->run_count = u64_min(count, PAGE_RUNS);
+    memcpy(m->runs, runs, m->run_count * sizeof *runs);
+    return m->run_count > 0;
+}
+
+/* run_count is 0 when nothing is left. */
+static int next_page(struct merge *m, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    const struct snapwire_run_list args = {
+        .size = sizeof args,
+        .volume = m->target.volume,
+        .snapshot = m->target.snapshot,
+        .start_chunk = m->next_chunk,
+    };
+    m->run_count = 0;
+    if (snapwire_run_each_sync(m->remote.client, &args, on_page, m, &why) < 0)
+        return remote_error(&why, reterr);
+    if (m->run_count > 0) {
+        const struct snapwire_run *last = &m->runs[m->run_count - 1];
+        m->next_chunk = last->old_chunk + last->count;
+    }
+    return 0;
+}
+
+/* -- writing it back -------------------------------------------------------------------------- */
+
+static void on_read(void *user, const struct snapwire_error *error,
+                    const struct snapwire_extent *extents, size_t count)
+{
+    struct over_slot *s = user;
+    struct err err = ERR_INIT;
+    (void)extents; /* in the buffer already; where the origin has it, it is the origin's */
+    (void)count;
+    if (error)
+        over_fail(s->over, remote_error(error, &err), &err);
+    else
+        over_filled(s);
+}
+
+/* A slot from at_bytes on, as far as it reaches but not beyond end_bytes. */
+static int fill_slot(struct merge *m, uint64_t at_bytes, uint64_t end_bytes, uint64_t *ret_end,
+                     struct err *reterr)
+{
+    struct over_slot *s = NULL;
+    struct snapwire_error why = {0};
+    int rc = over_take(&m->over, at_bytes, end_bytes - at_bytes, &s, reterr);
+    if (rc == 0)
+        rc = remote_sparse_read(&m->origin, at_bytes, s->len_bytes, s->old, 0, NULL, reterr);
+    if (rc < 0)
+        return rc;
+    memcpy(s->new, s->old, s->len_bytes);
+    const struct snapwire_read args = {
+        .size = sizeof args,
+        .volume = m->target.volume,
+        .snapshot = m->target.snapshot,
+        .offset_bytes = at_bytes,
+        .len_bytes = (uint32_t)s->len_bytes,
+        .buf = s->new,
+    };
+    *ret_end = at_bytes + s->len_bytes;
+    if (snapwire_snapshot_read(m->remote.client, &args, on_read, s, &why) < 0)
+        return remote_error(&why, reterr);
+    return 0;
+}
+
+/* Several small runs that are near each other share a slot: what lies between them is the
+ * origin's and stays. */
+static uint64_t span_end(const struct merge *m, size_t i, uint64_t at_bytes)
+{
+    uint64_t chunk = m->over.chunk_bytes;
+    uint64_t border = at_bytes - at_bytes % m->over.slot_bytes + m->over.slot_bytes;
+    uint64_t end = (m->runs[i].old_chunk + m->runs[i].count) * chunk;
+    for (i++; i < m->run_count && m->runs[i].old_chunk * chunk < border; i++)
+        end = (m->runs[i].old_chunk + m->runs[i].count) * chunk;
+    return u64_min(u64_min(end, border), m->origin.size_bytes);
+}
+
+static int write_page_back(struct merge *m, struct err *reterr)
+{
+    uint64_t chunk = m->over.chunk_bytes, done = 0;
+    for (size_t i = 0; i < m->run_count; i++) {
+        uint64_t end = u64_min((m->runs[i].old_chunk + m->runs[i].count) * chunk,
+                               m->origin.size_bytes);
+        uint64_t at = u64_max(m->runs[i].old_chunk * chunk, done);
+        while (at < end) {
+            if (cli_interrupted())
+                return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+            int rc = fill_slot(m, at, span_end(m, i, at), &done, reterr);
+            if (rc < 0)
+                return rc;
+            at = done;
+        }
+    }
+    return 0;
+}
+
+static int write_view_back(struct merge *m, struct err *reterr)
+{
+    for (;;) {
+        int rc = next_page(m, reterr);
+        if (rc == 0 && m->run_count == 0)
+            return over_finish(&m->over, reterr);
+        if (rc == 0)
+            rc = write_page_back(m, reterr);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* -- the table ---------------------------------------------------------------------------------- */
+
+/* The origin has durably all that the table holds: clear it from its end. */
+static int empty_table(struct merge *m, struct err *reterr)
+{
+    for (;;) {
+        struct snapwire_error why = {0};
+        struct snapwire_merge_run *run = NULL;
+        if (cli_interrupted())
+            return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+        int rc = remote_writer_check(&m->writer, reterr);
+        if (rc < 0)
+            return rc;
+        rc = snapwire_merge_prepare_sync(m->writer.lease, &m->target.snapshot, &run, &why);
+        uint32_t count = rc == 0 ? run->count : 0;
+        if (count > 0)
+            rc = snapwire_merge_commit_sync(m->writer.lease, &m->target.snapshot, run->table_len,
+                                            count, &why);
+        snapwire_free(run);
+        if (rc < 0)
+            return remote_error(&why, reterr);
+        if (count == 0)
+            return 0;
+    }
+}
+
+/* -- begin to end ----------------------------------------------------------------------------------- */
+
+static int begin(struct merge *m, struct cli *cli, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    struct snapwire_merge_state *state = NULL;
+    if (snapwire_merge_begin_sync(m->writer.lease, &m->target.snapshot, &state, &why) < 0)
+        return remote_error(&why, reterr);
+    m->begun = true;
+    m->table_mode = state->mode == SNAPWIRE_MERGE_TABLE;
+    m->preserve = !m->table_mode && !snapwire_uuid_equal(&state->head, &m->target.snapshot);
+    uint64_t total = m->table_mode ? state->table_len * m->target.chunk_bytes : 0;
+    snapwire_free(state);
+    int rc = 0;
+    if (m->preserve)
+        rc = remote_writer_stream(&m->writer, NULL, reterr);
+    if (rc == 0)
+        rc = over_init(&m->over, &m->writer, &m->origin, &m->progress, m->preserve, reterr);
+    progress_start(&m->progress, cli, "merge", total);
+    return rc;
+}
+
+static int end(struct merge *m, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    if (snapwire_merge_end_sync(m->writer.lease, &m->target.snapshot, &why) < 0)
+        return remote_error(&why, reterr);
+    m->begun = false;
+    return 0;
+}
+
+/* Let writers go on; the snapshot is as good as before. */
+static void give_up(struct merge *m)
+{
+    if (m->begun && !m->writer.over &&
+        snapwire_client_state(m->remote.client) == SNAPWIRE_STATE_CONNECTED)
+        (void)!snapwire_merge_abort_sync(m->writer.lease, &m->target.snapshot, NULL);
+    m->begun = false;
+}
+
+static int report(const struct cli *cli, const struct merge *m, struct err *reterr)
+{
+    const struct over_stats *over = &m->over.stats;
+    if (cli->json)
+        return out_object(cli,
+                          json_pack("{s:s, s:I, s:I, s:I}", "target", m->target.text, "size_bytes",
+                                    (json_int_t)m->origin.size_bytes, "bytes_written",
+                                    (json_int_t)over->bytes_written, "chunks_written",
+                                    (json_int_t)over->chunks_written),
+                          NULL, reterr);
+    char written[24];
+    cli_note(cli, "%s: %s in %" PRIu64 " chunks written back; %s is used up", m->origin.path,
+             size_format(over->bytes_written, written, sizeof written), over->chunks_written,
+             m->target.text);
+    return 0;
+}
+
+static int open_writer(struct merge *m, const struct cli *cli, const struct merge_args *args,
+                       struct err *reterr)
+{
+    uint8_t fingerprint[ORIGIN_FINGERPRINT_BYTES];
+    const struct remote_writer_ask ask = {
+        .cli = cli,
+        .target = &m->target,
+        .origin_size_bytes = m->origin.size_bytes,
+        .fingerprint = fingerprint,
+        .fingerprint_bytes = origin_fingerprint(&m->origin, fingerprint),
+        .new_origin = args->new_origin,
+        .steal = args->steal,
+    };
+    return remote_writer_open(&m->writer, &m->remote, &ask, reterr);
+}
+
+static int merge(struct merge *m, struct cli *cli, const struct merge_args *args,
+                 struct err *reterr)
+{
+    int rc = origin_open(args->origin, true, &m->origin, reterr);
+    if (rc == 0)
+        rc = remote_open(cli, &m->remote, reterr);
+    if (rc == 0)
+        rc = remote_resolve(&m->remote, args->words.word[0], REMOTE_WANT_SNAPSHOT, &m->target,
+                            reterr);
+    if (rc == 0)
+        rc = remote_check_size(&m->target, m->origin.path, m->origin.size_bytes, reterr);
+    if (rc == 0)
+        rc = open_writer(m, cli, args, reterr);
+    if (rc == 0)
+        rc = begin(m, cli, reterr);
+    if (rc == 0)
+        rc = write_view_back(m, reterr);
+    if (rc == 0 && m->table_mode)
+        rc = empty_table(m, reterr);
+    if (rc == 0)
+        rc = end(m, reterr);
+    progress_end(&m->progress);
+    if (rc == 0)
+        rc = report(cli, m, reterr);
+    return rc;
+}
+
+static error_t parse_merge(int key, char *arg, struct argp_state *state)
+{
+    struct merge_args *a = state->input;
+    switch (key) {
+    case 'O':
+        a->origin = arg;
+        return 0;
+    case 'n':
+        a->new_origin = true;
+        return 0;
+    case 't':
+        a->steal = true;
+        return 0;
+    case ARGP_KEY_END:
+        if (a->words.count > 0 && !a->origin)
+            cli_usage_error(state, "--origin is missing: the disk that is to be rolled back");
+        return remote_parse_word(key, arg, state);
+    default:
+        return remote_parse_word(key, arg, state);
+    }
+}
+
+int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp_option options[] = {
+        {.name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the disk that is rolled back"},
+        {.name = "new-origin",
+         .key = 'n',
+         .doc = "the volume's origin is another disk than before, and that is right"},
+        {.name = "steal", .key = 't', .doc = "fence the volume's present writer (admins only)"},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_merge,
+        .args_doc = "VOLUME@SNAPSHOT",
+        .doc = "Roll ORIGIN back to the snapshot, which is gone afterwards; the other snapshots "
+               "keep their content. May be stopped and run again at any point.",
+        .children = remote_children,
+    };
+    struct merge_args args = {
+        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"}};
+    remote_parse(cli, &argp, argc, argv, &args);
+    cli_catch_signals();
+    struct merge m = {.origin = ORIGIN_INIT};
+    m.runs = calloc(PAGE_RUNS, sizeof *m.runs);
+    int rc = m.runs ? merge(&m, cli, &args, reterr) : err_set(reterr, SNAP_ENOMEM, "runs");
+    give_up(&m);
+    remote_writer_close(&m.writer);
+    remote_close(&m.remote);
+    over_done(&m.over);
+    origin_close(&m.origin);
+    free(m.runs);
+    return rc;
+}

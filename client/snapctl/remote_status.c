@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapctl remote status, jobs: the daemon at a glance, and what it does on its own. */
+#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_connect.h"
+#include "client/snapctl/remote_json.h"
+
+static json_t *status_json(const struct snapwire_status *s, const char *remote)
+{
+    json_t *warnings = json_array();
+    for (size_t i = 0; warnings && i < s->warning_count; i++)
+        if (json_array_append_new(warnings, json_string(s->warnings[i])) != 0) {
+            json_decref(warnings);
+            warnings = NULL;
+        }
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, s:I, s:I, s:o}",
+        "remote", remote, "software", s->software, "identity", s->identity, "io_engine",
+        s->io_engine, "state_dir", s->state_dir, "uptime_s", (json_int_t)s->uptime_s, "volumes",
+        (json_int_t)s->volumes, "snapshots", (json_int_t)s->snapshots, "snapshots_invalid",
+        (json_int_t)s->snapshots_invalid, "snapshots_damaged", (json_int_t)s->snapshots_damaged,
+        "leases", (json_int_t)s->leases, "connections", (json_int_t)s->connections, "shards",
+        (json_int_t)s->shards, "jobs", (json_int_t)s->jobs, "chunks_added",
+        (json_int_t)s->chunks_added, "chunks_existed", (json_int_t)s->chunks_existed, "commits",
+        (json_int_t)s->commits, "flushes", (json_int_t)s->flushes, "cow_bytes_used",
+        (json_int_t)s->cow_bytes_used, "state_bytes_free", (json_int_t)s->state_bytes_free,
+        "warnings", warnings);
+}
+
+int remote_cmd_status(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp argp = {
+        .parser = remote_parse_word,
+        .doc = "The daemon at a glance.",
+        .children = remote_children,
+    };
+    static const struct out_column columns[] = {
+        {"remote", "Remote", OUT_TEXT},
+        {"software", "Software", OUT_TEXT},
+        {"identity", "You are", OUT_TEXT},
+        {"uptime_s", "Up, seconds", OUT_NUMBER},
+        {"state_dir", "State", OUT_TEXT},
+        {"io_engine", "I/O engine", OUT_TEXT},
+        {"shards", "Shards", OUT_NUMBER},
+        {"volumes", "Volumes", OUT_NUMBER},
+        {"snapshots", "Snapshots", OUT_NUMBER},
+        {"snapshots_invalid", "  invalid", OUT_NUMBER},
+        {"snapshots_damaged", "  damaged", OUT_NUMBER},
+        {"leases", "Writers", OUT_NUMBER},
+        {"connections", "Connections", OUT_NUMBER},
+        {"jobs", "Jobs", OUT_NUMBER},
+        {"chunks_added", "Chunks added", OUT_NUMBER},
+        {"chunks_existed", "Chunks existed", OUT_NUMBER},
+        {"commits", "Commits", OUT_NUMBER},
+        {"flushes", "Flushes", OUT_NUMBER},
+        {"cow_bytes_used", "COW space used", OUT_SIZE},
+        {"state_bytes_free", "Space free", OUT_SIZE},
+        {0},
+    };
+    struct remote_words words = {0};
+    struct remote r = {0};
+    struct snapwire_error why = {0};
+    struct snapwire_status *s = NULL;
+    remote_parse(cli, &argp, argc, argv, &words);
+    int rc = remote_open(cli, &r, reterr);
+    if (rc == 0 && snapwire_server_status_sync(r.client, &s, &why) < 0)
+        rc = remote_error(&why, reterr);
+    if (rc == 0) {
+        json_t *object = status_json(s, r.name);
+        if (object && !cli->json && !s->state_dir[0])
+            (void)json_object_del(object, "state_dir");
+        rc = out_object(cli, object, columns, reterr);
+    }
+    for (size_t i = 0; rc == 0 && !cli->json && i < s->warning_count; i++)
+        (void)printf("Warning: %s\n", s->warnings[i]);
+    snapwire_free(s);
+    remote_close(&r);
+    return rc;
+}
+
+/* -- jobs ---------------------------------------------------------------------------------- */
+
+static json_t *jobs_json(const struct snapwire_job_list *list)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; rows && i < list->count; i++) {
+        const struct snapwire_job *j = list->jobs[i];
+        json_t *row =
+            json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:s}", "id", remote_uuid_json(&j->id), "kind",
+                      j->kind, "volume", j->volume_name, "subject", j->subject, "done",
+                      (json_int_t)j->done, "total", (json_int_t)j->total, "state", j->state);
+        if (json_array_append_new(rows, row) != 0) {
+            json_decref(rows);
+            return NULL;
+        }
+    }
+    return rows;
+}
+
+int remote_cmd_jobs(struct cli *cli, int argc, char **argv, struct err *reterr)
+{
+    static const struct argp argp = {
+        .parser = remote_parse_word,
+        .args_doc = "[VOLUME]",
+        .doc = "What the daemon does on its own, such as handing the exceptions of a deleted "
+               "snapshot down to the next older one.",
+        .children = remote_children,
+    };
+    static const struct out_column columns[] = {
+        {"kind", "JOB", OUT_TEXT},      {"volume", "VOLUME", OUT_TEXT},
+        {"subject", "OF", OUT_TEXT},    {"done", "DONE", OUT_NUMBER},
+        {"total", "TOTAL", OUT_NUMBER}, {"state", "STATE", OUT_TEXT},
+        {0},
+    };
+    struct remote_words words = {.most = 1};
+    struct remote r = {0};
+    struct remote_target t;
+    struct snapwire_error why = {0};
+    struct snapwire_job_list *list = NULL;
+    remote_parse(cli, &argp, argc, argv, &words);
+    int rc = remote_open(cli, &r, reterr);
+    if (rc == 0 && words.count > 0)
+        rc = remote_resolve(&r, words.word[0], REMOTE_WANT_VOLUME, &t, reterr);
+    if (rc == 0 &&
+        snapwire_job_list_sync(r.client, words.count > 0 ? &t.volume : NULL, &list, &why) < 0)
+        rc = remote_error(&why, reterr);
+    if (rc == 0)
+        rc = out_rows(cli, jobs_json(list), columns, reterr);
+    snapwire_free(list);
+    remote_close(&r);
+    return rc;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A volume's writer: lease, stream, standing still for a new snapshot.
+ *
+ * The callbacks only note what happened; whoever drives the loop looks at it between
+ * two turns. Writes of the origin are made by the driver, one after another, so when
+ * `quiesce` runs none is under way and the answer is given at once; from then on
+ * remote_writer_may_write() is false until the head is known again.
+ */
+#include "client/snapctl/remote_writer.h"
+
+#include <string.h>
+
+enum { TURN_MS = 200 };
+
+static void end_with(struct remote_writer *w, int code)
+{
+    w->over = true;
+    w->over_code = code;
+}
+
+static void on_quiesce(void *user, struct snapwire_lease *lease)
+{
+    struct remote_writer *w = user;
+    struct snapwire_error why = {0};
+    w->still = true;
+    if (snapwire_lease_head_ready(lease, &why) < 0 && !w->over)
+        end_with(w, remote_error(&why, &w->why));
+}
+
+static void on_head_changed(void *user, struct snapwire_lease *lease,
+                            const struct snapwire_lease_info *info)
+{
+    struct remote_writer *w = user;
+    (void)lease;
+    w->still = false;
+    if (w->over || snapwire_uuid_equal(&info->head, &w->head))
+        return;
+    end_with(w, SNAP_ESTALE);
+    if (snapwire_uuid_is_zero(&info->head))
+        (void)err_set(&w->why, SNAP_ESTALE, "the volume has no snapshot any more");
+    else
+        (void)err_set(&w->why, SNAP_ESTALE,
+                      "a newer snapshot exists, %s@%s; what is left of the origin's old content "
+                      "belongs to it: run again naming it",
+                      w->target->name.volume, info->head_name);
+}
+
+static void on_lapsed(void *user, struct snapwire_lease *lease, const struct snapwire_error *why)
+{
+    const struct remote_writer *w = user;
+    (void)lease;
+    cli_note(w->cli, "waiting for the daemon: %s", why->text);
+}
+
+static void on_resumed(void *user, struct snapwire_lease *lease)
+{
+    const struct remote_writer *w = user;
+    (void)lease;
+    cli_note(w->cli, "the daemon is back");
+}
+
+static void on_lost(void *user, struct snapwire_lease *lease, const struct snapwire_error *why)
+{
+    struct remote_writer *w = user;
+    (void)lease;
+    w->lost = true;
+    if (w->over)
+        return;
+    end_with(w, remote_error(why, &w->why));
+    (void)err_prefix(&w->why, "the lease of %s is lost", w->target->name.volume);
+}
+
+/* What a refusal means here, and what helps. */
+static int explain_refusal(int rc, const struct remote_target *target, struct err *reterr)
+{
+    char text[ERR_TEXT_BYTES];
+    const char *hint =
+        rc == SNAP_EMISMATCH ? "; if this is the disk to go on with, say --new-origin"
+        : rc == SNAP_EBUSY   ? "; wait for it to end, or take over with --steal (admins only)"
+                             : "";
+    if (!reterr)
+        return rc;
+    (void)snprintf(text, sizeof text, "%s", reterr->text);
+    return err_set(reterr, rc, "become the writer of %s: %s%s", target->name.volume, text, hint);
+}
+
+int remote_writer_open(struct remote_writer *w, struct remote *r,
+                       const struct remote_writer_ask *ask, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    *w = (struct remote_writer){.client = r->client, .cli = ask->cli, .target = ask->target};
+    const struct snapwire_lease_config config = {
+        .size = sizeof config,
+        .volume = ask->target->volume,
+        .origin_size_bytes = ask->origin_size_bytes,
+        .origin_fingerprint = ask->fingerprint_bytes > 0 ? ask->fingerprint : NULL,
+        .origin_fingerprint_bytes = ask->fingerprint_bytes,
+        .new_origin = ask->new_origin,
+        .steal = ask->steal,
+        .quiesce = on_quiesce,
+        .head_changed = on_head_changed,
+        .lapsed = on_lapsed,
+        .resumed = on_resumed,
+        .lost = on_lost,
+        .user = w,
+    };
+    int rc = snapwire_lease_acquire_sync(r->client, &config, &w->lease, &why);
+    if (rc < 0) {
+        (void)remote_error(&why, reterr);
+        return explain_refusal(rc, ask->target, reterr);
+    }
+    w->head = snapwire_lease_info(w->lease)->head;
+    return 0;
+}
+
+int remote_writer_check_head(const struct remote_writer *w, struct err *reterr)
+{
+    const struct remote_target *t = w->target;
+    if (snapwire_uuid_equal(&w->head, &t->snapshot))
+        return 0;
+    const struct snapwire_lease_info *info = snapwire_lease_info(w->lease);
+    return err_set(reterr, SNAP_ESTALE,
+                   "%s is not the newest snapshot of %s; old content goes to the newest, which is "
+                   "%s@%s, and the older ones read through it",
+                   t->text, t->name.volume, t->name.volume,
+                   info->head_name ? info->head_name : "?");
+}
+
+int remote_writer_stream(struct remote_writer *w, const struct snapwire_stream_config *config,
+                         struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    if (snapwire_stream_new(w->lease, config, &w->stream, &why) < 0)
+        return remote_error(&why, reterr);
+    return 0;
+}
+
+bool remote_writer_may_write(const struct remote_writer *w)
+{
+    return !w->still && !w->over && snapwire_lease_valid(w->lease);
+}
+
+int remote_writer_check(const struct remote_writer *w, struct err *reterr)
+{
+    if (!w->over)
+        return 0;
+    (void)err_copy(reterr, &w->why);
+    return w->over_code;
+}
+
+void remote_writer_turn(struct remote_writer *w)
+{
+    snapwire_client_turn(w->client, TURN_MS);
+}
+
+void remote_writer_close(struct remote_writer *w)
+{
+    snapwire_stream_free(w->stream);
+    w->stream = NULL;
+    if (!w->lease)
+        return;
+    /* from an absent daemon nothing is waited for: the lease ends by itself */
+    if (w->lost || snapwire_client_state(w->client) != SNAPWIRE_STATE_CONNECTED ||
+        snapwire_lease_release_sync(w->lease, NULL) == SNAPWIRE_EBUSY)
+        snapwire_lease_free(w->lease);
+    w->lease = NULL;
+}

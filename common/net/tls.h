@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TLS 1.3 with mutual certificates. The only file with OpenSSL in it is tls.c.
+ * Sessions read and write the socket themselves (SSL_set_fd, read-ahead on).
+ */
+#ifndef SNAP_NET_TLS_H
+#define SNAP_NET_TLS_H
+
+#include "common/base/err.h"
+#include "common/base/limits.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct tls_context; /* reference counted, safe to share among threads */
+struct tls_session;
+
+struct tls_files {
+    const char *ca_path;          /* PEM: who may vouch for peers */
+    const char *certificate_path; /* PEM: own chain */
+    const char *key_path;         /* PEM, not readable by others */
+    const char *crl_path;         /* PEM; NULL: none */
+};
+
+/* Errors name the file and what is wrong with it: SNAP_ENOENT, SNAP_EPERM (key readable
+ * by all), SNAP_EINVAL (not PEM, key does not match, CRL of another CA). */
+int tls_context_new(bool server, const struct tls_files *files, struct tls_context **ret,
+                    struct err *reterr) SNAP_WUR;
+struct tls_context *tls_context_ref(struct tls_context *c);
+void tls_context_unref(struct tls_context *c); /* takes NULL */
+/* Is the certificate of this serial revoked by the context's list? For live sessions after a
+ * reload. */
+bool tls_session_revoked(const struct tls_session *s, const struct tls_context *now);
+
+int tls_session_new(struct tls_context *c, int fd, const char *server_name,
+                    struct tls_session **ret, struct err *reterr) SNAP_WUR;
+void tls_session_free(struct tls_session *s);
+
+enum { TLS_WANT_READ = -1001, TLS_WANT_WRITE = -1002, TLS_EOF = -1003 };
+/* 0: done; TLS_WANT_…; or a negative SNAP_E… (SNAP_EAUTH with the verification's reason:
+ * expired, revoked, unknown CA, none given). */
+int tls_handshake(struct tls_session *s, struct err *reterr) SNAP_WUR;
+/* > 0 bytes, TLS_WANT_…, TLS_EOF (clean close), or a negative SNAP_E…. */
+ssize_t tls_read(struct tls_session *s, void *buf, size_t len, struct err *reterr) SNAP_WUR;
+ssize_t tls_write(struct tls_session *s, const void *buf, size_t len, struct err *reterr) SNAP_WUR;
+bool tls_pending(
+    const struct tls_session *s); /* decrypted or buffered bytes that no poll will tell of */
+void tls_close_notify(struct tls_session *s);
+/* Identity: first DNS SAN, else e-mail SAN, else URI SAN; names are checked with name_check(). */
+int tls_peer_identity(const struct tls_session *s, char ret[LIMIT_NAME_BYTES + 1],
+                      struct err *reterr) SNAP_WUR;
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections counted by identity, over all shards. Asked when a connection comes up
+ * or goes down, never by a request. Thread: any; one lock. */
+#include "daemon/service/server.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct client {
+    char identity[LIMIT_NAME_BYTES + 1];
+    uint32_t connections;
+    LIST_ENTRY(client) link;
+};
+
+struct clients {
+    pthread_mutex_t lock;
+    LIST_HEAD(, client) list;
+};
+
+struct clients *clients_new(void)
+{
+    struct clients *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    pthread_mutex_init(&c->lock, NULL);
+    LIST_INIT(&c->list);
+    return c;
+}
+
+void clients_free(struct clients *c)
+{
+    if (c == NULL)
+        return;
+    struct client *one;
+    while ((one = LIST_FIRST(&c->list)) != NULL) {
+        LIST_REMOVE(one, link);
+        free(one);
+    }
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,
+                  struct client **ret, struct err *reterr)
+{
+    int rc = 0;
+    pthread_mutex_lock(&c->lock);
+    struct client *one;
+    LIST_FOREACH(one, &c->list, link)
+        if (strcmp(one->identity, identity) == 0)
+            break;
+    if (one != NULL && one->connections >= connections_max) {
+        rc = err_set(reterr, SNAP_ELIMIT, "client %s has %u connections", identity,
+                     one->connections);
+    } else if (one == NULL) {
+        one = calloc(1, sizeof *one);
+        if (one == NULL) {
+            rc = err_set(reterr, SNAP_ENOMEM, "client %s", identity);
+        } else {
+            (void)snprintf(one->identity, sizeof one->identity, "%s", identity);
+            LIST_INSERT_HEAD(&c->list, one, link);
+        }
+    }
+    if (rc == 0) {
+        one->connections++;
+        *ret = one;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+void clients_leave(struct clients *c, struct client *client)
+{
+    pthread_mutex_lock(&c->lock);
+    if (--client->connections == 0) {
+        LIST_REMOVE(client, link);
+        free(client);
+    }
+    pthread_mutex_unlock(&c->lock);
+}

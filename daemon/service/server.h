@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The service's insides: the server, its part on each shard, connections, requests.
+ *
+ *   server ─┬─ part 0 ── sessions, volumes of shard 0, metrics, rights
+ *           ├─ part 1 ── …
+ *           └─ control thread ── records, registry, rights on disk
+ */
+#ifndef SNAP_SERVICE_SERVER_H
+#define SNAP_SERVICE_SERVER_H
+
+#include "common/net/addr.h"
+#include "common/net/chan.h"
+#include "common/net/tls.h"
+#include "daemon/registry/registry.h"
+#include "daemon/service/config.h"
+#include "daemon/service/metrics.h"
+#include "daemon/shard/control.h"
+#include "daemon/shard/shard.h"
+#include "daemon/volume/volume.h"
+#include "proto/snapwire.pb-c.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+enum { SERVER_SHARDS_MAX = 64, SERVER_WARNINGS_MAX = 256 };
+
+struct server;
+struct session;
+struct request;
+struct clients;
+struct client;
+
+/* Limits that a reload may change while shards run. */
+struct server_limits {
+    _Atomic uint32_t connections_per_client, requests_per_connection, connections_total;
+    _Atomic uint32_t volumes_per_client;
+    _Atomic uint64_t space_per_client_bytes;
+};
+
+/* What of the server lives on one shard. Thread: that shard's. */
+struct part {
+    struct server *server;
+    struct shard *shard;
+    unsigned index;
+    struct volume_set set;
+    struct tls_context *tls; /* NULL: no certificates, Unix sockets only */
+    TAILQ_HEAD(, session) sessions;
+    bool draining;
+    _Atomic int64_t under_way; /* requests begun less answers given here: only the sum over
+                                * all parts says something, as connections move */
+    struct metrics metrics;
+};
+
+struct server {
+    const struct config *config;
+    struct server_limits limits;
+    struct volume_env env;
+    struct control *control;
+    struct registry *registry; /* the control thread's, once it runs */
+    struct acl *acl;           /* likewise: the newest */
+    char acl_path[LIMIT_PATH_BYTES];
+    struct part *parts;
+    unsigned part_count;
+    struct loop *main_loop;
+    struct clients *clients;
+    struct uuid instance;
+    uint64_t started_ns;
+    _Atomic uint64_t next_session;
+    _Atomic uint32_t connections;
+    /* found at start; constant afterwards */
+    char *warnings[SERVER_WARNINGS_MAX];
+    unsigned warning_count;
+};
+
+struct part *server_part_of(struct server *server, const struct uuid *volume);
+/* Any thread until the shards run; keeps at most SERVER_WARNINGS_MAX. */
+void server_warn(struct server *server, const char *fmt, ...) SNAP_PRINTF(2, 3);
+
+/* -- sessions, service_session.c ------------------------------------------------------ */
+
+struct session_lease {
+    struct uuid volume;
+    LIST_ENTRY(session_lease) link;
+};
+
+/* One connection. Thread: its home's; id, peer and admin are constant once it is up. */
+struct session {
+    struct server *server;
+    struct part *home;
+    struct chan *chan; /* NULL: gone */
+    uint64_t id;
+    struct chan_peer peer;
+    bool admin;        /* root, or the daemon's own user, on the Unix socket */
+    bool up;
+    bool moved;        /* it found its shard and stays there */
+    unsigned outstanding;
+    struct client *client;
+    LIST_HEAD(, session_lease) leases;
+    struct loop_msg msg;
+    TAILQ_ENTRY(session) link;
+};
+
+/* A socket came in. Thread: main's; the session is made on a shard. */
+void session_accept(struct server *server, int fd, bool local);
+/* Refuse new requests, say GOAWAY. Thread: the part's. */
+void part_drain(struct part *part);
+/* End every connection of the part. */
+void part_abort_sessions(struct part *part, const struct err *why);
+/* New certificates: later connections use them, revoked peers are dropped.
+ * Owns: takes one reference. */
+void part_set_tls(struct part *part, struct tls_context *take_tls);
+/* The lease's holder is to hear something. Thread: any shard's. */
+void session_tell(struct volume *v, const struct volume_holder *h, enum volume_event event);
+/* The lease on v is this session's now: when it ends, the volume is told. */
+void session_add_lease(struct session *s, const struct uuid *volume);
+void session_answer(struct request *req);
+
+/* -- requests, request.c ------------------------------------------------------------------ */
+
+enum run_at {
+    RUN_HOME,    /* where the connection is */
+    RUN_VOLUME,  /* where its volume is; volume and rights are checked before fn */
+};
+
+struct method {
+    uint16_t number;
+    const char *name;
+    const ProtobufCMessageDescriptor *in;
+    enum run_at at;
+    size_t volume_offset; /* of the volume's uuid in the message; RUN_VOLUME only */
+    enum acl_right right; /* on the volume, or (RUN_HOME) on all, unless right_free */
+    bool right_free;      /* fn checks by itself */
+    bool payload;
+    bool mutates;         /* logged at info */
+    void (*fn)(struct request *req);
+};
+
+const struct method *method_find(uint16_t number);
+
+struct request_block {
+    struct request_block *next;
+    max_align_t data[];
+};
+
+typedef void request_fn(struct request *req);
+
+struct request {
+    struct session *session;
+    struct part *at; /* where it is now */
+    struct chan_frame *frame;
+    const struct method *method;
+    ProtobufCMessage *in;
+    struct uuid volume_id;
+    struct volume *volume; /* RUN_VOLUME, on its shard */
+    void *op;              /* the handler's own */
+    uint64_t started_ns;
+
+    int code;
+    struct err err;
+    uint8_t *control; /* the packed answer */
+    size_t control_bytes;
+    struct iovec *iov; /* the answer's payload, inside buf */
+    unsigned iov_count;
+    struct buf *buf;
+    struct part *buf_part;
+
+    request_fn *answer; /* at home, with the answer packed; NULL: session_answer */
+    request_fn *next;   /* when the message arrives */
+    request_fn *run;    /* on the control thread */
+    struct loop_msg msg;
+    struct control_job job;
+    struct request_block *blocks;
+};
+
+/* Continue with fn on that part's shard; at once when it is this one. */
+void request_go(struct request *req, struct part *part, request_fn *fn);
+/* run on the control thread, then `then` back on the shard where the request is. */
+void request_control(struct request *req, request_fn *run, request_fn *then);
+/* Call fn on each part in turn, then `then` on the home part. */
+void request_tour(struct request *req, request_fn *fn, request_fn *then);
+
+/* Memory that lives as long as the request; zeroed. NULL: none. */
+void *request_alloc(struct request *req, size_t bytes);
+char *request_strdup(struct request *req, const char *text);
+
+/* Answer; the request is gone afterwards. Any thread that has it. */
+void request_reply(struct request *req, const ProtobufCMessage *answer);
+void request_reply_empty(struct request *req);
+void request_fail(struct request *req, int code, const struct err *err);
+void request_failf(struct request *req, int code, const char *fmt, ...) SNAP_PRINTF(3, 4);
+void request_no_memory(struct request *req);
+void request_free(struct request *req);
+
+/* May the asker do that on a volume (NULL: on all)? Uses the rights of the part it is on. */
+bool request_allows(const struct request *req, const struct uuid *volume, enum acl_right right);
+/* On failure the request has been answered. */
+bool request_uuid(struct request *req, const ProtobufCBinaryData *b, const char *what,
+                  struct uuid *ret);
+ProtobufCBinaryData request_bytes(struct request *req, const void *data, size_t len);
+
+#define REQUEST_IN(req, type) ((const type *)(const void *)(req)->in)
+
+/* -- families -------------------------------------------------------------------------------- */
+
+/* service_volume.c */
+void service_volume_create(struct request *req);
+void service_volume_list(struct request *req);
+void service_volume_show(struct request *req);
+void service_volume_delete(struct request *req);
+void service_resolve(struct request *req);
+/* Fill in messages from the volume's state; false: out of memory. */
+bool service_fill_volume(struct request *req, struct volume *v, Snapwire__V1__Volume *out);
+bool service_fill_snapshot(struct request *req, const struct snapshot *s,
+                           Snapwire__V1__Snapshot *out);
+/* service_snapshot.c */
+void service_snapshot_create(struct request *req);
+void service_snapshot_show(struct request *req);
+void service_snapshot_delete(struct request *req);
+void service_snapshot_check(struct request *req);
+/* service_cow.c */
+void service_cow_put(struct request *req);
+/* service_read.c */
+void service_snapshot_read(struct request *req);
+void service_run_list(struct request *req);
+/* service_lease.c */
+void service_lease_acquire(struct request *req);
+void service_lease_renew(struct request *req);
+void service_lease_release(struct request *req);
+void service_head_ready(struct request *req);
+/* service_merge.c */
+void service_merge_begin(struct request *req);
+void service_merge_prepare(struct request *req);
+void service_merge_commit(struct request *req);
+void service_merge_end(struct request *req);
+void service_merge_abort(struct request *req);
+/* service_grant.c */
+void service_grant(struct request *req);
+void service_revoke(struct request *req);
+void service_grant_list(struct request *req);
+/* Make a changed list of rights known to every part; goes on with `then` on the home part.
+ * Thread: after the control thread has saved server->acl. */
+void service_publish_acl(struct request *req, request_fn *then);
+/* service_status.c */
+void service_ping(struct request *req);
+void service_server_status(struct request *req);
+void service_job_list(struct request *req);
+
+/* -- clients and their limits, clients.c; any thread -------------------------------------------- */
+
+struct clients *clients_new(void);
+void clients_free(struct clients *c);
+/* Count one connection of that identity. Errors: SNAP_ELIMIT, SNAP_ENOMEM. */
+int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,
+                  struct client **ret, struct err *reterr) SNAP_WUR;
+void clients_leave(struct clients *c, struct client *client);
+
+#endif

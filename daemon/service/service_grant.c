@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rights: grant, revoke, list.
+ *
+ *   control: new list saved ──> every part takes it over in turn ──> answer
+ *
+ * A list never changes once it is out; a part looks rights up in the one that it has
+ * last taken over. When the answer is out, all have the new one. */
+#include "daemon/service/server.h"
+
+#include "common/base/name.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct grant_op {
+    struct acl_grant grant;
+    bool revoke;
+    struct acl *publish;
+    void *op; /* of whoever had the list published */
+    request_fn *then;
+};
+
+/* -- publishing ------------------------------------------------------------------------ */
+
+static void grant_publish_part(struct request *req)
+{
+    const struct grant_op *g = req->op;
+    struct part *part = req->at;
+    acl_unref(part->set.acl);
+    part->set.acl = acl_ref(g->publish);
+}
+
+static void grant_published(struct request *req)
+{
+    struct grant_op *g = req->op;
+    acl_unref(g->publish);
+    req->op = g->op;
+    g->then(req);
+}
+
+static void grant_publish_ready(struct request *req)
+{
+    request_tour(req, grant_publish_part, grant_published);
+}
+
+/* server->acl is the control thread's: the reference is taken there. */
+static void grant_publish_take(struct request *req)
+{
+    struct grant_op *g = req->op;
+    g->publish = acl_ref(req->session->server->acl);
+}
+
+void service_publish_acl(struct request *req, request_fn *then)
+{
+    struct grant_op *g = request_alloc(req, sizeof *g);
+    if (g == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    g->op = req->op;
+    g->then = then;
+    req->op = g;
+    request_control(req, grant_publish_take, grant_publish_ready);
+}
+
+/* -- changing -------------------------------------------------------------------------- */
+
+static void grant_reply(struct request *req)
+{
+    request_reply_empty(req);
+}
+
+static void grant_saved(struct request *req)
+{
+    if (req->code < 0)
+        request_fail(req, req->code, &req->err);
+    else
+        service_publish_acl(req, grant_reply);
+}
+
+static int grant_change(struct request *req, struct err *reterr)
+{
+    struct server *server = req->session->server;
+    struct grant_op *g = req->op;
+    struct registry_volume row;
+    if (!uuid_is_zero(&g->grant.volume) && !g->revoke) {
+        int rc = registry_get_volume(server->registry, &g->grant.volume, &row, reterr);
+        if (rc < 0)
+            return rc;
+    }
+    struct acl *next = NULL;
+    int rc = acl_with(server->acl, &g->grant, &next, reterr);
+    if (rc < 0)
+        return rc;
+    rc = acl_save(server->acl_path, next, reterr);
+    if (rc < 0) {
+        acl_unref(next);
+        return rc;
+    }
+    acl_unref(server->acl);
+    server->acl = next;
+    return 0;
+}
+
+static void grant_run(struct request *req)
+{
+    req->code = grant_change(req, &req->err);
+}
+
+static void grant_begin(struct request *req, bool revoke)
+{
+    const Snapwire__V1__Grant *in = REQUEST_IN(req, Snapwire__V1__Grant);
+    struct grant_op *g = request_alloc(req, sizeof *g);
+    if (g == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    req->op = g;
+    g->revoke = revoke;
+    bool all = in->volume.len == 0;
+    if (!all && !request_uuid(req, &in->volume, "volume", &g->grant.volume))
+        return;
+    req->volume_id = g->grant.volume;
+    int rc = name_check(in->identity, "identity", &req->err);
+    if (rc < 0) {
+        request_fail(req, rc, &req->err);
+        return;
+    }
+    (void)snprintf(g->grant.identity, sizeof g->grant.identity, "%s", in->identity);
+    if (!revoke && (in->role <= SNAPWIRE__V1__ROLE__ROLE_NONE ||
+                    in->role > SNAPWIRE__V1__ROLE__ROLE_ADMIN)) {
+        request_failf(req, SNAP_EINVAL, "role %d is not known", (int)in->role);
+        return;
+    }
+    g->grant.role = revoke ? ACL_NONE : (enum acl_role)in->role;
+    if (!request_allows(req, all ? NULL : &g->grant.volume, ACL_RIGHT_ADMIN)) {
+        request_failf(req, SNAP_EPERM, "%s may not change rights here", req->session->peer.identity);
+        return;
+    }
+    request_control(req, grant_run, grant_saved);
+}
+
+void service_grant(struct request *req)
+{
+    grant_begin(req, false);
+}
+
+void service_revoke(struct request *req)
+{
+    grant_begin(req, true);
+}
+
+/* -- listing ------------------------------------------------------------------------------ */
+
+struct grant_listing {
+    Snapwire__V1__GrantListResponse out;
+    struct acl *acl;
+    bool one, all_allowed;
+    struct uuid id;
+};
+
+static bool grant_list_add(struct request *req, struct grant_listing *l,
+                           const struct acl_grant *grant, Snapwire__V1__Grant *out)
+{
+    snapwire__v1__grant__init(out);
+    out->identity = request_strdup(req, grant->identity);
+    out->role = (Snapwire__V1__Role)grant->role;
+    if (out->identity == NULL)
+        return false;
+    if (!uuid_is_zero(&grant->volume)) {
+        struct registry_volume row;
+        out->volume = request_bytes(req, grant->volume.b, UUID_BYTES);
+        if (registry_get_volume(req->session->server->registry, &grant->volume, &row, NULL) == 0)
+            out->volume_name = request_strdup(req, row.name);
+        if (out->volume.data == NULL || out->volume_name == NULL)
+            return false;
+    }
+    l->out.grants[l->out.n_grants++] = out;
+    return true;
+}
+
+/* On the control thread, for the volumes' names. */
+static void grant_list_run(struct request *req)
+{
+    struct grant_listing *l = req->op;
+    size_t n = acl_count(l->acl);
+    Snapwire__V1__Grant *all = request_alloc(req, (n + 1) * sizeof *all);
+    l->out.grants = request_alloc(req, (n + 1) * sizeof(Snapwire__V1__Grant *));
+    bool ok = all != NULL && l->out.grants != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        const struct acl_grant *grant = acl_at(l->acl, i);
+        bool about = uuid_is_zero(&grant->volume) || uuid_equal(&grant->volume, &l->id);
+        bool mine = strcmp(grant->identity, req->session->peer.identity) == 0;
+        if ((l->one && !about) || !(l->all_allowed || mine))
+            continue;
+        ok = grant_list_add(req, l, grant, &all[i]);
+    }
+    req->code = ok ? 0 : SNAP_ENOMEM;
+}
+
+static void grant_listed(struct request *req)
+{
+    struct grant_listing *l = req->op;
+    acl_unref(l->acl);
+    if (req->code < 0)
+        request_no_memory(req);
+    else
+        request_reply(req, &l->out.base);
+}
+
+/* An admin sees all grants (of a volume: on it and on all); anybody else their own. */
+void service_grant_list(struct request *req)
+{
+    const Snapwire__V1__VolumeListRequest *in = REQUEST_IN(req, Snapwire__V1__VolumeListRequest);
+    struct grant_listing *l = request_alloc(req, sizeof *l);
+    if (l == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    snapwire__v1__grant_list_response__init(&l->out);
+    l->one = in->volume.len > 0;
+    if (l->one && !request_uuid(req, &in->volume, "volume", &l->id))
+        return;
+    l->all_allowed = request_allows(req, l->one ? &l->id : NULL, ACL_RIGHT_ADMIN);
+    l->acl = acl_ref(req->at->set.acl);
+    req->op = l;
+    request_control(req, grant_list_run, grant_listed);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SNAP_SERVICE_SERVICE_PRIV_H
+#define SNAP_SERVICE_SERVICE_PRIV_H
+
+#include "common/net/http.h"
+#include "daemon/service/server.h"
+#include "daemon/service/service.h"
+#include "daemon/service/state_dir.h"
+
+enum stop_stage { STOP_NONE, STOP_REQUESTS, STOP_SESSIONS, STOP_VOLUMES, STOP_DONE };
+
+struct service {
+    struct server server;
+    struct config live; /* the configuration as reloaded */
+    int lock_fd;
+    struct state_volumes found; /* between the scan and the opening */
+    struct listener *listeners[CONFIG_LISTEN_MAX];
+    unsigned listener_count;
+    struct http_server *http;
+    struct tls_context *tls;
+
+    enum stop_stage stage;
+    struct loop_timer stop_timer;
+    bool stop_timer_ready;
+    uint64_t stop_deadline_ns;
+    bool stop_clean;
+    _Atomic unsigned parts_closing;
+    void (*stop_done)(void *user, bool clean);
+    void *stop_user;
+};
+
+/* Any answer that has not gone out yet, over all parts. */
+int64_t service_requests_under_way(const struct service *s);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading: a snapshot's content and the list of what it holds.
+ *
+ * The content goes from the disk's buffer to TLS as it is; the buffer returns to the
+ * volume's shard when the channel has released it. A read that finds no buffer waits for
+ * one, so that many readers share what there is. Thread: the volume's shard.
+ */
+#include "daemon/service/server.h"
+
+#include "daemon/volume/read.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { READ_RETRY_MS = 2, READ_RETRIES_MAX = 10000 };
+
+struct read_request {
+    struct volume_read read;
+    struct loop_timer timer;
+    bool timer_ready;
+    unsigned tries;
+};
+
+static void read_begin(struct request *req);
+
+static void read_again(void *user)
+{
+    struct request *req = user;
+    struct volume *v = volume_set_find(&req->at->set, &req->volume_id);
+    struct read_request *r = req->op;
+    req->volume = v;
+    if (v != NULL) {
+        read_begin(req);
+        return;
+    }
+    loop_timer_done(&r->timer);
+    request_failf(req, SNAP_ENOENT, "the volume has been deleted");
+}
+
+/* True: the read is tried again later. */
+static bool read_wait_for_buffer(struct request *req)
+{
+    struct read_request *r = req->op;
+    if (++r->tries > READ_RETRIES_MAX)
+        return false;
+    if (!r->timer_ready &&
+        loop_timer_init(req->at->shard->loop, &r->timer, read_again, req, NULL) < 0)
+        return false;
+    r->timer_ready = true;
+    loop_timer_set(&r->timer, READ_RETRY_MS);
+    return true;
+}
+
+static bool read_fill(struct request *req, const struct volume_read *r,
+                      Snapwire__V1__ReadResponse *out)
+{
+    Snapwire__V1__Extent *all = request_alloc(req, (r->extent_count + 1) * sizeof *all);
+    out->extents = request_alloc(req, (r->extent_count + 1) * sizeof(Snapwire__V1__Extent *));
+    if (all == NULL || out->extents == NULL)
+        return false;
+    for (uint32_t i = 0; i < r->extent_count; i++) {
+        snapwire__v1__extent__init(&all[i]);
+        all[i].offset_bytes = r->extents[i].offset_bytes;
+        all[i].len_bytes = r->extents[i].len_bytes;
+        all[i].kind = r->extents[i].kind == VOLUME_EXTENT_DATA
+                          ? SNAPWIRE__V1__EXTENT_KIND__EXTENT_KIND_DATA
+                          : SNAPWIRE__V1__EXTENT_KIND__EXTENT_KIND_ORIGIN;
+        out->extents[out->n_extents++] = &all[i];
+    }
+    return true;
+}
+
+static void read_done(struct volume_read *vr, int code, const struct err *err)
+{
+    struct request *req = vr->user;
+    struct read_request *r = req->op;
+    if (code == SNAP_ELIMIT && vr->len_bytes > 0) {
+        volume_read_done(vr);
+        if (read_wait_for_buffer(req))
+            return;
+    }
+    if (r->timer_ready)
+        loop_timer_done(&r->timer);
+    Snapwire__V1__ReadResponse out = SNAPWIRE__V1__READ_RESPONSE__INIT;
+    bool filled = code == 0 && read_fill(req, vr, &out);
+    req->buf = vr->buf;
+    req->buf_part = req->at;
+    req->iov = vr->iov;
+    req->iov_count = vr->iov_count;
+    vr->iov = NULL; /* the answer's now */
+    volume_read_done(vr);
+    if (code < 0)
+        request_fail(req, code, err);
+    else if (!filled)
+        request_no_memory(req);
+    else
+        request_reply(req, &out.base);
+}
+
+static void read_begin(struct request *req)
+{
+    const Snapwire__V1__ReadRequest *in = REQUEST_IN(req, Snapwire__V1__ReadRequest);
+    struct read_request *r = req->op;
+    struct uuid snapshot = r->read.snapshot;
+    r->read = (struct volume_read){.snapshot = snapshot,
+                                   .offset_bytes = in->offset_bytes,
+                                   .len_bytes = in->len_bytes,
+                                   .done = read_done,
+                                   .user = req};
+    volume_read_start(req->volume, &r->read);
+}
+
+void service_snapshot_read(struct request *req)
+{
+    const Snapwire__V1__ReadRequest *in = REQUEST_IN(req, Snapwire__V1__ReadRequest);
+    struct read_request *r = request_alloc(req, sizeof *r);
+    if (r == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    req->op = r;
+    if (!request_uuid(req, &in->snapshot, "snapshot", &r->read.snapshot))
+        return;
+    if (in->len_bytes > req->session->peer.payload_bytes_max) {
+        request_failf(req, SNAP_EINVAL, "a read of %u bytes: the asker takes %u in one frame",
+                      in->len_bytes, req->session->peer.payload_bytes_max);
+        return;
+    }
+    read_begin(req);
+}
+
+/* -- runs ------------------------------------------------------------------------------ */
+
+void service_run_list(struct request *req)
+{
+    const Snapwire__V1__RunListRequest *in = REQUEST_IN(req, Snapwire__V1__RunListRequest);
+    struct uuid id;
+    if (!request_uuid(req, &in->snapshot, "snapshot", &id))
+        return;
+    struct volume *v = req->volume;
+    const struct snapshot *s = volume_snapshot_find(v, &id);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden) {
+        request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+        return;
+    }
+    uint32_t max = in->runs_max == 0 || in->runs_max > LIMIT_PAGE_RUNS ? LIMIT_PAGE_RUNS
+                                                                       : in->runs_max;
+    struct volume_runs runs = {.own = in->own != 0, .start_chunk = in->start_chunk, .runs_max = max};
+    uint64_t *arrays = request_alloc(req, 3 * (size_t)max * sizeof *arrays);
+    if (arrays == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    runs.old_chunk = arrays;
+    runs.count = arrays + max;
+    runs.new_chunk = arrays + 2 * (size_t)max;
+    struct err err = ERR_INIT;
+    int rc = volume_list_runs(v, s, &runs, &err);
+    if (rc < 0) {
+        request_fail(req, rc, &err);
+        return;
+    }
+    Snapwire__V1__RunListResponse out = SNAPWIRE__V1__RUN_LIST_RESPONSE__INIT;
+    out.old_chunk = runs.old_chunk;
+    out.n_old_chunk = runs.n;
+    out.count = runs.count;
+    out.n_count = runs.n;
+    out.new_chunk = runs.new_chunk;
+    out.n_new_chunk = runs.own ? runs.n : 0;
+    out.more = runs.more;
+    out.next_chunk = runs.next_chunk;
+    out.chunk_size_sectors = v->chunk_sectors;
+    request_reply(req, &out.base);
+}

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connection: who is asking, within which limits, and what is under way.
+ *
+ *   accepted ──> (TLS, hello: chan) ──> up ──────────────────────────> down ──> freed
+ *      │  main      shard, in turn      │  │ LEASE_ACQUIRE alone:      │  when no
+ *      │                                │  └─> moves to the volume's   │  request is out
+ *      └─ over the total: closed        └─ over the client's: closed   └─ volumes are told
+ *
+ *   event            accepted/hello   up                       draining     down
+ *   request          -                dispatched               ESHUTDOWN    -
+ *   answer           -                sent                     sent         dropped
+ *   lease event      -                sent                     sent         dropped
+ *   other frame      -                protocol error           likewise     -
+ *
+ * It knows frames and sessions, not what requests mean: the table in methods.c says
+ * where each runs. Thread: the home part's; session_accept() is main's.
+ */
+#include "daemon/service/server.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* -- the end ------------------------------------------------------------------------ */
+
+static void session_free_if_idle(struct session *s)
+{
+    if (s->chan != NULL || s->outstanding > 0)
+        return;
+    CHECK(LIST_EMPTY(&s->leases));
+    TAILQ_REMOVE(&s->home->sessions, s, link);
+    if (s->client != NULL)
+        clients_leave(s->server->clients, s->client);
+    atomic_fetch_sub(&s->server->connections, 1);
+    free(s);
+}
+
+struct holder_gone {
+    struct loop_msg msg;
+    struct server *server;
+    struct uuid volume;
+    uint64_t session;
+};
+
+static void holder_gone_run(struct loop_msg *msg)
+{
+    struct holder_gone *g = CONTAINER_OF(msg, struct holder_gone, msg);
+    struct volume *v = volume_set_find(&server_part_of(g->server, &g->volume)->set, &g->volume);
+    if (v != NULL)
+        volume_holder_gone(v, g->session);
+    free(g);
+}
+
+/* No memory to tell: the volume finds out when the lease is not renewed. */
+static void session_leave_leases(struct session *s)
+{
+    struct session_lease *l;
+    while ((l = LIST_FIRST(&s->leases)) != NULL) {
+        LIST_REMOVE(l, link);
+        struct holder_gone *g = calloc(1, sizeof *g);
+        if (g != NULL) {
+            *g = (struct holder_gone){.msg = {.fn = holder_gone_run},
+                                      .server = s->server,
+                                      .volume = l->volume,
+                                      .session = s->id};
+            shard_post(server_part_of(s->server, &l->volume)->shard, &g->msg);
+        }
+        free(l);
+    }
+}
+
+void session_add_lease(struct session *s, const struct uuid *volume)
+{
+    struct session_lease *l;
+    LIST_FOREACH(l, &s->leases, link)
+        if (uuid_equal(&l->volume, volume))
+            return;
+    l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return;
+    l->volume = *volume;
+    LIST_INSERT_HEAD(&s->leases, l, link);
+    if (s->chan == NULL) /* it ended while the lease was being given */
+        session_leave_leases(s);
+}
+
+static void session_down(struct chan *c, void *user, const struct err *why)
+{
+    (void)c;
+    struct session *s = user;
+    s->chan = NULL;
+    if (s->up || why->code < 0)
+        LOG_INFO("connection closed", F_U64("session", s->id),
+                 F_STR("client", s->up ? s->peer.identity : "?"),
+                 F_STR("why", why->code < 0 ? why->text : "closed"));
+    session_leave_leases(s);
+    session_free_if_idle(s);
+}
+
+/* -- answers ---------------------------------------------------------------------------- */
+
+static void session_release_buf(struct request *req)
+{
+    buf_give(req->buf);
+    request_free(req);
+}
+
+/* The answer's payload left, or will not leave any more. */
+static void session_released(void *user)
+{
+    struct request *req = user;
+    if (req->buf != NULL)
+        request_go(req, req->buf_part, session_release_buf);
+    else
+        request_free(req);
+}
+
+static int session_send_answer(struct session *s, struct request *req, struct err *reterr)
+{
+    struct chan_out out = {.kind = FRAME_RESPONSE,
+                           .method = req->frame->header.method,
+                           .id = req->frame->header.id,
+                           .control = req->control,
+                           .control_bytes = (uint32_t)req->control_bytes,
+                           .iov = req->iov,
+                           .iov_count = req->iov_count};
+    uint8_t packed[LIMIT_TEXT_BYTES + 64];
+    if (req->code < 0) {
+        Snapwire__V1__Error e = SNAPWIRE__V1__ERROR__INIT;
+        e.code = (uint32_t)-req->code;
+        e.text = req->err.text;
+        out.flags = FRAME_ERROR;
+        out.iov_count = 0;
+        out.control = packed;
+        out.control_bytes = (uint32_t)protobuf_c_message_get_packed_size(&e.base);
+        CHECK(out.control_bytes <= sizeof packed);
+        (void)protobuf_c_message_pack(&e.base, packed);
+    }
+    if (out.iov_count > 0) {
+        out.released = session_released;
+        out.user = req;
+        for (unsigned i = 0; i < out.iov_count; i++)
+            metrics_add(&s->home->metrics.payload_out_bytes, out.iov[i].iov_len);
+    }
+    return chan_send(s->chan, &out, reterr) < 0 ? -1 : out.iov_count > 0 ? 1 : 0;
+}
+
+static void session_log_request(const struct session *s, const struct request *req,
+                                uint64_t elapsed_ns)
+{
+    const struct method *m = req->method;
+    const char *name = m != NULL ? m->name : "?";
+    if (req->code == SNAP_EINTERNAL || req->code == SNAP_EIO || req->code == SNAP_ECORRUPT ||
+        req->code == SNAP_ENOMEM)
+        LOG_WARN("request failed", F_STR("method", name), F_U64("session", s->id),
+                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
+                 F_UUID("volume", &req->volume_id), F_ERR(&req->err));
+    else if (req->code < 0)
+        LOG_INFO("request refused", F_STR("method", name), F_U64("session", s->id),
+                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
+                 F_UUID("volume", &req->volume_id), F_ERR(&req->err));
+    else if (m->mutates)
+        LOG_INFO("request done", F_STR("method", name), F_U64("session", s->id),
+                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
+                 F_UUID("volume", &req->volume_id), F_U64("us", elapsed_ns / 1000));
+    else
+        LOG_DEBUG("request done", F_STR("method", name), F_U64("session", s->id),
+                  F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
+                  F_UUID("volume", &req->volume_id), F_U64("us", elapsed_ns / 1000));
+}
+
+void session_answer(struct request *req)
+{
+    struct session *s = req->session;
+    uint64_t elapsed_ns = clock_now_ns(s->server->env.clock) - req->started_ns;
+    metrics_request(&s->home->metrics, req->frame->header.method, req->code, elapsed_ns);
+    session_log_request(s, req, elapsed_ns);
+    struct err err = ERR_INIT;
+    int sent = s->chan == NULL ? -1 : session_send_answer(s, req, &err);
+    if (sent < 0 && s->chan != NULL)
+        chan_abort(s->chan, &err); /* an answer that cannot be sent must not be lost silently */
+    CHECK(s->outstanding > 0);
+    s->outstanding--;
+    atomic_fetch_sub_explicit(&s->home->under_way, 1, memory_order_relaxed);
+    struct chan_frame *frame = req->frame;
+    req->frame = NULL;
+    if (sent <= 0)
+        session_released(req);
+    chan_frame_done(frame);
+    session_free_if_idle(s);
+}
+
+/* -- requests ------------------------------------------------------------------------------ */
+
+static void session_run(struct request *req)
+{
+    req->method->fn(req);
+}
+
+/* On the volume's shard: is it there, and may the asker? */
+static void session_run_at_volume(struct request *req)
+{
+    const struct method *m = req->method;
+    struct volume *v = volume_set_find(&req->at->set, &req->volume_id);
+    char text[UUID_TEXT_BYTES];
+    if (v == NULL) {
+        request_failf(req, SNAP_ENOENT, "no volume %s", uuid_format(&req->volume_id, text));
+        return;
+    }
+    if (v->opening) {
+        request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
+        return;
+    }
+    if (!m->right_free && !request_allows(req, &req->volume_id, m->right)) {
+        request_failf(req, SNAP_EPERM, "%s may not do %s on volume %s", req->session->peer.identity,
+                      m->name, v->record.name);
+        return;
+    }
+    req->volume = v;
+    m->fn(req);
+}
+
+static void session_attached(struct request *req)
+{
+    struct session *s = req->session;
+    struct err err = ERR_INIT;
+    s->home = req->at;
+    TAILQ_INSERT_TAIL(&s->home->sessions, s, link);
+    if (chan_attach(s->chan, s->home->shard->loop, s->home->shard->pool, &err) < 0) {
+        chan_abort(s->chan, &err);
+        request_fail(req, err.code, &err);
+        return;
+    }
+    session_run_at_volume(req);
+}
+
+/* A writer's connection goes to where its volume is, so that its data crosses no thread. */
+static bool session_move(struct session *s, struct request *req, struct part *to)
+{
+    if (s->moved || s->outstanding != 1 || to == s->home)
+        return false;
+    if (chan_detach(s->chan, NULL) < 0)
+        return false;
+    TAILQ_REMOVE(&s->home->sessions, s, link);
+    request_go(req, to, session_attached);
+    return true;
+}
+
+static void session_dispatch(struct session *s, struct request *req)
+{
+    const struct method *m = req->method;
+    if (s->home->draining) {
+        request_failf(req, SNAP_ESHUTDOWN, "the daemon is stopping");
+        return;
+    }
+    if (m->at == RUN_HOME) {
+        if (!m->right_free && !request_allows(req, NULL, m->right))
+            request_failf(req, SNAP_EPERM, "%s may not do %s", s->peer.identity, m->name);
+        else
+            session_run(req);
+        return;
+    }
+    const ProtobufCBinaryData *b =
+        (const void *)((const uint8_t *)(const void *)req->in + m->volume_offset);
+    if (!request_uuid(req, b, "volume", &req->volume_id))
+        return;
+    struct part *to = server_part_of(s->server, &req->volume_id);
+    bool acquire = m->number == SNAPWIRE__V1__METHOD__METHOD_LEASE_ACQUIRE;
+    if (acquire && session_move(s, req, to))
+        return; /* s belongs to another thread now */
+    if (acquire)
+        s->moved = true;
+    request_go(req, to, session_run_at_volume);
+}
+
+static int session_decode(struct request *req, struct err *reterr)
+{
+    const struct frame_header *h = &req->frame->header;
+    const struct session *s = req->session;
+    if (s->outstanding >
+        atomic_load_explicit(&s->server->limits.requests_per_connection, memory_order_relaxed))
+        return err_set(reterr, SNAP_ELIMIT, "%u requests are under way on this connection",
+                       s->outstanding - 1);
+    req->method = method_find(h->method);
+    if (req->method == NULL)
+        return err_set(reterr, SNAP_ENOTSUP, "method %u is not known", h->method);
+    if (h->payload_bytes > 0 && !req->method->payload)
+        return err_set(reterr, SNAP_EPROTO, "%s takes no payload", req->method->name);
+    req->in = protobuf_c_message_unpack(req->method->in, NULL, h->control_bytes,
+                                        req->frame->control);
+    if (req->in == NULL)
+        return err_set(reterr, SNAP_EPROTO, "the control message of %s cannot be read",
+                       req->method->name);
+    return 0;
+}
+
+static void session_frame(struct chan *c, void *user, struct chan_frame *f)
+{
+    struct session *s = user;
+    if (f->header.kind != FRAME_REQUEST) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, SNAP_EPROTO, "a frame of kind %u from a client", f->header.kind);
+        chan_frame_done(f);
+        chan_abort(c, &err);
+        return;
+    }
+    struct request *req = calloc(1, sizeof *req);
+    if (req == NULL) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, SNAP_ENOMEM, "no memory for a request");
+        chan_frame_done(f);
+        chan_abort(c, &err);
+        return;
+    }
+    req->session = s;
+    req->at = s->home;
+    req->frame = f;
+    req->started_ns = clock_now_ns(s->server->env.clock);
+    s->outstanding++;
+    atomic_fetch_add_explicit(&s->home->under_way, 1, memory_order_relaxed);
+    metrics_add(&s->home->metrics.payload_in_bytes, f->header.payload_bytes);
+    int rc = session_decode(req, &req->err);
+    if (rc < 0)
+        request_fail(req, rc, &req->err);
+    else
+        session_dispatch(s, req);
+}
+
+/* -- events --------------------------------------------------------------------------------- */
+
+struct session_event {
+    struct loop_msg msg;
+    struct part *part;
+    uint64_t session;
+    enum volume_event event;
+    struct uuid volume, head;
+    uint64_t epoch;
+};
+
+static void session_event_run(struct loop_msg *msg)
+{
+    struct session_event *e = CONTAINER_OF(msg, struct session_event, msg);
+    struct session *s;
+    TAILQ_FOREACH(s, &e->part->sessions, link)
+        if (s->id == e->session && s->chan != NULL)
+            break;
+    if (s != NULL) {
+        Snapwire__V1__LeaseRef ref = SNAPWIRE__V1__LEASE_REF__INIT;
+        ref.volume = (ProtobufCBinaryData){.data = e->volume.b, .len = UUID_BYTES};
+        ref.epoch = e->epoch;
+        if (!uuid_is_zero(&e->head))
+            ref.head = (ProtobufCBinaryData){.data = e->head.b, .len = UUID_BYTES};
+        uint8_t packed[128];
+        struct chan_out out = {
+            .kind = FRAME_EVENT,
+            .method = e->event == VOLUME_EVENT_QUIESCE
+                          ? SNAPWIRE__V1__METHOD__METHOD_EVENT_QUIESCE
+                          : SNAPWIRE__V1__METHOD__METHOD_EVENT_LEASE_LOST,
+            .control = packed,
+            .control_bytes = (uint32_t)protobuf_c_message_pack(&ref.base, packed)};
+        struct err err = ERR_INIT;
+        if (e->event == VOLUME_EVENT_LEASE_LOST)
+            metrics_add(&e->part->metrics.leases_lost, 1);
+        if (chan_send(s->chan, &out, &err) < 0)
+            chan_abort(s->chan, &err);
+    }
+    free(e);
+}
+
+/* An event that finds no memory is lost; the epoch still keeps the writer out. */
+void session_tell(struct volume *v, const struct volume_holder *h, enum volume_event event)
+{
+    struct part *here = CONTAINER_OF(v->set, struct part, set);
+    struct session_event *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        return;
+    const struct snapshot *head = volume_head(v);
+    *e = (struct session_event){.msg = {.fn = session_event_run},
+                                .part = &here->server->parts[h->shard],
+                                .session = h->session,
+                                .event = event,
+                                .volume = v->record.id,
+                                .epoch = v->lease.epoch};
+    if (head != NULL)
+        e->head = head->id;
+    shard_post(e->part->shard, &e->msg);
+}
+
+/* -- the beginning ------------------------------------------------------------------------------ */
+
+static void session_up(struct chan *c, void *user, const struct chan_peer *peer)
+{
+    struct session *s = user;
+    struct server *server = s->server;
+    struct err err = ERR_INIT;
+    s->peer = *peer;
+    s->admin = peer->local && (peer->uid == 0 || peer->uid == geteuid());
+    int rc = clients_enter(
+        server->clients, s->peer.identity,
+        atomic_load_explicit(&server->limits.connections_per_client, memory_order_relaxed),
+        &s->client, &err);
+    if (rc < 0) {
+        metrics_add(&s->home->metrics.connections_refused, 1);
+        chan_abort(c, &err);
+        return;
+    }
+    s->up = true;
+    metrics_add(&s->home->metrics.connections_opened, 1);
+    LOG_INFO("connection up", F_U64("session", s->id), F_STR("client", s->peer.identity),
+             F_STR("address", s->peer.address), F_STR("software", s->peer.software));
+}
+
+static const struct chan_ops session_ops = {
+    .up = session_up, .frame = session_frame, .down = session_down};
+
+struct session_accepted {
+    struct loop_msg msg;
+    struct part *part;
+    int fd;
+    bool local;
+};
+
+static void session_begin(struct loop_msg *msg)
+{
+    struct session_accepted *a = CONTAINER_OF(msg, struct session_accepted, msg);
+    struct part *part = a->part;
+    struct server *server = part->server;
+    const struct config *config = server->config;
+    struct err err = ERR_INIT;
+    struct session *s = part->draining || (!a->local && part->tls == NULL)
+                            ? NULL
+                            : calloc(1, sizeof *s);
+    if (s == NULL) {
+        (void)close(a->fd);
+        atomic_fetch_sub(&server->connections, 1);
+        free(a);
+        return;
+    }
+    s->server = server;
+    s->home = part;
+    s->id = atomic_fetch_add(&server->next_session, 1) + 1;
+    LIST_INIT(&s->leases);
+    TAILQ_INSERT_TAIL(&part->sessions, s, link);
+    struct chan_config chan_config = {
+        .pool = part->shard->pool,
+        .tls = a->local ? NULL : part->tls,
+        .software = "snapwired " SNAPWIRE_VERSION,
+        .instance = server->instance,
+        .requests_max = config->requests_per_connection,
+        .window_bytes = config->window_bytes,
+        .handshake_timeout_ms = config->handshake_timeout_ms,
+        .frame_timeout_ms = config->frame_timeout_ms,
+        .keepalive_ms = config->keepalive_ms,
+    };
+    if (chan_new_server(part->shard->loop, a->fd, &chan_config, &session_ops, s, &s->chan, &err) <
+        0) {
+        LOG_WARN("connection refused", F_ERR(&err));
+        s->chan = NULL;
+        session_free_if_idle(s);
+    }
+    free(a);
+}
+
+void session_accept(struct server *server, int fd, bool local)
+{
+    static unsigned turn;
+    uint32_t max =
+        atomic_load_explicit(&server->limits.connections_total, memory_order_relaxed);
+    struct session_accepted *a = NULL;
+    if (atomic_fetch_add(&server->connections, 1) >= max)
+        LOG_WARN("connection refused: too many", F_U64("connections", max));
+    else
+        a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        atomic_fetch_sub(&server->connections, 1);
+        (void)close(fd);
+        return;
+    }
+    a->part = &server->parts[turn++ % server->part_count];
+    a->fd = fd;
+    a->local = local;
+    a->msg.fn = session_begin;
+    shard_post(a->part->shard, &a->msg);
+}
+
+/* -- all of a part ---------------------------------------------------------------------------------- */
+
+void part_drain(struct part *part)
+{
+    part->draining = true;
+    Snapwire__V1__Error e = SNAPWIRE__V1__ERROR__INIT;
+    char text[] = "the daemon is stopping";
+    e.code = (uint32_t)-SNAP_ESHUTDOWN;
+    e.text = text;
+    uint8_t packed[128];
+    struct chan_out out = {.kind = FRAME_GOAWAY,
+                           .control = packed,
+                           .control_bytes = (uint32_t)protobuf_c_message_pack(&e.base, packed)};
+    struct session *s;
+    TAILQ_FOREACH(s, &part->sessions, link)
+        if (s->chan != NULL && s->up)
+            (void)!chan_send(s->chan, &out, NULL);
+}
+
+void part_abort_sessions(struct part *part, const struct err *why)
+{
+    struct session *s;
+    TAILQ_FOREACH(s, &part->sessions, link)
+        if (s->chan != NULL)
+            chan_abort(s->chan, why);
+}
+
+void part_set_tls(struct part *part, struct tls_context *take_tls)
+{
+    tls_context_unref(part->tls);
+    part->tls = take_tls;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, SNAP_EAUTH, "the certificate has been revoked");
+    struct session *s;
+    TAILQ_FOREACH(s, &part->sessions, link)
+        if (s->chan != NULL && s->up && !s->peer.local && chan_revoked(s->chan, part->tls))
+            chan_abort(s->chan, &err);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests on snapshots: create, show, delete, check. Thread: the volume's shard. */
+#include "daemon/service/server.h"
+
+#include "common/base/bytes.h"
+#include "daemon/volume/change.h"
+#include "daemon/volume/read.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct snapshot_request {
+    struct uuid id;
+    struct volume_check check;
+};
+
+static struct snapshot_request *snapshot_request_new(struct request *req,
+                                                     const ProtobufCBinaryData *snapshot)
+{
+    struct snapshot_request *r = request_alloc(req, sizeof *r);
+    if (r == NULL) {
+        request_no_memory(req);
+        return NULL;
+    }
+    req->op = r;
+    return request_uuid(req, snapshot, "snapshot", &r->id) ? r : NULL;
+}
+
+static void snapshot_reply(struct request *req)
+{
+    const struct snapshot_request *r = req->op;
+    Snapwire__V1__Snapshot out;
+    const struct snapshot *s = volume_snapshot_find(req->volume, &r->id);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden)
+        request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", req->volume->record.name);
+    else if (!service_fill_snapshot(req, s, &out))
+        request_no_memory(req);
+    else
+        request_reply(req, &out.base);
+}
+
+static void snapshot_created(void *user, int code, const struct err *err)
+{
+    struct request *req = user;
+    if (code < 0)
+        request_fail(req, code, err);
+    else
+        snapshot_reply(req);
+}
+
+/* A path on the daemon's host is the operator's to name, and never one of the daemon's own. */
+static bool snapshot_device_allowed(struct request *req, const char *path)
+{
+    const char *state_dir = req->session->server->env.state_dir;
+    size_t n = strlen(state_dir);
+    if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
+        request_failf(req, SNAP_EPERM, "%s may not name a COW device of the daemon's host",
+                      req->session->peer.identity);
+    else if (strstr(path, "/../") != NULL ||
+             (strncmp(path, state_dir, n) == 0 && (path[n] == '/' || path[n] == '\0')))
+        request_failf(req, SNAP_EINVAL, "%s: not a place for a COW device", path);
+    else
+        return true;
+    return false;
+}
+
+void service_snapshot_create(struct request *req)
+{
+    const Snapwire__V1__SnapshotCreate *in = REQUEST_IN(req, Snapwire__V1__SnapshotCreate);
+    struct snapshot_request *r = snapshot_request_new(req, &in->snapshot);
+    if (r == NULL)
+        return;
+    bool device = in->cow_device[0] != '\0';
+    if (device && !snapshot_device_allowed(req, in->cow_device))
+        return;
+    struct snapshot_spec spec = {.id = r->id,
+                                 .name = in->name,
+                                 .chunk_sectors = in->chunk_size_sectors,
+                                 .limit_bytes = in->cow_limit_bytes,
+                                 .cow_device = device ? in->cow_device : NULL,
+                                 .take_over = in->take_over != 0};
+    snapshot_create_start(req->volume, &spec, snapshot_created, req);
+}
+
+void service_snapshot_show(struct request *req)
+{
+    const Snapwire__V1__SnapshotRef *in = REQUEST_IN(req, Snapwire__V1__SnapshotRef);
+    if (snapshot_request_new(req, &in->snapshot) != NULL)
+        snapshot_reply(req);
+}
+
+static void snapshot_deleted(void *user, int code, const struct err *err)
+{
+    struct request *req = user;
+    if (code < 0)
+        request_fail(req, code, err);
+    else
+        request_reply_empty(req);
+}
+
+void service_snapshot_delete(struct request *req)
+{
+    const Snapwire__V1__DeleteRequest *in = REQUEST_IN(req, Snapwire__V1__DeleteRequest);
+    struct snapshot_delete_spec spec = {.force = in->force != 0};
+    if (request_uuid(req, &in->snapshot, "snapshot", &spec.id) &&
+        request_uuid(req, &in->key, "key", &spec.key))
+        snapshot_delete(req->volume, &spec, snapshot_deleted, req);
+}
+
+/* -- check --------------------------------------------------------------------------- */
+
+static bool snapshot_check_fill(struct request *req, const struct volume_check *c,
+                                Snapwire__V1__CheckResponse *out)
+{
+    out->sound = c->sound;
+    out->faults_total = c->faults_total;
+    out->exceptions = c->exceptions;
+    Snapwire__V1__Fault *all = request_alloc(req, (c->fault_count + 1) * sizeof *all);
+    out->faults = request_alloc(req, (c->fault_count + 1) * sizeof(Snapwire__V1__Fault *));
+    if (all == NULL || out->faults == NULL)
+        return false;
+    for (uint32_t i = 0; i < c->fault_count; i++) {
+        const struct cow_fault *f = &c->faults[i];
+        snapwire__v1__fault__init(&all[i]);
+        all[i].area = f->area_no;
+        all[i].index = f->index;
+        all[i].old_chunk = f->exception.old_chunk;
+        all[i].new_chunk = f->exception.new_chunk;
+        all[i].text = request_strdup(req, f->text);
+        if (all[i].text == NULL)
+            return false;
+        out->faults[out->n_faults++] = &all[i];
+    }
+    return true;
+}
+
+static void snapshot_checked(struct volume_check *c, int code, const struct err *err)
+{
+    struct request *req = c->user;
+    Snapwire__V1__CheckResponse out = SNAPWIRE__V1__CHECK_RESPONSE__INIT;
+    if (code < 0) {
+        free(c->faults);
+        request_fail(req, code, err);
+        return;
+    }
+    bool filled = snapshot_check_fill(req, c, &out);
+    free(c->faults);
+    if (filled)
+        request_reply(req, &out.base);
+    else
+        request_no_memory(req);
+}
+
+void service_snapshot_check(struct request *req)
+{
+    const Snapwire__V1__SnapshotRef *in = REQUEST_IN(req, Snapwire__V1__SnapshotRef);
+    struct snapshot_request *r = snapshot_request_new(req, &in->snapshot);
+    if (r == NULL)
+        return;
+    r->check =
+        (struct volume_check){.snapshot = r->id, .done = snapshot_checked, .user = req};
+    volume_check_start(req->volume, &r->check);
+}

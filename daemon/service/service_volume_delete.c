@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Deleting a volume.
+ *
+ *   volume's part      control thread                 volume's part        control
+ *   no new requests ─> folder moves to trash/,     ─> close the devices ─> remove ─> answer
+ *   holder is told     rights, registry, key
+ *
+ * The move is the commit point: after it the volume does not come back at a start. What a
+ * crash leaves in trash/ is removed then.
+ */
+#include "daemon/service/server.h"
+
+#include "common/base/file.h"
+#include "daemon/service/trash.h"
+#include "daemon/volume/change.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+struct volume_deletion {
+    struct volume *volume;
+    struct uuid key;
+    bool rights_changed;
+};
+
+static void volume_delete_reply(struct request *req)
+{
+    request_reply_empty(req);
+}
+
+static void volume_delete_removed(struct request *req)
+{
+    const struct volume_deletion *d = req->op;
+    if (d->rights_changed)
+        service_publish_acl(req, volume_delete_reply);
+    else
+        volume_delete_reply(req);
+}
+
+static void volume_delete_remove(struct request *req)
+{
+    trash_empty(req->session->server->env.state_dir);
+}
+
+static void volume_delete_closed(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct request *req = user;
+    req->volume = NULL;
+    request_control(req, volume_delete_remove, volume_delete_removed);
+}
+
+static void volume_delete_moved(struct request *req)
+{
+    struct volume_deletion *d = req->op;
+    if (req->code < 0) {
+        d->volume->leaving = false;
+        request_fail(req, req->code, &req->err);
+        return;
+    }
+    volume_close(d->volume, volume_delete_closed, req);
+}
+
+/* The rights go with the volume: a later one of another uuid has none of them. */
+static void volume_delete_rights(struct request *req)
+{
+    struct server *server = req->session->server;
+    struct volume_deletion *d = req->op;
+    struct acl *next = NULL;
+    if (acl_without_volume(server->acl, &req->volume_id, &next, NULL) < 0)
+        return;
+    if (acl_count(next) == acl_count(server->acl) || acl_save(server->acl_path, next, NULL) < 0) {
+        acl_unref(next);
+        return;
+    }
+    acl_unref(server->acl);
+    server->acl = next;
+    d->rights_changed = true;
+}
+
+static void volume_delete_run(struct request *req)
+{
+    struct server *server = req->session->server;
+    const struct volume_deletion *d = req->op;
+    req->code = trash_volume(server->env.state_dir, &req->volume_id, &req->err);
+    if (req->code < 0)
+        return;
+    volume_delete_rights(req);
+    struct err err = ERR_INIT;
+    if (registry_delete_volume(server->registry, &req->volume_id, &err) < 0 ||
+        registry_key_put(server->registry, &d->key, 0, &err) < 0)
+        volume_notice(d->volume, NULL, "registry lags behind the record", &err);
+}
+
+/* Not there: deleted before by the same try? */
+static void volume_delete_look(struct request *req)
+{
+    const struct volume_deletion *d = req->op;
+    int outcome = 0;
+    if (registry_key_get(req->session->server->registry, &d->key, &outcome))
+        req->code = outcome;
+    else
+        req->code = err_set(&req->err, SNAP_ENOENT, "no such volume");
+}
+
+static void volume_delete_looked(struct request *req)
+{
+    if (req->code < 0)
+        request_fail(req, req->code, &req->err);
+    else
+        request_reply_empty(req);
+}
+
+static bool volume_delete_allowed(struct request *req, struct volume *v, bool force)
+{
+    unsigned visible = 0;
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++)
+        visible += v->record.snapshots[i].hidden ? 0 : 1;
+    bool leased = v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v));
+    if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
+        request_failf(req, SNAP_EPERM, "%s may not delete volume %s", req->session->peer.identity,
+                      v->record.name);
+    else if (v->opening)
+        request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
+    else if (visible > 0 && !force)
+        request_failf(req, SNAP_EBUSY, "volume %s has %u snapshots", v->record.name, visible);
+    else if (leased && !force)
+        request_failf(req, SNAP_EBUSY, "volume %s is leased by %s", v->record.name,
+                      v->lease.holder);
+    else
+        return true;
+    return false;
+}
+
+static void volume_delete_at_volume(struct request *req)
+{
+    const Snapwire__V1__DeleteRequest *in = REQUEST_IN(req, Snapwire__V1__DeleteRequest);
+    struct volume_deletion *d = req->op;
+    struct volume *v = volume_set_find(&req->at->set, &req->volume_id);
+    if (v == NULL) {
+        request_control(req, volume_delete_look, volume_delete_looked);
+        return;
+    }
+    if (!volume_delete_allowed(req, v, in->force != 0))
+        return;
+    d->volume = v;
+    v->leaving = true;
+    if (v->lease.phase != LEASE_FREE && v->holder.session != 0)
+        v->holder.tell(v, &v->holder, VOLUME_EVENT_LEASE_LOST);
+    request_control(req, volume_delete_run, volume_delete_moved);
+}
+
+void service_volume_delete(struct request *req)
+{
+    const Snapwire__V1__DeleteRequest *in = REQUEST_IN(req, Snapwire__V1__DeleteRequest);
+    struct volume_deletion *d = request_alloc(req, sizeof *d);
+    if (d == NULL) {
+        request_no_memory(req);
+        return;
+    }
+    req->op = d;
+    if (in->snapshot.len > 0) {
+        request_failf(req, SNAP_EINVAL, "a volume's deletion names no snapshot");
+        return;
+    }
+    if (request_uuid(req, &in->volume, "volume", &req->volume_id) &&
+        request_uuid(req, &in->key, "key", &d->key))
+        request_go(req, server_part_of(req->session->server, &req->volume_id),
+                   volume_delete_at_volume);
+}

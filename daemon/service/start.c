@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bringing the service up.
+ *
+ *   state: lock, rights, records, registry ──> shards, control thread ──> volumes,
+ *   each on its shard, all at once ──> certificates, listeners, metrics
+ *
+ * A volume that cannot be opened, or a COW device in one, is told and left out; a state
+ * directory that cannot be trusted as a whole (rights or registry damaged) stops the start.
+ * Thread: main's; shards are waited for.
+ */
+#include "daemon/service/service_priv.h"
+
+#include "common/base/bytes.h"
+#include "common/base/log.h"
+#include "common/base/rng.h"
+#include "daemon/service/trash.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct part *server_part_of(struct server *server, const struct uuid *volume)
+{
+    return &server->parts[uuid_hash(volume) % server->part_count];
+}
+
+void server_warn(struct server *server, const char *fmt, ...)
+{
+    char text[ERR_TEXT_BYTES + LIMIT_PATH_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    LOG_WARN(text);
+    if (server->warning_count == SERVER_WARNINGS_MAX)
+        return;
+    char *copy = strdup(text);
+    if (copy != NULL)
+        server->warnings[server->warning_count++] = copy;
+}
+
+static void service_warn(void *user, const char *text)
+{
+    server_warn(user, "%s", text);
+}
+
+/* What volumes do on their own account. */
+static void service_notice(void *user, const struct volume *v, const struct snapshot *s,
+                           const char *what, const struct err *err)
+{
+    (void)user;
+    const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
+    if (err != NULL)
+        LOG_WARN(what, F_STR("volume", v->record.name),
+                 F_STR("snapshot", rs != NULL ? rs->name : ""), F_ERR(err));
+    else
+        LOG_INFO(what, F_STR("volume", v->record.name),
+                 F_STR("snapshot", rs != NULL ? rs->name : ""));
+}
+
+static void service_set_limits(struct server *server, const struct config *config)
+{
+    struct server_limits *l = &server->limits;
+    atomic_store(&l->connections_per_client, config->connections_per_client);
+    atomic_store(&l->requests_per_connection, config->requests_per_connection);
+    atomic_store(&l->connections_total, config->connections_total);
+    atomic_store(&l->volumes_per_client, config->volumes_per_client);
+    atomic_store(&l->space_per_client_bytes, config->space_per_client_bytes);
+}
+
+int service_new(const struct config *config, struct loop *main_loop, struct service **ret,
+                struct err *reterr)
+{
+    struct service *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "service");
+    s->lock_fd = -1;
+    s->live = *config;
+    struct server *server = &s->server;
+    server->config = config;
+    server->main_loop = main_loop;
+    server->instance = uuid_make();
+    server->env = (struct volume_env){.state_dir = config->state_dir,
+                                      .clock = clock_system(),
+                                      .cow_limit_bytes = config->cow_limit_bytes,
+                                      .cow_grow_step_bytes = config->cow_grow_step_bytes,
+                                      .chunk_size_sectors = config->chunk_size_sectors,
+                                      .lease_ttl_ms = config->lease_ttl_ms,
+                                      .notice = service_notice};
+    server->started_ns = clock_now_ns(server->env.clock);
+    server->clients = clients_new();
+    service_set_limits(server, config);
+    if (server->clients == NULL) {
+        free(s);
+        return err_set(reterr, SNAP_ENOMEM, "service");
+    }
+    *ret = s;
+    return 0;
+}
+
+/* -- state ------------------------------------------------------------------------------- */
+
+int service_open_state(struct service *s, bool rebuild_registry, struct err *reterr)
+{
+    struct server *server = &s->server;
+    const char *path = server->config->state_dir;
+    int rc = state_dir_open(path, &s->lock_fd, reterr);
+    if (rc < 0)
+        return rc;
+    trash_empty(path);
+    int n = snprintf(server->acl_path, sizeof server->acl_path, "%s/acl", path);
+    if (n < 0 || (size_t)n >= sizeof server->acl_path)
+        return err_set(reterr, SNAP_EINVAL, "the state directory's path is too long");
+    rc = acl_load(server->acl_path, &server->acl, reterr);
+    if (rc == 0)
+        rc = state_dir_scan(path, &s->found, service_warn, server, reterr);
+    bool is_new = false;
+    if (rc == 0)
+        rc = state_registry_open(path, rebuild_registry, &is_new, &server->registry, reterr);
+    if (rc == 0)
+        rc = state_registry_compare(server->registry, &s->found, is_new, service_warn, server,
+                                    reterr);
+    if (rc == 0 && is_new && s->found.count > 0)
+        LOG_INFO("registry made anew from the records", F_U64("volumes", s->found.count));
+    server->env.registry = server->registry;
+    return rc;
+}
+
+/* -- shards -------------------------------------------------------------------------------- */
+
+int service_start_shards(struct service *s, struct err *reterr)
+{
+    struct server *server = &s->server;
+    const struct config *config = server->config;
+    unsigned count = config->shards;
+    if (count == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        count = cores < 1 ? 1 : (unsigned)cores;
+    }
+    count = count > SERVER_SHARDS_MAX ? SERVER_SHARDS_MAX : count;
+    int rc = control_new(&server->control, reterr);
+    if (rc < 0)
+        return rc;
+    server->env.control = server->control;
+    server->parts = calloc(count, sizeof *server->parts);
+    if (server->parts == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "shards");
+    for (unsigned i = 0; i < count; i++) {
+        struct part *part = &server->parts[i];
+        struct shard_config shard_config = {.index = i,
+                                            .io_engine = config->io_engine,
+                                            .receive_bytes_max = config->buffer_bytes_max,
+                                            .answer_bytes_max = config->buffer_bytes_max};
+        part->server = server;
+        part->index = i;
+        TAILQ_INIT(&part->sessions);
+        rc = shard_new(&shard_config, &part->shard, reterr);
+        if (rc < 0)
+            return rc;
+        volume_set_init(&part->set, part->shard, &server->env, acl_ref(server->acl));
+        server->part_count++;
+    }
+    return 0;
+}
+
+/* -- volumes ------------------------------------------------------------------------------- */
+
+struct opening {
+    struct loop_msg msg;
+    struct part *part;
+    struct volume_record record;
+    struct open_wait *wait;
+    int code;
+    struct err err;
+};
+
+struct open_wait {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    uint32_t pending;
+};
+
+static void opening_end(void *user, int code, const struct err *err)
+{
+    struct opening *o = user;
+    o->code = code;
+    if (code < 0)
+        (void)err_copy(&o->err, err);
+    pthread_mutex_lock(&o->wait->lock);
+    o->wait->pending--;
+    pthread_cond_signal(&o->wait->cond);
+    pthread_mutex_unlock(&o->wait->lock);
+}
+
+static void opening_run(struct loop_msg *msg)
+{
+    struct opening *o = CONTAINER_OF(msg, struct opening, msg);
+    struct volume *v = NULL;
+    struct err err = ERR_INIT;
+    int rc = volume_new(&o->part->set, &o->record, &v, &err);
+    if (rc < 0)
+        opening_end(o, rc, &err);
+    else
+        volume_open(v, opening_end, o);
+}
+
+int service_open_volumes(struct service *s, struct err *reterr)
+{
+    struct server *server = &s->server;
+    uint32_t count = s->found.count;
+    struct open_wait wait = {.pending = count};
+    struct opening *all = calloc((size_t)count + 1, sizeof *all);
+    if (all == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "volumes");
+    pthread_mutex_init(&wait.lock, NULL);
+    pthread_cond_init(&wait.cond, NULL);
+    s->found.count = 0; /* each record is its volume's from here on */
+    for (uint32_t i = 0; i < count; i++) {
+        all[i] = (struct opening){.msg = {.fn = opening_run},
+                                  .record = s->found.records[i],
+                                  .part = server_part_of(server, &s->found.records[i].id),
+                                  .wait = &wait};
+        shard_post(all[i].part->shard, &all[i].msg);
+    }
+    pthread_mutex_lock(&wait.lock);
+    while (wait.pending > 0)
+        pthread_cond_wait(&wait.cond, &wait.lock);
+    pthread_mutex_unlock(&wait.lock);
+    int rc = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].code < 0)
+            rc = err_copy(reterr, &all[i].err);
+    pthread_cond_destroy(&wait.cond);
+    pthread_mutex_destroy(&wait.lock);
+    free(all);
+    state_volumes_done(&s->found);
+    return rc;
+}
+
+/* -- listening ------------------------------------------------------------------------------- */
+
+static void service_accepted(void *user, int fd, bool local)
+{
+    session_accept(user, fd, local);
+}
+
+static int service_metrics_get(void *user, const char *path, struct http_reply *ret,
+                               struct err *reterr)
+{
+    if (strcmp(path, "/metrics") != 0)
+        return err_set(reterr, SNAP_ENOENT, "there is /metrics only");
+    ret->content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    return metrics_scrape(user, &ret->text, &ret->len, reterr);
+}
+
+struct tls_change {
+    struct loop_msg msg;
+    struct part *part;
+    struct tls_context *tls;
+};
+
+static void tls_change_run(struct loop_msg *msg)
+{
+    struct tls_change *c = CONTAINER_OF(msg, struct tls_change, msg);
+    part_set_tls(c->part, c->tls);
+    free(c);
+}
+
+static bool service_listens_on_tcp(const struct config *config)
+{
+    struct addr a;
+    for (unsigned i = 0; i < config->listen_count; i++)
+        if (addr_parse(config->listen[i], &a, NULL) == 0 && !a.unix_socket)
+            return true;
+    return false;
+}
+
+/* Load the certificates and hand them to every part, or change nothing. */
+static int service_load_tls(struct service *s, const struct config *config, struct err *reterr)
+{
+    struct server *server = &s->server;
+    if (!service_listens_on_tcp(config))
+        return 0;
+    struct tls_files files = {.ca_path = config->tls_ca,
+                              .certificate_path = config->tls_certificate,
+                              .key_path = config->tls_key,
+                              .crl_path = config->tls_crl[0] != '\0' ? config->tls_crl : NULL};
+    struct tls_context *tls = NULL;
+    int rc = tls_context_new(true, &files, &tls, reterr);
+    if (rc < 0)
+        return rc;
+    struct tls_change *changes[SERVER_SHARDS_MAX] = {NULL};
+    for (unsigned i = 0; i < server->part_count && rc == 0; i++) {
+        changes[i] = calloc(1, sizeof *changes[i]);
+        if (changes[i] == NULL)
+            rc = err_set(reterr, SNAP_ENOMEM, "certificates");
+    }
+    for (unsigned i = 0; i < server->part_count; i++) {
+        if (rc < 0) {
+            free(changes[i]);
+            continue;
+        }
+        *changes[i] = (struct tls_change){.msg = {.fn = tls_change_run},
+                                          .part = &server->parts[i],
+                                          .tls = tls_context_ref(tls)};
+        shard_post(server->parts[i].shard, &changes[i]->msg);
+    }
+    tls_context_unref(rc < 0 ? tls : s->tls);
+    if (rc == 0)
+        s->tls = tls;
+    return rc;
+}
+
+int service_listen(struct service *s, struct err *reterr)
+{
+    struct server *server = &s->server;
+    const struct config *config = server->config;
+    struct addr a;
+    int rc = service_load_tls(s, config, reterr);
+    for (unsigned i = 0; rc == 0 && i < config->listen_count; i++) {
+        rc = addr_parse(config->listen[i], &a, reterr);
+        if (rc == 0)
+            rc = listener_new(server->main_loop, &a, 0660, service_accepted, server,
+                              &s->listeners[i], reterr);
+        if (rc < 0)
+            return err_prefix(reterr, "listen on %s", config->listen[i]);
+        s->listener_count++;
+    }
+    if (rc < 0 || config->metrics_listen[0] == '\0')
+        return rc;
+    rc = addr_parse(config->metrics_listen, &a, reterr);
+    if (rc == 0)
+        rc = http_server_new(server->main_loop, &a, service_metrics_get, server, &s->http, reterr);
+    return rc < 0 ? err_prefix(reterr, "metrics on %s", config->metrics_listen) : 0;
+}
+
+/* The port that was chosen stands where the configuration says 0. */
+static void service_address(const char *text, uint16_t port, char *buf, size_t buf_bytes)
+{
+    struct addr a;
+    if (addr_parse(text, &a, NULL) < 0) {
+        (void)snprintf(buf, buf_bytes, "%s", text);
+        return;
+    }
+    if (!a.unix_socket)
+        a.port = port;
+    (void)addr_format(&a, buf, buf_bytes);
+}
+
+void service_log_ready(const struct service *s)
+{
+    static char texts[CONFIG_LISTEN_MAX + 1][LIMIT_PATH_BYTES];
+    struct log_field fields[CONFIG_LISTEN_MAX + 6];
+    const struct config *config = s->server.config;
+    size_t n = 0;
+    for (unsigned i = 0; i < s->listener_count; i++) {
+        service_address(config->listen[i], listener_port(s->listeners[i]), texts[i],
+                        sizeof texts[i]);
+        fields[n++] = F_STR("listen", texts[i]);
+    }
+    if (s->http != NULL) {
+        service_address(config->metrics_listen, http_server_port(s->http),
+                        texts[CONFIG_LISTEN_MAX], sizeof texts[0]);
+        fields[n++] = F_STR("metrics", texts[CONFIG_LISTEN_MAX]);
+    }
+    fields[n++] = F_STR("version", SNAPWIRE_VERSION);
+    fields[n++] = F_I64("pid", (int64_t)getpid());
+    fields[n++] = F_STR("io_engine", blk_engine_kind(s->server.parts[0].shard->engine));
+    fields[n++] = F_U64("shards", s->server.part_count);
+    log_write(LOG_LEVEL_INFO, "snapwired ready", fields, n);
+}
+
+/* -- reloading ----------------------------------------------------------------------------- */
+
+static bool service_needs_restart(const struct config *a, const struct config *b)
+{
+    bool same = strcmp(a->state_dir, b->state_dir) == 0 && a->listen_count == b->listen_count &&
+                strcmp(a->metrics_listen, b->metrics_listen) == 0 && a->shards == b->shards &&
+                strcmp(a->io_engine, b->io_engine) == 0 && a->lease_ttl_ms == b->lease_ttl_ms &&
+                a->cow_limit_bytes == b->cow_limit_bytes &&
+                a->chunk_size_sectors == b->chunk_size_sectors &&
+                a->window_bytes == b->window_bytes && a->buffer_bytes_max == b->buffer_bytes_max;
+    for (unsigned i = 0; same && i < a->listen_count; i++)
+        same = strcmp(a->listen[i], b->listen[i]) == 0;
+    return !same;
+}
+
+int service_reload(struct service *s, const struct config *next, struct err *reterr)
+{
+    int rc = service_load_tls(s, next, reterr);
+    if (rc < 0)
+        return rc;
+    service_set_limits(&s->server, next);
+    log_set_level(next->log_level);
+    if (service_needs_restart(s->server.config, next))
+        LOG_WARN("some changed settings need a restart");
+    s->live = *next;
+    return 0;
+}

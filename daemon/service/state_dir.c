@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state directory at start: one daemon at a time, and an honest look at what is there.
+ *
+ * Nothing is repaired here. What no record lists is not known to be anybody's, so it is
+ * neither used nor deleted; the operator is told where it lies.
+ */
+#include "daemon/service/state_dir.h"
+
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
+#include "daemon/volume/volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { PATH_MAX_BYTES = 2 * LIMIT_PATH_BYTES };
+
+/* -- lock ------------------------------------------------------------------------------ */
+
+static int state_dir_lock(const char *path, int *ret_fd, struct err *reterr)
+{
+    char lock[PATH_MAX_BYTES], text[32] = "";
+    (void)snprintf(lock, sizeof lock, "%s/lock", path);
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "open %s", lock);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int saved = errno;
+        ssize_t n = pread(fd, text, sizeof text - 1, 0);
+        (void)close(fd);
+        if (saved != EWOULDBLOCK)
+            return err_set_errno(reterr, err_code_of_errno(saved), saved, "lock %s", lock);
+        text[n > 0 ? strcspn(text, "\n") : 0] = '\0';
+        return err_set(reterr, SNAP_EBUSY,
+                       "state directory %s is in use by another snapwired (process %s)", path,
+                       text[0] != '\0' ? text : "unknown");
+    }
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+        int saved = errno;
+        (void)close(fd);
+        return err_set_errno(reterr, err_code_of_errno(saved), saved, "write %s", lock);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int state_dir_open(const char *path, int *ret_fd, struct err *reterr)
+{
+    static const char *const folders[] = {"volumes", "trash"};
+    char folder[PATH_MAX_BYTES];
+    int rc = file_make_dir(path, 0700, reterr);
+    for (size_t i = 0; rc == 0 && i < sizeof folders / sizeof folders[0]; i++) {
+        (void)snprintf(folder, sizeof folder, "%s/%s", path, folders[i]);
+        rc = file_make_dir(folder, 0700, reterr);
+    }
+    if (rc < 0)
+        return err_prefix(reterr, "state directory");
+    return state_dir_lock(path, ret_fd, reterr);
+}
+
+/* -- scan ------------------------------------------------------------------------------- */
+
+struct scan {
+    struct state_volumes *volumes;
+    void (*warn)(void *user, const char *text);
+    void *user;
+};
+
+SNAP_PRINTF(2, 3) static void scan_warn(const struct scan *s, const char *fmt, ...)
+{
+    char text[ERR_TEXT_BYTES + LIMIT_PATH_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    s->warn(s->user, text);
+}
+
+static bool scan_is_listed(const struct volume_record *r, const char *file)
+{
+    if (strcmp(file, "record") == 0 || strcmp(file, "record.tmp") == 0)
+        return true;
+    for (uint32_t i = 0; i < r->snapshot_count; i++)
+        if (strcmp(r->snapshots[i].cow_path, file) == 0)
+            return true;
+    return false;
+}
+
+static void scan_files(const struct scan *s, const char *dir, const struct volume_record *r)
+{
+    DIR *d = opendir(dir);
+    if (d == NULL)
+        return;
+    const struct dirent *e;
+    while ((e = readdir(d)) != NULL)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            !scan_is_listed(r, e->d_name))
+            scan_warn(s, "%s/%s is listed by no record: neither used nor deleted", dir, e->d_name);
+    (void)closedir(d);
+}
+
+static int scan_keep(struct state_volumes *v, struct volume_record *take, struct err *reterr)
+{
+    if (v->count == v->cap) {
+        uint32_t cap = v->cap == 0 ? 64 : v->cap * 2;
+        struct volume_record *grown = realloc(v->records, cap * sizeof *grown);
+        if (grown == NULL) {
+            volume_record_done(take);
+            return err_set(reterr, SNAP_ENOMEM, "volume records");
+        }
+        v->records = grown;
+        v->cap = cap;
+    }
+    v->records[v->count++] = *take;
+    return 0;
+}
+
+static int scan_volume(const struct scan *s, const char *volumes, const char *name,
+                       struct err *reterr)
+{
+    char dir[PATH_MAX_BYTES + 300];
+    struct uuid id;
+    struct volume_record r;
+    struct err err = ERR_INIT;
+    (void)snprintf(dir, sizeof dir, "%s/%s", volumes, name);
+    if (uuid_parse_text(name, &id, NULL) < 0) {
+        scan_warn(s, "%s is not a volume's folder: neither used nor deleted", dir);
+        return 0;
+    }
+    volume_record_init(&r);
+    int rc = volume_record_load(dir, &r, &err);
+    if (rc == SNAP_ENOMEM)
+        return err_copy(reterr, &err);
+    if (rc == SNAP_ENOENT) {
+        scan_warn(s, "%s has no record: neither used nor deleted", dir);
+        return 0;
+    }
+    if (rc < 0) {
+        scan_warn(s, "%s: %s: the volume is not served", dir, err.text);
+        return 0;
+    }
+    if (!uuid_equal(&id, &r.id)) {
+        scan_warn(s, "%s: its record is of another volume: neither used nor deleted", dir);
+        volume_record_done(&r);
+        return 0;
+    }
+    scan_files(s, dir, &r);
+    return scan_keep(s->volumes, &r, reterr);
+}
+
+int state_dir_scan(const char *path, struct state_volumes *ret,
+                   void (*warn)(void *user, const char *text), void *user, struct err *reterr)
+{
+    const struct scan s = {.volumes = ret, .warn = warn, .user = user};
+    char volumes[PATH_MAX_BYTES];
+    (void)snprintf(volumes, sizeof volumes, "%s/volumes", path);
+    *ret = (struct state_volumes){.records = NULL};
+    DIR *d = opendir(volumes);
+    if (d == NULL)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "read %s", volumes);
+    int rc = 0;
+    const struct dirent *e;
+    while (rc == 0 && (e = readdir(d)) != NULL)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            rc = scan_volume(&s, volumes, e->d_name, reterr);
+    (void)closedir(d);
+    if (rc < 0)
+        state_volumes_done(ret);
+    return rc;
+}
+
+void state_volumes_done(struct state_volumes *v)
+{
+    for (uint32_t i = 0; i < v->count; i++)
+        volume_record_done(&v->records[i]);
+    free(v->records);
+    *v = (struct state_volumes){.records = NULL};
+}

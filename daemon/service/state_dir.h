@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state directory: made, locked, scanned, compared with the registry.
+ *
+ *   state_dir/  lock  acl  registry.db  volumes/<uuid>/{record, *.cow}  trash/
+ *
+ * Blocking; main's, before the shards run. */
+#ifndef SNAP_SERVICE_STATE_DIR_H
+#define SNAP_SERVICE_STATE_DIR_H
+
+#include "common/base/err.h"
+#include "daemon/registry/registry.h"
+#include "daemon/volume/record.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct server;
+
+/* Make the folders that are missing and take the lock.
+ * Owns: *ret_fd holds the lock until it is closed.
+ * Errors: SNAP_EBUSY naming the process that has it. */
+int state_dir_open(const char *path, int *ret_fd, struct err *reterr) SNAP_WUR;
+
+struct state_volumes {
+    struct volume_record *records;
+    uint32_t count, cap;
+};
+/* Read every record. What is odd (a folder without a record, a file that no record lists) is
+ * told to warn and left alone: neither used nor deleted. */
+int state_dir_scan(const char *path, struct state_volumes *ret,
+                   void (*warn)(void *user, const char *text), void *user, struct err *reterr)
+    SNAP_WUR;
+void state_volumes_done(struct state_volumes *v);
+
+/* Open the registry, made anew when missing or when rebuild is set (the old one is kept aside).
+ * Errors: SNAP_ECORRUPT with the remedy. */
+int state_registry_open(const char *path, bool rebuild, bool *ret_new, struct registry **ret,
+                        struct err *reterr) SNAP_WUR;
+/* Make the registry say what the records say; differences are told to warn unless it is new.
+ * A record whose name another has is told too and dropped from v. */
+int state_registry_compare(struct registry *r, struct state_volumes *v, bool is_new,
+                           void (*warn)(void *user, const char *text), void *user,
+                           struct err *reterr) SNAP_WUR;
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* trash/: one rename makes a volume's deletion durable, files go afterwards. */
+#include "daemon/service/trash.h"
+
+#include "common/base/file.h"
+#include "common/base/limits.h"
+#include "daemon/volume/volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+int trash_volume(const char *state_dir, const struct uuid *id, struct err *reterr)
+{
+    char from[LIMIT_PATH_BYTES], to[LIMIT_PATH_BYTES + UUID_TEXT_BYTES + 8], text[UUID_TEXT_BYTES];
+    int rc = volume_dir_format(state_dir, id, from, sizeof from, reterr);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(to, sizeof to, "%s/trash/%s", state_dir, uuid_format(id, text));
+    if (rename(from, to) < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "move %s to trash/", from);
+    rc = file_sync_parent(from, reterr);
+    return rc < 0 ? rc : file_sync_parent(to, reterr);
+}
+
+/* A volume's folder holds files only. */
+static void trash_remove_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    if (d == NULL)
+        return;
+    const struct dirent *e;
+    char file[2 * LIMIT_PATH_BYTES];
+    while ((e = readdir(d)) != NULL) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        int n = snprintf(file, sizeof file, "%s/%s", path, e->d_name);
+        if (n > 0 && (size_t)n < sizeof file)
+            (void)remove(file);
+    }
+    (void)closedir(d);
+    (void)remove(path);
+}
+
+void trash_empty(const char *state_dir)
+{
+    char trash[LIMIT_PATH_BYTES + 8], path[LIMIT_PATH_BYTES + 300];
+    (void)snprintf(trash, sizeof trash, "%s/trash", state_dir);
+    DIR *d = opendir(trash);
+    if (d == NULL)
+        return;
+    const struct dirent *e;
+    while ((e = readdir(d)) != NULL) {
+        if (e->d_name[0] == '.')
+            continue;
+        int n = snprintf(path, sizeof path, "%s/%s", trash, e->d_name);
+        if (n > 0 && (size_t)n < sizeof path)
+            trash_remove_folder(path);
+    }
+    (void)closedir(d);
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The nodes of a chain: look-up, states, opening, closing, opening again.
+ *
+ *   damaged <──(could not open)── opening ──> open ──(flush or area write failed)──> poisoned
+ *                                    ^                                                  │
+ *                                    └── a second later, some times ── close, forget <──┘
+ *
+ * A poisoned store does not know what is on its disk, so it is closed once what is in
+ * flight has ended, its exceptions leave the map, and it is read from disk again.
+ *
+ * It must not know of leases or requests. Thread: the shard's.
+ */
+#include "daemon/volume/volume.h"
+
+#include "common/base/check.h"
+#include "daemon/volume/put.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REOPEN_DELAY_MS = 1000, REOPEN_TRIES_MAX = 10 };
+
+struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id)
+{
+    struct snapshot *s;
+    TAILQ_FOREACH(s, &v->chain, link)
+    if (uuid_equal(&s->id, id))
+        return s;
+    return NULL;
+}
+
+struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq)
+{
+    struct snapshot *s; /* mostly asked for the newest */
+    TAILQ_FOREACH_REVERSE(s, &v->chain, snapshot_list, link)
+    if (s->seq == seq)
+        return s;
+    return NULL;
+}
+
+struct record_snapshot *snapshot_record(const struct snapshot *s)
+{
+    return volume_record_find(&s->volume->record, &s->id);
+}
+
+struct snapshot *volume_head(struct volume *v)
+{
+    const struct record_snapshot *rs = volume_record_head(&v->record);
+    return rs == NULL ? NULL : volume_snapshot_by_seq(v, rs->seq);
+}
+
+static void snapshot_kick_run(void *user)
+{
+    struct snapshot *s = user;
+    if (s->store != NULL)
+        cow_store_kick(s->store);
+}
+
+struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->volume = v;
+    s->id = *id;
+    s->seq = seq;
+    s->kick = (struct shard_kick){.fn = snapshot_kick_run, .user = s};
+    return s;
+}
+
+void snapshot_free(struct snapshot *s)
+{
+    if (s == NULL)
+        return;
+    CHECK(s->store == NULL && s->dev == NULL && s->readers == 0);
+    shard_kick_cancel(s->volume->set->shard, &s->kick);
+    if (s->timer_ready)
+        loop_timer_done(&s->timer);
+    free(s);
+}
+
+void snapshot_kick(struct snapshot *s)
+{
+    shard_kick_later(s->volume->set->shard, &s->kick);
+}
+
+/* -- states ------------------------------------------------------------------- */
+
+/* What the node's own device says, without those it reads through. */
+static enum snapshot_state snapshot_own_state(const struct snapshot *s)
+{
+    if (s->store == NULL)
+        return s->reopening ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
+    switch (cow_store_state(s->store)) {
+    case COW_INVALID:
+        return SNAPSHOT_INVALID;
+    case COW_POISONED:
+    case COW_CLOSING:
+        return SNAPSHOT_POISONED;
+    case COW_DAMAGED:
+        return SNAPSHOT_DAMAGED;
+    case COW_READY:
+    case COW_MERGING:
+        break;
+    }
+    const struct record_snapshot *rs = snapshot_record(s);
+    return rs != NULL && rs->merging ? SNAPSHOT_MERGING : SNAPSHOT_OK;
+}
+
+static int snapshot_state_rank(enum snapshot_state state)
+{
+    switch (state) {
+    case SNAPSHOT_INVALID:
+        return 3;
+    case SNAPSHOT_DAMAGED:
+        return 2;
+    case SNAPSHOT_POISONED:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static const char *snapshot_state_word(enum snapshot_state state)
+{
+    switch (state) {
+    case SNAPSHOT_INVALID:
+        return "invalid";
+    case SNAPSHOT_DAMAGED:
+        return "damaged";
+    case SNAPSHOT_POISONED:
+        return "being opened again";
+    default:
+        return "";
+    }
+}
+
+enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes)
+{
+    enum snapshot_state own = snapshot_own_state(s), worst = own;
+    const struct snapshot *culprit = s;
+    for (const struct snapshot *n = TAILQ_NEXT(s, link); n != NULL; n = TAILQ_NEXT(n, link)) {
+        enum snapshot_state state = snapshot_own_state(n);
+        if (snapshot_state_rank(state) > snapshot_state_rank(worst)) {
+            worst = state;
+            culprit = n;
+        }
+    }
+    if (text == NULL || text_bytes == 0)
+        return worst;
+    text[0] = '\0';
+    if (snapshot_state_rank(worst) == 0)
+        return worst;
+    const struct record_snapshot *rs = snapshot_record(culprit);
+    if (culprit != s)
+        (void)snprintf(text, text_bytes, "reads through %s, which is %s%s%s",
+                       rs != NULL ? rs->name : "?", snapshot_state_word(worst),
+                       culprit->fault_text[0] != '\0' ? ": " : "", culprit->fault_text);
+    else
+        (void)snprintf(text, text_bytes, "%s",
+                       s->fault_text[0] != '\0' ? s->fault_text : snapshot_state_word(worst));
+    return worst;
+}
+
+int snapshot_check_readable(const struct snapshot *s, struct err *reterr)
+{
+    char text[ERR_TEXT_BYTES];
+    switch (snapshot_state(s, text, sizeof text)) {
+    case SNAPSHOT_INVALID:
+        return err_set(reterr, SNAP_EINVALID, "%s", text);
+    case SNAPSHOT_DAMAGED:
+        return err_set(reterr, SNAP_ECORRUPT, "%s", text);
+    case SNAPSHOT_POISONED:
+        return err_set(reterr, SNAP_EPOISONED, "%s", text);
+    default:
+        return 0;
+    }
+}
+
+/* -- opening -------------------------------------------------------------------- */
+
+static void snapshot_open_end(struct snapshot *s, int code, const struct err *err)
+{
+    s->fault_code = code;
+    s->fault_text[0] = '\0';
+    if (code < 0) {
+        (void)snprintf(s->fault_text, sizeof s->fault_text, "%s", err->text);
+        blk_dev_close(s->dev);
+        s->dev = NULL;
+    }
+    volume_done_fn *done = s->open_done;
+    s->open_done = NULL;
+    done(s->open_user, code, err);
+}
+
+static void snapshot_differs_closed(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct err differs = ERR_INIT;
+    (void)err_set(&differs, SNAP_ECORRUPT, "its chunk size is not the one of its volume's record");
+    snapshot_open_end(user, SNAP_ECORRUPT, &differs);
+}
+
+static void snapshot_opened(void *user, struct cow_store *store, int code, const struct err *err)
+{
+    struct snapshot *s = user;
+    s->store = store;
+    if (store != NULL && cow_store_chunk_differs(store)) {
+        /* its exceptions are in the map in the wrong unit: out with them before anything else */
+        snapshot_close(s, true, snapshot_differs_closed, s);
+        return;
+    }
+    snapshot_open_end(s, code, err);
+}
+
+void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
+{
+    struct volume *v = s->volume;
+    const struct record_snapshot *rs = snapshot_record(s);
+    CHECK(rs != NULL && s->dev == NULL && s->store == NULL);
+    s->open_done = done;
+    s->open_user = user;
+    struct err err = ERR_INIT;
+    char path[LIMIT_PATH_BYTES];
+    int rc = volume_cow_path(v, rs->cow_path, path, sizeof path, &err);
+    if (rc == 0)
+        rc = blk_open(v->set->shard->engine, path, BLK_OPEN_EXCLUSIVE, &s->dev, &err);
+    if (rc < 0) {
+        s->dev = NULL;
+        snapshot_open_end(s, rc, &err);
+        return;
+    }
+    struct cow_store_options options = {.map = v->map,
+                                        .seq = s->seq,
+                                        .limit_bytes = rs->limit_bytes,
+                                        .grow_step_bytes = v->set->env->cow_grow_step_bytes,
+                                        .want_chunk_sectors = rs->chunk_size_sectors};
+    cow_store_open(s->dev, &options, NULL, snapshot_opened, s);
+}
+
+/* -- closing -------------------------------------------------------------------- */
+
+static void snapshot_close_end(struct snapshot *s)
+{
+    if (s->readers > 0 || s->store != NULL || !s->closing)
+        return;
+    blk_dev_close(s->dev);
+    s->dev = NULL;
+    struct err err = ERR_INIT;
+    int rc = 0;
+    if (s->close_forget)
+        rc = cow_map_remove_seq(s->volume->map, s->seq, &err);
+    s->closing = false;
+    volume_done_fn *done = s->close_done;
+    s->close_done = NULL;
+    done(s->close_user, rc, &err);
+}
+
+static void snapshot_store_closed(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct snapshot *s = user;
+    s->store = NULL;
+    snapshot_close_end(s);
+}
+
+void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user)
+{
+    CHECK(!s->closing);
+    s->closing = true;
+    s->close_forget = forget;
+    s->close_done = done;
+    s->close_user = user;
+    if (s->store == NULL) {
+        snapshot_close_end(s);
+        return;
+    }
+    snapshot_kick(s);
+    cow_store_close(s->store, snapshot_store_closed, s);
+}
+
+void snapshot_reader_begin(struct snapshot *s)
+{
+    s->readers++;
+}
+
+void snapshot_reader_end(struct snapshot *s)
+{
+    CHECK(s->readers > 0);
+    if (--s->readers == 0)
+        snapshot_close_end(s);
+}
+
+/* -- opening again ------------------------------------------------------------------ */
+
+static void snapshot_reopen_again(void *user);
+
+static void snapshot_reopened(void *user, int code, const struct err *err)
+{
+    struct snapshot *s = user;
+    struct volume *v = s->volume;
+    bool again = code < 0 && code != SNAP_ECORRUPT && !v->leaving &&
+                 ++s->reopen_tries < REOPEN_TRIES_MAX && s->timer_ready;
+    if (again) {
+        loop_timer_set(&s->timer, (uint64_t)REOPEN_DELAY_MS * s->reopen_tries);
+        return;
+    }
+    s->reopening = false;
+    volume_notice(v, s, code < 0 ? "COW device stays damaged" : "COW device opened again",
+                  code < 0 ? err : NULL);
+    volume_put_resume(v);
+    volume_unref(v);
+}
+
+static void snapshot_reopen_again(void *user)
+{
+    struct snapshot *s = user;
+    if (s->volume->leaving || snapshot_record(s) == NULL) {
+        s->reopening = false;
+        volume_unref(s->volume);
+        return;
+    }
+    snapshot_open(s, snapshot_reopened, s);
+}
+
+static void snapshot_poison_closed(void *user, int code, const struct err *err)
+{
+    struct snapshot *s = user;
+    if (code < 0) {
+        (void)snprintf(s->fault_text, sizeof s->fault_text, "%s", err->text);
+        snapshot_reopened(s, SNAP_ECORRUPT, err);
+        return;
+    }
+    snapshot_reopen_again(s);
+}
+
+void snapshot_check_poison(struct snapshot *s)
+{
+    if (s->store == NULL || s->reopening || s->closing ||
+        cow_store_state(s->store) != COW_POISONED || s->volume->leaving)
+        return;
+    struct volume *v = s->volume;
+    if (!s->timer_ready)
+        s->timer_ready =
+            loop_timer_init(v->set->shard->loop, &s->timer, snapshot_reopen_again, s, NULL) == 0;
+    volume_ref(v);
+    s->reopening = true;
+    s->reopen_tries = 0;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, SNAP_EPOISONED, "a flush or area write failed");
+    volume_notice(v, s, "COW device poisoned, opening it again", &err);
+    snapshot_close(s, true, snapshot_poison_closed, s);
+}
+
+void snapshot_cancel_reopen(struct snapshot *s)
+{
+    if (!s->reopening || s->dev != NULL || s->open_done != NULL || s->closing)
+        return;
+    loop_timer_stop(&s->timer);
+    s->reopening = false;
+    volume_unref(s->volume);
+}

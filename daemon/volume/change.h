@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What changes a chain: snapshots made, deleted, merged away.
+ * Thread: the shard's. Each done runs once, possibly inside the call. */
+#ifndef SNAP_VOLUME_CHANGE_H
+#define SNAP_VOLUME_CHANGE_H
+
+#include "daemon/volume/volume.h"
+
+/* -- creating, snapshot_create.c -- */
+struct snapshot_spec {
+    struct uuid id; /* the client's choice: the same again is the same snapshot */
+    const char *name;
+    uint32_t chunk_sectors; /* 0: the volume's, else the default */
+    uint64_t limit_bytes;   /* of a COW file; 0: the default */
+    const char *cow_device; /* an absolute path; NULL: a file of the volume's own */
+    bool take_over;         /* the device holds a COW device: keep its exceptions */
+};
+/* Make it the head. A live writer is asked to stand still first; one that is gone is waited
+ * for until its lease ends, and fenced. Nothing has changed after an error.
+ * Errors: SNAP_EEXIST, SNAP_ESTALE (deleted before), SNAP_EINVAL, SNAP_EMISMATCH (chunk size),
+ *         SNAP_EBUSY (merging), SNAP_ETIMEDOUT (the writer goes on), SNAP_ENOSPC, SNAP_EIO. */
+void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, volume_done_fn *done,
+                           void *user);
+/* The lease changed: look whether the writer stands still now. */
+void snapshot_create_poll(struct volume *v);
+/* Those that wait for a writer are refused. */
+void snapshot_create_cancel(struct volume *v);
+/* w->fn runs when the creation under way has ended, at once if there is none. */
+void snapshot_create_wait(struct volume *v, struct volume_waiter *w);
+
+/* -- deleting, snapshot_delete.c, hand_down.c -- */
+struct snapshot_delete_spec {
+    struct uuid id;
+    struct uuid key; /* the same try again has the same outcome */
+    bool force;      /* even if older ones become invalid by it */
+    bool merged;     /* its merge has ended: a state of merging does not hold it */
+};
+/* Hide it durably; what older ones still need is handed down afterwards by a job.
+ * Errors: SNAP_ENOENT, SNAP_EBUSY (merging), SNAP_ECORRUPT (needs force). */
+void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
+                     volume_done_fn *done, void *user);
+
+/* Begin the oldest job that is due, if none runs. user: the volume. */
+void hand_down_start(void *user);
+void hand_down_cancel(struct volume *v);
+struct hand_down_status {
+    struct uuid snapshot;
+    char name[LIMIT_NAME_BYTES + 1];
+    uint64_t done, total;
+    char state[ERR_TEXT_BYTES + 16];
+};
+/* False: no job is due. */
+bool hand_down_status(struct volume *v, struct hand_down_status *ret);
+/* Remove a file on the control thread; the outcome is not waited for. */
+void volume_unlink_later(struct volume *v, const char *path);
+
+/* -- merging, merge.c -- */
+struct volume_merge {
+    struct uuid snapshot;
+    const char *identity;
+    uint64_t epoch;
+    /* results of begin */
+    bool table_mode; /* the only snapshot: its table empties from the end */
+    uint64_t table_len;
+    struct uuid head;
+    /* result of prepare */
+    struct cow_merge_run run;
+    /* prepare reads, commit compares and clears */
+    uint64_t commit_table_len;
+    uint32_t commit_count;
+    void (*done)(struct volume_merge *m, int code, const struct err *err);
+    void *user;
+    /* the volume's own */
+    struct volume *volume;
+    struct snapshot *node;
+    struct volume_commit commit;
+    bool merging; /* what the commit sets */
+};
+/* Errors: SNAP_ESTALE, SNAP_ENOENT, SNAP_EBUSY, SNAP_EINVALID, SNAP_ECORRUPT. */
+void volume_merge_begin(struct volume *v, struct volume_merge *m);
+void volume_merge_prepare(struct volume *v, struct volume_merge *m);
+/* Errors: also SNAP_EMISMATCH. */
+void volume_merge_commit(struct volume *v, struct volume_merge *m);
+/* The snapshot is consumed. Errors: SNAP_EBUSY (the table is not empty). */
+void volume_merge_end(struct volume *v, struct volume_merge *m);
+void volume_merge_abort(struct volume *v, struct volume_merge *m);
+
+#endif

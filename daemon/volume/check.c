@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checking a snapshot: its table is read from disk again, into a map of its own, and
+ * every structural fault is reported.
+ *
+ *   puts wait ──> drain ──> open read-only beside the store ──> close ──> puts go on
+ *
+ * With nothing in flight the table on disk stands still while it is read. A damaged
+ * snapshot, which has no open store, is checked through a device opened for it.
+ * Thread: the shard's.
+ */
+#include "daemon/volume/read.h"
+
+#include "daemon/volume/put.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void check_end(struct volume_check *c)
+{
+    struct volume *v = c->volume;
+    shard_kick_cancel(v->set->shard, &c->kick); /* the store may have closed without it */
+    cow_map_free(c->map);
+    c->map = NULL;
+    blk_dev_close(c->dev);
+    c->dev = NULL;
+    if (c->node != NULL) {
+        c->node->busy = false;
+        volume_put_resume(v);
+    }
+    c->sound = c->code == 0 && c->faults_total == 0;
+    c->done(c, c->code, &c->err);
+    volume_unref(v);
+}
+
+static void check_fault(void *user, const struct cow_fault *fault)
+{
+    struct volume_check *c = user;
+    c->faults_total++;
+    if (c->fault_count == VOLUME_CHECK_FAULTS_MAX)
+        return;
+    if (c->faults == NULL)
+        c->faults = calloc(VOLUME_CHECK_FAULTS_MAX, sizeof *c->faults);
+    if (c->faults != NULL)
+        c->faults[c->fault_count++] = *fault;
+}
+
+static void check_closed(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    check_end(user);
+}
+
+static void check_kick(void *user)
+{
+    const struct volume_check *c = user;
+    cow_store_kick(c->store);
+}
+
+static void check_opened(void *user, struct cow_store *store, int code, const struct err *err)
+{
+    struct volume_check *c = user;
+    c->store = store;
+    if (code < 0 && (code == SNAP_ECORRUPT || code == SNAP_EINVAL)) {
+        /* that it is damaged is the answer, not a failure to get one */
+        if (c->faults_total == 0) {
+            struct cow_fault whole = {.code = code};
+            (void)snprintf(whole.text, sizeof whole.text, "%.*s", (int)sizeof whole.text - 1,
+                           err->text);
+            check_fault(c, &whole);
+        }
+    } else if (code < 0) {
+        c->code = err_copy(&c->err, err);
+    }
+    if (store == NULL) {
+        check_end(c);
+        return;
+    }
+    struct cow_usage usage;
+    cow_store_usage(store, &usage);
+    c->exceptions = usage.exceptions;
+    shard_kick_later(c->volume->set->shard, &c->kick);
+    cow_store_close(store, check_closed, c);
+}
+
+static void check_drained(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct volume_check *c = user;
+    struct cow_store_options options = {
+        .map = c->map, .seq = 1, .read_only = true, .accept_damaged = true};
+    cow_store_open(c->dev != NULL ? c->dev : c->node->dev, &options, check_fault, check_opened, c);
+}
+
+void volume_check_start(struct volume *v, struct volume_check *c)
+{
+    c->volume = v;
+    volume_ref(v);
+    struct snapshot *s = volume_snapshot_find(v, &c->snapshot);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    char path[LIMIT_PATH_BYTES];
+    if (rs == NULL || rs->hidden)
+        c->code = err_set(&c->err, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    else if (s->busy || s->leaving || s->closing || s->reopening)
+        c->code = err_set(&c->err, SNAP_EBUSY, "%s@%s is busy", v->record.name, rs->name);
+    else if (s->dev == NULL)
+        c->code = volume_cow_path(v, rs->cow_path, path, sizeof path, &c->err);
+    if (c->code == 0 && s->dev == NULL)
+        c->code = blk_open(v->set->shard->engine, path, BLK_OPEN_READ_ONLY, &c->dev, &c->err);
+    if (c->code == 0) {
+        c->map = cow_map_new();
+        if (c->map == NULL)
+            c->code = err_set(&c->err, SNAP_ENOMEM, "check");
+    }
+    if (c->code < 0) {
+        check_end(c);
+        return;
+    }
+    c->node = s;
+    c->kick = (struct shard_kick){.fn = check_kick, .user = c};
+    s->busy = true;
+    if (s->store == NULL) {
+        check_drained(c, 0, NULL);
+        return;
+    }
+    snapshot_kick(s);
+    cow_store_drain(s->store, check_drained, c);
+}

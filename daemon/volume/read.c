@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading a view: look up, read the extents that the volume's stores have, say which
+ * ones the origin has.
+ *
+ *   view     |--origin--|==s2==|==s2==|----origin----|==s4==|
+ *   extents   ORIGIN      DATA (one)    ORIGIN         DATA
+ *   payload              [s2 s2]                      [s4]      one pool buffer
+ *
+ * A device reads in units of its logical block: an extent that begins or ends inside one
+ * is read with its surroundings, and the answer points at the middle. Nothing is copied.
+ *
+ * It must not know of messages. Thread: the shard's.
+ */
+#include "daemon/volume/read.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+
+#include <stdlib.h>
+
+void volume_read_done(struct volume_read *r)
+{
+    free(r->extents);
+    free(r->iov);
+    free(r->places);
+    free(r->nodes);
+    free(r->reqs);
+    r->extents = NULL;
+    r->iov = NULL;
+    r->places = NULL;
+    r->nodes = NULL;
+    r->reqs = NULL;
+}
+
+static void volume_read_end(struct volume_read *r, int code, const struct err *err)
+{
+    struct volume *v = r->volume;
+    if (code < 0) {
+        buf_give(r->buf);
+        r->buf = NULL;
+    }
+    r->done(r, code, err);
+    volume_unref(v);
+}
+
+static void volume_read_one_done(struct blk_req *req, int result)
+{
+    struct volume_read *r = req->user;
+    snapshot_reader_end(r->nodes[req - r->reqs]);
+    if (result < 0 && r->err.code == 0)
+        (void)err_set_errno(
+            &r->err, result, req->sys_errno, "read %llu bytes at %llu of a COW device",
+            (unsigned long long)req->len_bytes, (unsigned long long)req->offset_bytes);
+    if (--r->pending == 0)
+        volume_read_end(r, r->err.code, &r->err);
+}
+
+/* Neighbours of one kind are one extent of the answer. */
+static void volume_read_add_extent(struct volume_read *r, const struct cow_extent *x)
+{
+    enum volume_extent_kind kind = x->layer < 0 ? VOLUME_EXTENT_ORIGIN : VOLUME_EXTENT_DATA;
+    if (r->extent_count > 0 && r->extents[r->extent_count - 1].kind == kind)
+        r->extents[r->extent_count - 1].len_bytes += x->len_bytes;
+    else
+        r->extents[r->extent_count++] = (struct volume_extent){
+            .offset_bytes = x->offset_bytes, .len_bytes = x->len_bytes, .kind = kind};
+}
+
+static int volume_read_lookup(struct volume_read *r, const struct snapshot *s, struct err *reterr)
+{
+    struct volume *v = r->volume;
+    uint32_t max = r->len_bytes / SECTOR_BYTES;
+    max = max > VOLUME_READ_EXTENTS_MAX ? VOLUME_READ_EXTENTS_MAX : max;
+    r->extents = calloc(max, sizeof *r->extents);
+    r->places = calloc(max, sizeof *r->places);
+    if (r->extents == NULL || r->places == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "read");
+    struct cow_layer layer = {
+        .map = v->map, .seq = s->seq, .chunk_bytes = v->chunk_sectors * SECTOR_BYTES};
+    struct cow_view view = {.layers = &layer, .layer_count = 1};
+    uint64_t at = r->offset_bytes, end = r->offset_bytes + r->len_bytes;
+    for (uint32_t n = 0; at < end && n < max; n++) {
+        struct cow_extent x;
+        cow_view_extent(&view, at, end - at, &x);
+        if (x.layer >= 0)
+            r->places[r->place_count++] = x;
+        volume_read_add_extent(r, &x);
+        at += x.len_bytes;
+    }
+    return 0;
+}
+
+/* One request an extent, each at an aligned place of one buffer. */
+static int volume_read_prepare(struct volume_read *r, struct err *reterr)
+{
+    struct volume *v = r->volume;
+    r->nodes = calloc(r->place_count, sizeof(struct snapshot *));
+    r->reqs = calloc(r->place_count, sizeof *r->reqs);
+    r->iov = calloc(r->place_count, sizeof *r->iov);
+    if (r->nodes == NULL || r->reqs == NULL || r->iov == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "read");
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < r->place_count; i++) {
+        const struct cow_extent *x = &r->places[i];
+        struct snapshot *node = volume_snapshot_by_seq(v, x->seq);
+        if (node == NULL || node->dev == NULL || node->closing)
+            return err_set(reterr, SNAP_EPOISONED, "a COW device is being opened again");
+        r->nodes[i] = node;
+        uint64_t align = blk_dev_info(node->dev)->align_bytes;
+        uint64_t from = x->dev_offset_bytes & ~(align - 1);
+        uint64_t to = u64_align_up(x->dev_offset_bytes + x->len_bytes, align);
+        total = u64_align_up(total, align);
+        r->reqs[i] = (struct blk_req){.op = BLK_READ,
+                                      .offset_bytes = from,
+                                      .len_bytes = to - from,
+                                      .data = (void *)(uintptr_t)total, /* moved to buf below */
+                                      .done = volume_read_one_done,
+                                      .user = r};
+        total += to - from;
+    }
+    r->buf = buf_take(v->set->shard->answer_pool, total);
+    if (r->buf == NULL)
+        return err_set(reterr, SNAP_ELIMIT, "no buffer of %llu bytes", (unsigned long long)total);
+    for (uint32_t i = 0; i < r->place_count; i++) {
+        const struct cow_extent *x = &r->places[i];
+        uint8_t *data = r->buf->data + (uintptr_t)r->reqs[i].data;
+        r->reqs[i].data = data;
+        r->iov[i] =
+            (struct iovec){.iov_base = data + (x->dev_offset_bytes - r->reqs[i].offset_bytes),
+                           .iov_len = x->len_bytes};
+    }
+    r->iov_count = r->place_count;
+    return 0;
+}
+
+static int volume_read_check(struct volume *v, const struct volume_read *r,
+                             const struct snapshot *s, struct err *reterr)
+{
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden)
+        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    if (r->offset_bytes % SECTOR_BYTES != 0 || r->len_bytes % SECTOR_BYTES != 0 ||
+        r->len_bytes == 0 || r->len_bytes > LIMIT_FRAME_PAYLOAD_BYTES ||
+        r->offset_bytes > v->record.size_bytes ||
+        r->len_bytes > u64_align_up(v->record.size_bytes, SECTOR_BYTES) - r->offset_bytes)
+        return err_set(reterr, SNAP_EINVAL, "read of %u bytes at %llu of a volume of %llu",
+                       r->len_bytes, (unsigned long long)r->offset_bytes,
+                       (unsigned long long)v->record.size_bytes);
+    int rc = snapshot_check_readable(s, reterr);
+    if (rc < 0)
+        return err_prefix(reterr, "%s@%s", v->record.name, rs->name);
+    return 0;
+}
+
+void volume_read_start(struct volume *v, struct volume_read *r)
+{
+    struct err err = ERR_INIT;
+    r->volume = v;
+    volume_ref(v);
+    const struct snapshot *s = volume_snapshot_find(v, &r->snapshot);
+    int rc = volume_read_check(v, r, s, &err);
+    if (rc == 0)
+        rc = volume_read_lookup(r, s, &err);
+    if (rc == 0 && r->place_count > 0)
+        rc = volume_read_prepare(r, &err);
+    if (rc < 0 || r->place_count == 0) {
+        volume_read_end(r, rc, &err);
+        return;
+    }
+    r->pending = r->place_count;
+    for (uint32_t i = 0; i < r->place_count; i++) {
+        snapshot_reader_begin(r->nodes[i]);
+        blk_submit(r->nodes[i]->dev, &r->reqs[i]);
+    }
+}
+
+/* -- listing ------------------------------------------------------------------------- */
+
+enum { RUNS_SCAN_MAX = 65536 };
+
+static void volume_runs_own(const struct volume *v, uint32_t seq, struct volume_runs *runs)
+{
+    uint64_t old_chunk = runs->start_chunk;
+    uint32_t at_seq = 0;
+    struct cow_run run;
+    for (unsigned i = 0; cow_map_next(v->map, old_chunk, at_seq, &run); i++) {
+        if (runs->n == runs->runs_max ||
+            (i >= RUNS_SCAN_MAX && run.old_chunk > runs->start_chunk)) {
+            runs->more = true;
+            runs->next_chunk = run.old_chunk;
+            return;
+        }
+        if (run.seq == seq) {
+            uint32_t last = runs->n - 1;
+            if (runs->n > 0 && runs->old_chunk[last] + runs->count[last] == run.old_chunk &&
+                runs->new_chunk[last] + runs->count[last] == run.new_chunk) {
+                runs->count[last] += run.count;
+            } else {
+                runs->old_chunk[runs->n] = run.old_chunk;
+                runs->count[runs->n] = run.count;
+                runs->new_chunk[runs->n++] = run.new_chunk;
+            }
+        }
+        cow_map_after(&run, &old_chunk, &at_seq);
+    }
+}
+
+static void volume_runs_view(const struct volume *v, uint32_t seq, struct volume_runs *runs)
+{
+    uint64_t chunk_bytes = (uint64_t)v->chunk_sectors * SECTOR_BYTES;
+    uint64_t end = u64_align_up(v->record.size_bytes, chunk_bytes);
+    struct cow_layer layer = {.map = v->map, .seq = seq, .chunk_bytes = (uint32_t)chunk_bytes};
+    struct cow_view view = {.layers = &layer, .layer_count = 1};
+    uint64_t at = runs->start_chunk * chunk_bytes;
+    struct cow_extent x;
+    for (unsigned i = 0; at < end && cow_view_next(&view, at, end, &x); i++) {
+        uint64_t old_chunk = x.offset_bytes / chunk_bytes;
+        uint64_t count = u64_div_round_up(x.len_bytes, chunk_bytes);
+        uint32_t last = runs->n - 1;
+        bool joins = runs->n > 0 && runs->old_chunk[last] + runs->count[last] == old_chunk;
+        if ((!joins && runs->n == runs->runs_max) || i >= RUNS_SCAN_MAX) {
+            runs->more = true;
+            runs->next_chunk = old_chunk;
+            return;
+        }
+        if (joins) {
+            runs->count[last] += count;
+        } else {
+            runs->old_chunk[runs->n] = old_chunk;
+            runs->count[runs->n++] = count;
+        }
+        at = x.offset_bytes + x.len_bytes;
+    }
+}
+
+int volume_list_runs(struct volume *v, const struct snapshot *s, struct volume_runs *runs,
+                     struct err *reterr)
+{
+    const struct record_snapshot *rs = snapshot_record(s);
+    if (runs->own && s->store == NULL)
+        return snapshot_check_readable(s, reterr);
+    if (!runs->own) {
+        int rc = snapshot_check_readable(s, reterr);
+        if (rc < 0)
+            return err_prefix(reterr, "%s@%s", v->record.name, rs->name);
+    }
+    runs->n = 0;
+    runs->more = false;
+    runs->next_chunk = 0;
+    if (v->chunk_sectors == 0 ||
+        runs->start_chunk >= LIMIT_VOLUME_BYTES / ((uint64_t)v->chunk_sectors * SECTOR_BYTES))
+        return 0;
+    if (runs->own)
+        volume_runs_own(v, s->seq, runs);
+    else
+        volume_runs_view(v, s->seq, runs);
+    return 0;
+}

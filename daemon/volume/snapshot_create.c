@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making a snapshot: a new head for the chain.
+ *
+ *   queued ──> device ──> store ──> quiesce ──> drain ──> commit ──> head
+ *     │          │          │          │ \                  │
+ *     └──────────┴──────────┴──────────┘  ended or gone     └─(failed)─> undone
+ *        refused: nothing has changed     writer: fenced
+ *
+ * The COW device exists and is open before the writer is stopped, so that it stands
+ * still for one record commit only. From `drain` on the lease is sealed: a writer that
+ * comes back waits for the outcome. The record is the commit point; a COW file that no
+ * record lists is what a crash before it leaves, and the same uuid may take its place.
+ *
+ * One creation at a time a volume. It must not know of connections: the writer is told
+ * through the volume's holder. Thread: the shard's.
+ */
+#include "daemon/volume/change.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/name.h"
+#include "daemon/volume/put.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum create_phase { CREATE_QUEUED, CREATE_STORE, CREATE_QUIESCE, CREATE_COMMIT };
+enum { CREATE_PROBE_BYTES = 4096, CREATE_WAIT_TTLS = 2 };
+
+struct snapshot_create {
+    struct volume *volume;
+    enum create_phase phase;
+    struct record_snapshot record;
+    bool own_file, take_over;
+    char path[LIMIT_PATH_BYTES]; /* of the COW device */
+    struct snapshot *node;
+    bool created; /* the own file has been made */
+    struct buf *probe;
+    struct blk_req req;
+    struct loop_timer timer;
+    bool timer_ready;
+    uint64_t deadline_ns;
+    uint64_t fence_epoch; /* set by the commit; 0: the writer goes on */
+    uint64_t spec_limit_bytes;
+    uint32_t spec_chunk_sectors;
+    bool dead;
+    struct volume_commit commit;
+    struct err err;
+    volume_done_fn *done;
+    void *user;
+    STAILQ_ENTRY(snapshot_create) link;
+};
+
+static void create_begin(struct snapshot_create *c);
+
+/* -- the end --------------------------------------------------------------------- */
+
+static void create_release_waiters(struct volume *v)
+{
+    struct volume_waiters waiters = STAILQ_HEAD_INITIALIZER(waiters);
+    STAILQ_CONCAT(&waiters, &v->create_waiters);
+    struct volume_waiter *w;
+    while ((w = STAILQ_FIRST(&waiters)) != NULL) {
+        STAILQ_REMOVE_HEAD(&waiters, link);
+        w->fn(w, 0, NULL);
+    }
+}
+
+static void create_end(struct snapshot_create *c, int code)
+{
+    struct volume *v = c->volume;
+    struct volume_holder fenced = v->holder;
+    if (c->phase >= CREATE_QUIESCE)
+        lease_quiesce_end(&v->lease, c->fence_epoch);
+    STAILQ_REMOVE(&v->creates, c, snapshot_create, link);
+    if (c->fence_epoch != 0 && fenced.session != 0) {
+        v->holder.session = 0;
+        fenced.tell(v, &fenced, VOLUME_EVENT_LEASE_LOST);
+    }
+    if (c->timer_ready)
+        loop_timer_done(&c->timer);
+    buf_give(c->probe);
+    c->done(c->user, code, &c->err);
+    free(c);
+    create_release_waiters(v);
+    volume_put_resume(v);
+    struct snapshot_create *next = STAILQ_FIRST(&v->creates);
+    if (next != NULL && next->phase == CREATE_QUEUED)
+        create_begin(next);
+    volume_unref(v);
+}
+
+static void create_undone(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct snapshot_create *c = user;
+    snapshot_free(c->node);
+    c->node = NULL;
+    if (c->created)
+        volume_unlink_later(c->volume, c->path);
+    create_end(c, c->err.code);
+}
+
+/* c->err says why. */
+static void create_undo(struct snapshot_create *c)
+{
+    if (c->node == NULL) {
+        create_end(c, c->err.code);
+        return;
+    }
+    snapshot_close(c->node, true, create_undone, c);
+}
+
+/* -- the commit -------------------------------------------------------------------- */
+
+static int create_change(struct volume_commit *commit, struct volume_record *next,
+                         struct err *reterr)
+{
+    struct snapshot_create *c = commit->user;
+    if (c->volume->leaving)
+        return err_set(reterr, SNAP_ENOENT, "volume %s is going away", next->name);
+    if (c->dead) {
+        next->lease_epoch++;
+        next->lease_holder[0] = '\0';
+    }
+    return volume_record_add_snapshot(next, &c->record, reterr);
+}
+
+static void create_committed(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct snapshot_create *c = commit->user;
+    struct volume *v = c->volume;
+    if (code < 0) {
+        (void)err_copy(&c->err, err);
+        create_undo(c);
+        return;
+    }
+    c->fence_epoch = c->dead ? v->record.lease_epoch : 0;
+    TAILQ_INSERT_TAIL(&v->chain, c->node, link);
+    v->chunk_sectors = c->record.chunk_size_sectors;
+    c->node = NULL;
+    create_end(c, 0);
+}
+
+static void create_drained(void *user, int code, const struct err *err)
+{
+    (void)code; /* a head that cannot drain is invalid or poisoned, which is its own affair */
+    (void)err;
+    struct snapshot_create *c = user;
+    c->commit =
+        (struct volume_commit){.change = create_change, .done = create_committed, .user = c};
+    volume_commit_start(c->volume, &c->commit);
+}
+
+/* -- the writer ---------------------------------------------------------------------- */
+
+static void create_check_quiet(struct snapshot_create *c)
+{
+    struct volume *v = c->volume;
+    uint64_t now = volume_now_ns(v);
+    enum lease_quiet quiet = lease_quiet(&v->lease, now);
+    if (quiet == LEASE_QUIET_NO && now < c->deadline_ns) {
+        uint64_t until = u64_min(c->deadline_ns, lease_end_ns(&v->lease));
+        loop_timer_set(&c->timer, (until > now ? until - now : 0) / 1000000 + 1);
+        return;
+    }
+    loop_timer_stop(&c->timer);
+    if (quiet == LEASE_QUIET_NO) {
+        (void)err_set(&c->err, SNAP_ETIMEDOUT, "the writer %s of volume %s did not stand still",
+                      v->lease.holder, v->record.name);
+        create_undo(c);
+        return;
+    }
+    c->dead = quiet == LEASE_QUIET_DEAD;
+    c->phase = CREATE_COMMIT;
+    lease_seal(&v->lease);
+    struct snapshot *head = volume_head(v);
+    if (head == NULL || head->store == NULL || head->closing) {
+        create_drained(c, 0, NULL);
+        return;
+    }
+    snapshot_kick(head);
+    cow_store_drain(head->store, create_drained, c);
+}
+
+static void create_timer(void *user)
+{
+    create_check_quiet(user);
+}
+
+static void create_quiesce(struct snapshot_create *c)
+{
+    struct volume *v = c->volume;
+    if (v->leaving) {
+        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        create_undo(c);
+        return;
+    }
+    c->phase = CREATE_QUIESCE;
+    c->deadline_ns = volume_now_ns(v) + CREATE_WAIT_TTLS * v->lease.ttl_ns;
+    lease_quiesce_begin(&v->lease);
+    if (v->lease.phase == LEASE_HELD && v->holder.session != 0)
+        v->holder.tell(v, &v->holder, VOLUME_EVENT_QUIESCE);
+    create_check_quiet(c);
+}
+
+void snapshot_create_poll(struct volume *v)
+{
+    struct snapshot_create *c = STAILQ_FIRST(&v->creates);
+    if (c != NULL && c->phase == CREATE_QUIESCE)
+        create_check_quiet(c);
+}
+
+void snapshot_create_wait(struct volume *v, struct volume_waiter *w)
+{
+    if (!v->lease.quiesce)
+        w->fn(w, 0, NULL);
+    else
+        STAILQ_INSERT_TAIL(&v->create_waiters, w, link);
+}
+
+void snapshot_create_cancel(struct volume *v)
+{
+    struct snapshot_create *next;
+    for (struct snapshot_create *c = STAILQ_FIRST(&v->creates); c != NULL; c = next) {
+        next = STAILQ_NEXT(c, link);
+        if (c->phase != CREATE_QUEUED && c->phase != CREATE_QUIESCE)
+            continue;
+        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        if (c->phase == CREATE_QUEUED)
+            create_end(c, c->err.code);
+        else
+            create_undo(c);
+    }
+}
+
+/* -- device and store -------------------------------------------------------------------- */
+
+static void create_opened(void *user, struct cow_store *store, int code, const struct err *err)
+{
+    struct snapshot_create *c = user;
+    c->node->store = store;
+    if (code == 0 && cow_store_state(store) == COW_INVALID)
+        code = err_set(&c->err, SNAP_EINVALID, "%s holds an invalid snapshot", c->path);
+    else if (code == 0 && c->spec_chunk_sectors != 0 && cow_store_chunk_differs(store))
+        code = err_set(&c->err, SNAP_EMISMATCH, "%s has chunks of %u sectors", c->path,
+                       cow_store_geometry(store)->chunk_sectors);
+    else if (code < 0)
+        (void)err_copy(&c->err, err);
+    if (code < 0) {
+        create_undo(c);
+        return;
+    }
+    c->record.chunk_size_sectors = cow_store_geometry(store)->chunk_sectors;
+    create_quiesce(c);
+}
+
+static void create_open_store(struct snapshot_create *c)
+{
+    struct volume *v = c->volume;
+    struct cow_store_options options = {.map = v->map,
+                                        .seq = c->node->seq,
+                                        .limit_bytes = c->record.limit_bytes,
+                                        .grow_step_bytes = v->set->env->cow_grow_step_bytes,
+                                        .want_chunk_sectors = c->record.chunk_size_sectors};
+    cow_store_open(c->node->dev, &options, NULL, create_opened, c);
+}
+
+static void create_formatted(void *user, int code, const struct err *err)
+{
+    struct snapshot_create *c = user;
+    if (code < 0) {
+        (void)err_copy(&c->err, err);
+        create_undo(c);
+        return;
+    }
+    create_open_store(c);
+}
+
+static void create_probed(struct blk_req *req, int result)
+{
+    struct snapshot_create *c = req->user;
+    if (result < 0)
+        (void)err_set_errno(&c->err, result, req->sys_errno, "read %s", c->path);
+    else if (!bytes_are_zero(c->probe->data, req->len_bytes))
+        (void)err_set(&c->err, SNAP_EEXIST,
+                      "%s is not empty: clear its first 4 KiB, or take its COW device over",
+                      c->path);
+    if (c->err.code < 0) {
+        create_undo(c);
+        return;
+    }
+    cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
+}
+
+/* A device that the operator named is overwritten only if it looks unused. */
+static void create_probe(struct snapshot_create *c)
+{
+    uint64_t size = blk_dev_info(c->node->dev)->size_bytes;
+    uint64_t len = u64_min(size, CREATE_PROBE_BYTES);
+    c->probe = buf_take(c->volume->set->shard->answer_pool, CREATE_PROBE_BYTES);
+    if (len == 0 || c->probe == NULL) {
+        (void)(len == 0 ? err_set(&c->err, SNAP_ENOSPC, "%s is empty", c->path)
+                        : err_set(&c->err, SNAP_ENOMEM, "read %s", c->path));
+        create_undo(c);
+        return;
+    }
+    c->req = (struct blk_req){
+        .op = BLK_READ, .len_bytes = len, .data = c->probe->data, .done = create_probed, .user = c};
+    blk_submit(c->node->dev, &c->req);
+}
+
+static int create_open_file(struct snapshot_create *c, struct err *reterr)
+{
+    struct blk_engine *e = c->volume->set->shard->engine;
+    unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
+    int rc = blk_open(e, c->path, flags, &c->node->dev, reterr);
+    if (rc == SNAP_EEXIST && unlink(c->path) == 0) /* left by a crash: no record lists it */
+        rc = blk_open(e, c->path, flags, &c->node->dev, reterr);
+    c->created = rc == 0;
+    return rc;
+}
+
+static void create_device(struct snapshot_create *c)
+{
+    c->phase = CREATE_STORE;
+    struct volume *v = c->volume;
+    int rc = volume_cow_path(v, c->record.cow_path, c->path, sizeof c->path, &c->err);
+    if (rc == 0)
+        rc = loop_timer_init(v->set->shard->loop, &c->timer, create_timer, c, &c->err);
+    c->timer_ready = rc == 0;
+    c->node = rc == 0 ? snapshot_new(v, &c->record.id, c->record.seq) : NULL;
+    if (rc == 0 && c->node == NULL)
+        rc = err_set(&c->err, SNAP_ENOMEM, "snapshot");
+    if (rc == 0)
+        rc = c->own_file ? create_open_file(c, &c->err)
+                         : blk_open(v->set->shard->engine, c->path, BLK_OPEN_EXCLUSIVE,
+                                    &c->node->dev, &c->err);
+    if (rc < 0) {
+        create_undo(c);
+        return;
+    }
+    if (c->take_over)
+        create_open_store(c);
+    else if (c->own_file)
+        cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
+    else
+        create_probe(c);
+}
+
+/* -- admission --------------------------------------------------------------------------- */
+
+/* 1: it is there already, as asked for. */
+static int create_check_again(const struct snapshot_create *c, struct err *reterr)
+{
+    struct volume_record *r = &c->volume->record;
+    for (uint32_t i = 0; i < r->tombstone_count; i++)
+        if (uuid_equal(&r->tombstones[i].id, &c->record.id))
+            return err_set(reterr, SNAP_ESTALE, "that snapshot has been deleted");
+    const struct record_snapshot *there = volume_record_find(r, &c->record.id);
+    if (there == NULL)
+        return 0;
+    bool same =
+        strcmp(there->name, c->record.name) == 0 &&
+        (c->spec_chunk_sectors == 0 || c->spec_chunk_sectors == there->chunk_size_sectors) &&
+        (c->spec_limit_bytes == 0 || c->spec_limit_bytes == there->limit_bytes) &&
+        strcmp(there->cow_path, c->record.cow_path) == 0;
+    if (!same)
+        return err_set(reterr, SNAP_EEXIST, "a snapshot of that uuid with other parameters exists");
+    return 1;
+}
+
+static int create_check(struct snapshot_create *c, struct err *reterr)
+{
+    struct volume *v = c->volume;
+    int rc = create_check_again(c, reterr);
+    if (rc != 0)
+        return rc;
+    if (volume_record_find_name(&v->record, c->record.name) != NULL)
+        return err_set(reterr, SNAP_EEXIST, "%s@%s exists", v->record.name, c->record.name);
+    if (v->record.snapshot_count >= LIMIT_SNAPSHOTS)
+        return err_set(reterr, SNAP_ELIMIT, "volume %s has %u snapshots", v->record.name,
+                       v->record.snapshot_count);
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++)
+        if (v->record.snapshots[i].merging)
+            return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", v->record.name,
+                           v->record.snapshots[i].name);
+    if (c->take_over && !TAILQ_EMPTY(&v->chain))
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "a COW device can be taken over as a volume's first snapshot only");
+    if (v->chunk_sectors != 0 && c->spec_chunk_sectors != 0 &&
+        c->spec_chunk_sectors != v->chunk_sectors)
+        return err_set(reterr, SNAP_EMISMATCH,
+                       "the snapshots of volume %s have chunks of %u sectors", v->record.name,
+                       v->chunk_sectors);
+    return 0;
+}
+
+static void create_begin(struct snapshot_create *c)
+{
+    struct volume *v = c->volume;
+    int rc = create_check(c, &c->err);
+    if (rc != 0) {
+        create_end(c, rc < 0 ? rc : 0);
+        return;
+    }
+    if (c->spec_chunk_sectors == 0 && !c->take_over)
+        c->record.chunk_size_sectors =
+            v->chunk_sectors != 0 ? v->chunk_sectors : v->set->env->chunk_size_sectors;
+    if (c->own_file)
+        c->record.limit_bytes =
+            c->spec_limit_bytes != 0 ? c->spec_limit_bytes : v->set->env->cow_limit_bytes;
+    c->record.seq = v->record.next_seq;
+    create_device(c);
+}
+
+static int create_fill(struct snapshot_create *c, const struct snapshot_spec *spec,
+                       struct err *reterr)
+{
+    c->spec_chunk_sectors = spec->chunk_sectors;
+    c->spec_limit_bytes = spec->cow_device == NULL ? spec->limit_bytes : 0;
+    c->own_file = spec->cow_device == NULL;
+    c->take_over = spec->take_over;
+    c->record.id = spec->id;
+    c->record.created_s = clock_wall_s();
+    c->record.chunk_size_sectors = spec->chunk_sectors;
+    int rc = name_check(spec->name, "snapshot", reterr);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(c->record.name, sizeof c->record.name, "%s", spec->name);
+    if (uuid_is_zero(&spec->id))
+        return err_set(reterr, SNAP_EINVAL, "a snapshot needs a uuid");
+    if (spec->chunk_sectors > LIMIT_CHUNK_SECTORS_MAX ||
+        (spec->chunk_sectors != 0 && !u64_is_pow2(spec->chunk_sectors)))
+        return err_set(reterr, SNAP_EINVAL, "chunks of %u sectors: not a power of two up to %d",
+                       spec->chunk_sectors, LIMIT_CHUNK_SECTORS_MAX);
+    if (spec->take_over && spec->cow_device == NULL)
+        return err_set(reterr, SNAP_EINVAL, "name the COW device to take over");
+    char text[UUID_TEXT_BYTES];
+    if (c->own_file)
+        (void)snprintf(c->record.cow_path, sizeof c->record.cow_path, "%s.cow",
+                       uuid_format(&spec->id, text));
+    else if (spec->cow_device[0] != '/' || strlen(spec->cow_device) >= sizeof c->record.cow_path)
+        return err_set(reterr, SNAP_EINVAL, "a COW device is named by an absolute path");
+    else
+        (void)snprintf(c->record.cow_path, sizeof c->record.cow_path, "%s", spec->cow_device);
+    return 0;
+}
+
+void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, volume_done_fn *done,
+                           void *user)
+{
+    struct err err = ERR_INIT;
+    struct snapshot_create *c = calloc(1, sizeof *c);
+    int rc = c == NULL ? err_set(&err, SNAP_ENOMEM, "snapshot") : create_fill(c, spec, &err);
+    if (rc < 0) {
+        free(c);
+        done(user, rc, &err);
+        return;
+    }
+    c->volume = v;
+    c->done = done;
+    c->user = user;
+    volume_ref(v);
+    STAILQ_INSERT_TAIL(&v->creates, c, link);
+    if (STAILQ_FIRST(&v->creates) == c)
+        create_begin(c);
+}

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A volume: its record, its exceptions, its chain.
+ *
+ *   oldest                                    newest
+ *   snapshot s1 ── s2 ── s3 (hidden) ── s4    seq ascending, never reused
+ *      │ store     │       │             │    one COW device each
+ *      └───────────┴───┬───┴─────────────┘
+ *                   cow_map                   (old_chunk, seq) -> new_chunk
+ *
+ *   A view of s1 at a chunk is the entry with the smallest seq >= s1's; none: the
+ *   origin. So what befalls a store befalls every older snapshot too:
+ *
+ *   own store \ newer ones   sound      poisoned   damaged    invalid
+ *   sound                    ok         poisoned   damaged    invalid
+ *   merging                  merging    poisoned   damaged    invalid
+ *   poisoned                 poisoned   poisoned   damaged    invalid
+ *   damaged                  damaged    damaged    damaged    invalid
+ *   invalid                  invalid    invalid    invalid    invalid
+ *
+ * Every structural change is a commit: copy the record, change the copy, make it
+ * durable on the control thread, take it over here. One at a time a volume, so a
+ * change always sees the outcome of the one before.
+ *
+ * It must not know of connections or messages. Thread: the shard's.
+ */
+#include "daemon/volume/volume.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "daemon/volume/change.h"
+#include "daemon/volume/put.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* -- sets ------------------------------------------------------------------- */
+
+void volume_set_init(struct volume_set *set, struct shard *shard, const struct volume_env *env,
+                     struct acl *acl)
+{
+    *set = (struct volume_set){.shard = shard, .env = env, .acl = acl};
+    for (unsigned i = 0; i < VOLUME_SET_BUCKETS; i++)
+        LIST_INIT(&set->buckets[i]);
+}
+
+void volume_set_done(struct volume_set *set)
+{
+    CHECK(set->count == 0);
+    acl_unref(set->acl);
+    set->acl = NULL;
+}
+
+static unsigned volume_set_bucket(const struct uuid *id)
+{
+    /* the low bits chose the shard */
+    return (unsigned)(uuid_hash(id) >> 32) % VOLUME_SET_BUCKETS;
+}
+
+struct volume *volume_set_find(struct volume_set *set, const struct uuid *id)
+{
+    struct volume *v;
+    LIST_FOREACH(v, &set->buckets[volume_set_bucket(id)], link)
+    if (uuid_equal(&v->record.id, id))
+        return v->leaving ? NULL : v;
+    return NULL;
+}
+
+void volume_set_each(struct volume_set *set, void (*fn)(struct volume *v, void *user), void *user)
+{
+    for (unsigned i = 0; i < VOLUME_SET_BUCKETS; i++) {
+        struct volume *v;
+        LIST_FOREACH(v, &set->buckets[i], link)
+        fn(v, user);
+    }
+}
+
+/* -- life --------------------------------------------------------------------- */
+
+uint64_t volume_now_ns(const struct volume *v)
+{
+    return clock_now_ns(v->set->env->clock);
+}
+
+void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
+                   const struct err *err)
+{
+    const struct volume_env *env = v->set->env;
+    if (env->notice != NULL)
+        env->notice(env->notice_user, v, s, what, err);
+}
+
+int volume_dir_format(const char *state_dir, const struct uuid *id, char *buf, size_t buf_bytes,
+                      struct err *reterr)
+{
+    char text[UUID_TEXT_BYTES];
+    int n = snprintf(buf, buf_bytes, "%s/volumes/%s", state_dir, uuid_format(id, text));
+    if (n < 0 || (size_t)n >= buf_bytes)
+        return err_set(reterr, SNAP_ELIMIT, "the path of volume %s is too long", text);
+    return 0;
+}
+
+int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, size_t buf_bytes,
+                    struct err *reterr)
+{
+    char text[UUID_TEXT_BYTES];
+    int n = cow_path[0] == '/'
+                ? snprintf(buf, buf_bytes, "%s", cow_path)
+                : snprintf(buf, buf_bytes, "%s/volumes/%s/%s", v->set->env->state_dir,
+                           uuid_format(&v->record.id, text), cow_path);
+    if (n < 0 || (size_t)n >= buf_bytes)
+        return err_set(reterr, SNAP_ELIMIT, "the path %s is too long", cow_path);
+    return 0;
+}
+
+static void volume_free(struct volume *v)
+{
+    struct snapshot *s;
+    while ((s = TAILQ_FIRST(&v->chain)) != NULL) {
+        TAILQ_REMOVE(&v->chain, s, link);
+        snapshot_free(s);
+    }
+    shard_kick_cancel(v->set->shard, &v->put_kick);
+    if (v->job_timer_ready)
+        loop_timer_done(&v->job_timer);
+    cow_map_free(v->map);
+    volume_record_done(&v->record);
+    free(v);
+}
+
+int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
+               struct err *reterr)
+{
+    int rc;
+    struct volume *v = calloc(1, sizeof *v);
+    if (v == NULL) {
+        volume_record_done(take_record);
+        return err_set(reterr, SNAP_ENOMEM, "volume");
+    }
+    v->set = set;
+    v->record = *take_record;
+    volume_record_init(take_record);
+    TAILQ_INIT(&v->chain);
+    STAILQ_INIT(&v->commits);
+    STAILQ_INIT(&v->creates);
+    STAILQ_INIT(&v->create_waiters);
+    TAILQ_INIT(&v->puts_held);
+    v->put_kick = (struct shard_kick){.fn = volume_put_run_held, .user = v};
+    v->map = cow_map_new();
+    if (v->map == NULL)
+        goto no_memory;
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++) {
+        const struct record_snapshot *rs = &v->record.snapshots[i];
+        struct snapshot *s = snapshot_new(v, &rs->id, rs->seq);
+        if (s == NULL)
+            goto no_memory;
+        TAILQ_INSERT_TAIL(&v->chain, s, link);
+        v->chunk_sectors = rs->chunk_size_sectors;
+    }
+    rc = loop_timer_init(set->shard->loop, &v->job_timer, hand_down_start, v, reterr);
+    if (rc < 0) {
+        volume_free(v);
+        return rc;
+    }
+    v->job_timer_ready = true;
+    lease_init(&v->lease, v->record.lease_epoch, v->record.lease_holder, &v->record.lease_instance,
+               (uint64_t)set->env->lease_ttl_ms * 1000000, volume_now_ns(v));
+    LIST_INSERT_HEAD(&set->buckets[volume_set_bucket(&v->record.id)], v, link);
+    set->count++;
+    *ret = v;
+    return 0;
+no_memory:
+    volume_free(v);
+    return err_set(reterr, SNAP_ENOMEM, "volume");
+}
+
+static void volume_close_next(void *user, int code, const struct err *err)
+{
+    (void)code;
+    (void)err;
+    struct volume *v = user;
+    struct snapshot *s;
+    while ((s = TAILQ_FIRST(&v->chain)) != NULL) {
+        if (s->dev != NULL || s->store != NULL) {
+            snapshot_close(s, false, volume_close_next, v);
+            return;
+        }
+        TAILQ_REMOVE(&v->chain, s, link);
+        snapshot_free(s);
+    }
+    volume_done_fn *done = v->idle;
+    void *done_user = v->idle_user;
+    LIST_REMOVE(v, link);
+    v->set->count--;
+    volume_free(v);
+    done(done_user, 0, NULL);
+}
+
+void volume_ref(struct volume *v)
+{
+    v->refs++;
+}
+
+void volume_unref(struct volume *v)
+{
+    CHECK(v->refs > 0);
+    if (--v->refs == 0 && v->leaving && v->idle != NULL)
+        volume_close_next(v, 0, NULL);
+}
+
+/* What waits for something else to happen is refused; what is in flight ends by itself. */
+static void volume_cancel_waiting(struct volume *v)
+{
+    volume_put_cancel_held(v);
+    snapshot_create_cancel(v);
+    hand_down_cancel(v);
+    struct snapshot *s;
+    TAILQ_FOREACH(s, &v->chain, link)
+    snapshot_cancel_reopen(s);
+}
+
+void volume_close(struct volume *v, volume_done_fn *done, void *user)
+{
+    CHECK(v->idle == NULL);
+    v->leaving = true;
+    v->idle = done;
+    v->idle_user = user;
+    volume_ref(v);
+    volume_cancel_waiting(v);
+    volume_unref(v);
+}
+
+/* -- commits ------------------------------------------------------------------ */
+
+int volume_registry_put(struct registry *r, const struct volume_record *record, struct err *reterr)
+{
+    struct registry_volume row = {.id = record->id,
+                                  .kind = (int)record->kind,
+                                  .size_bytes = record->size_bytes,
+                                  .created_s = record->created_s};
+    char text[UUID_TEXT_BYTES];
+    (void)snprintf(row.name, sizeof row.name, "%s", record->name);
+    (void)snprintf(row.place, sizeof row.place, "volumes/%s", uuid_format(&record->id, text));
+    struct registry_snapshot *rows = calloc(record->snapshot_count + 1, sizeof *rows);
+    if (rows == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "registry rows of volume %s", record->name);
+    for (uint32_t i = 0; i < record->snapshot_count; i++) {
+        const struct record_snapshot *s = &record->snapshots[i];
+        rows[i] = (struct registry_snapshot){.id = s->id,
+                                             .volume = record->id,
+                                             .seq = s->seq,
+                                             .created_s = s->created_s,
+                                             .hidden = s->hidden};
+        (void)snprintf(rows[i].name, sizeof rows[i].name, "%s", s->name);
+        (void)snprintf(rows[i].cow_path, sizeof rows[i].cow_path, "%s", s->cow_path);
+    }
+    int rc = registry_put_volume(r, &row, rows, record->snapshot_count, reterr);
+    free(rows);
+    return rc;
+}
+
+static void volume_commit_run(struct control_job *job)
+{
+    struct volume_commit *c = CONTAINER_OF(job, struct volume_commit, job);
+    const struct volume_env *env = c->volume->set->env;
+    char dir[LIMIT_PATH_BYTES];
+    c->code = volume_dir_format(env->state_dir, &c->next.id, dir, sizeof dir, &c->err);
+    if (c->code == 0)
+        c->code = volume_record_save(dir, &c->next, &c->err);
+    if (c->code == 0 && env->registry != NULL &&
+        volume_registry_put(env->registry, &c->next, &c->registry_err) < 0)
+        (void)err_prefix(&c->registry_err, "registry");
+}
+
+static void volume_commit_next(struct volume *v);
+
+/* The commit leaves the queue before done runs, which may start another or free c. */
+static void volume_commit_end(struct volume_commit *c, int code, const struct err *err)
+{
+    struct volume *v = c->volume;
+    struct err why = *err;
+    STAILQ_REMOVE_HEAD(&v->commits, link);
+    volume_record_done(&c->next);
+    c->done(c, code, &why);
+    v->committing = false;
+    volume_commit_next(v);
+    volume_unref(v);
+}
+
+static void volume_commit_back(struct control_job *job)
+{
+    struct volume_commit *c = CONTAINER_OF(job, struct volume_commit, job);
+    struct volume *v = c->volume;
+    if (c->code == 0) {
+        struct volume_record old = v->record;
+        v->record = c->next;
+        c->next = old;
+    }
+    if (c->registry_err.code != 0)
+        volume_notice(v, NULL, "registry lags behind the record", &c->registry_err);
+    volume_commit_end(c, c->code, &c->err);
+}
+
+static void volume_commit_next(struct volume *v)
+{
+    struct volume_commit *c = STAILQ_FIRST(&v->commits);
+    if (c == NULL || v->committing)
+        return;
+    v->committing = true;
+    c->code = 0;
+    c->err = ERR_INIT;
+    c->registry_err = ERR_INIT;
+    volume_record_init(&c->next);
+    int rc = volume_record_copy(&c->next, &v->record, &c->err);
+    if (rc == 0)
+        rc = c->change(c, &c->next, &c->err);
+    if (rc < 0) {
+        volume_commit_end(c, rc, &c->err);
+        return;
+    }
+    c->job = (struct control_job){
+        .run = volume_commit_run, .done = volume_commit_back, .back = v->set->shard->loop};
+    control_submit(v->set->env->control, &c->job);
+}
+
+void volume_commit_start(struct volume *v, struct volume_commit *c)
+{
+    c->volume = v;
+    volume_ref(v);
+    STAILQ_INSERT_TAIL(&v->commits, c, link);
+    volume_commit_next(v);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A volume and the chain of its snapshots. Belongs to one shard; nothing is locked.
+ *
+ * Operations that wait for disks take a done callback, which may run inside the call.
+ * A volume that has operations in flight is not freed: volume_ref(), volume_unref().
+ * Thread: the shard's own, unless said otherwise.
+ */
+#ifndef SNAP_VOLUME_VOLUME_H
+#define SNAP_VOLUME_VOLUME_H
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/uuid.h"
+#include "common/cow/cow_map.h"
+#include "common/cow/cow_store.h"
+#include "daemon/registry/registry.h"
+#include "daemon/shard/control.h"
+#include "daemon/shard/shard.h"
+#include "daemon/volume/acl.h"
+#include "daemon/volume/lease.h"
+#include "daemon/volume/record.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+struct volume;
+struct snapshot;
+
+typedef void volume_done_fn(void *user, int code, const struct err *err);
+
+/* What all volumes of a daemon share; constant while shards run, but for the limits. */
+struct volume_env {
+    const char *state_dir;
+    struct control *control;
+    struct registry *registry; /* the control thread's */
+    const struct clock *clock;
+    uint64_t cow_limit_bytes, cow_grow_step_bytes;
+    uint32_t chunk_size_sectors;
+    uint32_t lease_ttl_ms;
+    /* told of what happened on its own account, to log and count; any shard's thread;
+     * snapshot may be NULL, err may be NULL */
+    void (*notice)(void *user, const struct volume *v, const struct snapshot *s, const char *what,
+                   const struct err *err);
+    void *notice_user;
+};
+
+enum { VOLUME_SET_BUCKETS = 256 };
+
+/* The volumes of one shard. */
+struct volume_set {
+    struct shard *shard;
+    const struct volume_env *env;
+    struct acl *acl;
+    uint64_t acl_version;
+    unsigned count;
+    LIST_HEAD(, volume) buckets[VOLUME_SET_BUCKETS];
+};
+
+enum snapshot_state {
+    SNAPSHOT_OK,
+    SNAPSHOT_INVALID,
+    SNAPSHOT_MERGING,
+    SNAPSHOT_DAMAGED,
+    SNAPSHOT_POISONED,
+    SNAPSHOT_DELETING,
+    SNAPSHOT_UNVERIFIED,
+};
+
+/* One node of the chain, hidden ones too. */
+struct snapshot {
+    struct volume *volume;
+    struct uuid id;
+    uint32_t seq;
+    struct blk_dev *dev;     /* NULL: could not be opened */
+    struct cow_store *store; /* NULL: not open; fault_text says why */
+    bool busy;               /* being checked: puts wait */
+    bool leaving;            /* being deleted: puts are stale */
+    bool reopening;          /* was poisoned, is being opened again */
+    bool closing;
+    unsigned reopen_tries;
+    unsigned readers; /* reads in flight on dev */
+    int fault_code;
+    char fault_text[ERR_TEXT_BYTES];
+    struct shard_kick kick;
+    struct loop_timer timer; /* between two tries to open */
+    bool timer_ready;
+    volume_done_fn *open_done, *close_done;
+    void *open_user, *close_user;
+    bool close_forget;
+    TAILQ_ENTRY(snapshot) link; /* oldest first */
+};
+TAILQ_HEAD(snapshot_list, snapshot);
+
+/* One structural change: change() alters a copy of the record, which is made durable on
+ * the control thread and then taken over. Changes of a volume are made one at a time. */
+struct volume_commit {
+    int (*change)(struct volume_commit *c, struct volume_record *next, struct err *reterr);
+    void (*done)(struct volume_commit *c, int code, const struct err *err);
+    void *user;
+    /* the volume's own */
+    struct volume *volume;
+    struct volume_record next;
+    struct control_job job;
+    int code;
+    struct err err;
+    struct err registry_err;
+    STAILQ_ENTRY(volume_commit) link;
+};
+
+/* Somebody who waits for the chain to stand still or a creation to end. */
+struct volume_waiter {
+    void (*fn)(struct volume_waiter *w, int code, const struct err *err);
+    void *user;
+    STAILQ_ENTRY(volume_waiter) link;
+};
+STAILQ_HEAD(volume_waiters, volume_waiter);
+
+enum volume_event { VOLUME_EVENT_QUIESCE, VOLUME_EVENT_LEASE_LOST };
+
+/* How the holder of a lease is told; set by the service. */
+struct volume_holder {
+    void (*tell)(struct volume *v, const struct volume_holder *h, enum volume_event event);
+    uint64_t session;
+    unsigned shard;
+};
+
+struct volume_put;
+struct snapshot_create;
+struct hand_down;
+
+struct volume {
+    struct volume_set *set;
+    struct volume_record record;
+    struct cow_map *map; /* all snapshots' exceptions, by seq */
+    struct snapshot_list chain;
+    uint32_t chunk_sectors; /* of its snapshots; 0: none yet */
+    bool opening;
+    bool leaving; /* deleted or closing: no new operations */
+    unsigned refs;
+    volume_done_fn *idle; /* refs went to 0 while leaving */
+    void *idle_user;
+
+    STAILQ_HEAD(, volume_commit) commits; /* the first is under way */
+    bool committing;
+
+    struct lease lease;
+    struct volume_holder holder;
+
+    STAILQ_HEAD(, snapshot_create) creates; /* the first is under way */
+    struct volume_waiters create_waiters;   /* HEAD_READY and leases that wait for its end */
+    struct hand_down *job;
+    struct loop_timer job_timer; /* between two tries of the job */
+    bool job_timer_ready;
+    struct err job_wait; /* why there is no job though one is due */
+
+    TAILQ_HEAD(, volume_put) puts_held;
+    uint64_t put_bytes_inflight;
+    struct shard_kick put_kick;
+
+    LIST_ENTRY(volume) link;
+};
+
+/* -- sets -- */
+void volume_set_init(struct volume_set *set, struct shard *shard, const struct volume_env *env,
+                     struct acl *acl);
+/* All volumes are gone. */
+void volume_set_done(struct volume_set *set);
+struct volume *volume_set_find(struct volume_set *set, const struct uuid *id);
+/* Calls fn for each; fn may not remove. */
+void volume_set_each(struct volume_set *set, void (*fn)(struct volume *v, void *user), void *user);
+
+/* -- life -- */
+/* Build the volume of a record and open its COW devices one after another; those that cannot
+ * be opened are left in the chain as damaged. done gets code 0 unless the volume itself cannot be.
+ * Owns: takes the record's content over. */
+int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
+               struct err *reterr) SNAP_WUR;
+void volume_open(struct volume *v, volume_done_fn *done, void *user);
+/* Wait for what is in flight, close every device, remove from the set, free. */
+void volume_close(struct volume *v, volume_done_fn *done, void *user);
+void volume_ref(struct volume *v);
+void volume_unref(struct volume *v);
+uint64_t volume_now_ns(const struct volume *v);
+/* "<state_dir>/volumes/<uuid>" */
+int volume_dir_format(const char *state_dir, const struct uuid *id, char *buf, size_t buf_bytes,
+                      struct err *reterr) SNAP_WUR;
+int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, size_t buf_bytes,
+                    struct err *reterr) SNAP_WUR;
+void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
+                   const struct err *err);
+
+/* -- records -- */
+void volume_commit_start(struct volume *v, struct volume_commit *c);
+/* Tell the registry what a record says. Thread: control. */
+int volume_registry_put(struct registry *r, const struct volume_record *record,
+                        struct err *reterr) SNAP_WUR;
+
+/* -- the chain -- */
+struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id); /* hidden too */
+struct record_snapshot *snapshot_record(const struct snapshot *s); /* NULL: not committed yet */
+struct snapshot *volume_head(struct volume *v);                    /* newest not hidden; NULL */
+struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq);
+/* The state as seen from outside, with what it reads through; text may be NULL. */
+enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes);
+/* 0, or why its content cannot be read. */
+int snapshot_check_readable(const struct snapshot *s, struct err *reterr) SNAP_WUR;
+void snapshot_free(struct snapshot *s);
+struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq);
+/* After an operation: a poisoned store is opened again from disk. */
+void snapshot_check_poison(struct snapshot *s);
+void snapshot_kick(struct snapshot *s);
+/* Open device and store of a node that has neither. */
+void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
+/* Close store and device and drop its exceptions from the map if asked. Waits for readers. */
+void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
+/* The volume is leaving: no further try. */
+void snapshot_cancel_reopen(struct snapshot *s);
+void snapshot_reader_begin(struct snapshot *s);
+void snapshot_reader_end(struct snapshot *s);
+
+/* -- the lease, see volume_lease.c -- */
+struct volume_lease_request {
+    struct lease_request ask;
+    uint64_t origin_size_bytes;
+    const uint8_t *fingerprint;
+    uint32_t fingerprint_bytes;
+    bool new_origin;
+    struct volume_holder holder;
+};
+void volume_lease_acquire(struct volume *v, const struct volume_lease_request *r,
+                          volume_done_fn *done, void *user);
+void volume_lease_release(struct volume *v, const char *identity, uint64_t epoch,
+                          volume_done_fn *done, void *user);
+/* The writer stands still; done when it may go on with the (new) head. */
+void volume_head_ready(struct volume *v, const char *identity, uint64_t epoch, uint64_t session,
+                       volume_done_fn *done, void *user);
+void volume_holder_gone(struct volume *v, uint64_t session);
+
+#endif

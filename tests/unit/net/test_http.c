@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/net/http.h"
+#include "tests/lib/cm.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct fixture {
+    struct loop *loop;
+    struct http_server *http;
+    unsigned calls;
+};
+
+static int get(void *user, const char *path, struct http_reply *ret, struct err *reterr)
+{
+    struct fixture *f = user;
+    f->calls++;
+    if (strcmp(path, "/metrics") != 0)
+        return err_set(reterr, SNAP_ENOENT, "no such page");
+    ret->content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ret->text = strdup("snapwire_leases 3\n# EOF\n");
+    ret->len = strlen(ret->text);
+    return 0;
+}
+
+/* Send a request, and return all that comes back until the connection ends or a time is over. */
+static void ask(struct fixture *f, const char *request, char *answer, size_t answer_bytes)
+{
+    const struct sockaddr_in in4 = {.sin_family = AF_INET,
+                                    .sin_port = htons(http_server_port(f->http)),
+                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    size_t len = 0;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&in4, sizeof in4), 0);
+    assert_int_equal(write(fd, request, strlen(request)), strlen(request));
+    for (int i = 0; i < 50; i++) {
+        loop_turn(f->loop, 10);
+        const ssize_t n = recv(fd, answer + len, answer_bytes - len - 1, MSG_DONTWAIT);
+        if (n == 0)
+            break;
+        if (n > 0)
+            len += (size_t)n;
+    }
+    answer[len] = 0;
+    assert_int_equal(close(fd), 0);
+    loop_turn(f->loop, 10);
+}
+
+static void http__serves_get_and_refuses_the_rest(void **state)
+{
+    struct fixture f = {0};
+    struct addr a;
+    char answer[20000];
+    static char long_request[20000];
+    (void)state;
+    assert_int_equal(loop_new(&f.loop, NULL), 0);
+    assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
+    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+
+    ask(&f, "GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer,
+        sizeof answer);
+    assert_non_null(strstr(answer, "200 OK"));
+    assert_non_null(strstr(answer, "Content-Type: application/openmetrics-text"));
+    assert_non_null(strstr(answer, "\r\n\r\nsnapwire_leases 3\n# EOF\n"));
+    ask(&f, "GET /else HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer, sizeof answer);
+    assert_non_null(strstr(answer, " 404 "));
+    assert_non_null(strstr(answer, "no such page"));
+    assert_int_equal(f.calls, 2);
+    ask(&f, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", answer,
+        sizeof answer);
+    assert_null(strstr(answer, "200 OK"));
+    ask(&f, "GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\nabc", answer,
+        sizeof answer);
+    assert_null(strstr(answer, "200 OK"));
+    ask(&f, "\x16\x03\x01 garbage\r\n\r\n", answer, sizeof answer);
+    assert_null(strstr(answer, "200 OK"));
+    memset(long_request, 'a', sizeof long_request - 1);
+    memcpy(long_request, "GET /metrics HTTP/1.1\r\nX: ", 26);
+    memcpy(long_request + sizeof long_request - 5, "\r\n\r\n", 4);
+    ask(&f, long_request, answer, sizeof answer);
+    assert_null(strstr(answer, "200 OK"));
+    assert_int_equal(f.calls, 2);
+    http_server_free(f.http);
+    loop_free(f.loop);
+}
+
+static void http_server_new__says_why_it_cannot_listen(void **state)
+{
+    struct fixture f = {0};
+    struct http_server *second;
+    struct addr a;
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_int_equal(loop_new(&f.loop, NULL), 0);
+    assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
+    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+    a.port = http_server_port(f.http);
+    assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EBUSY);
+    assert_non_null(strstr(e.text, "serve HTTP on 127.0.0.1:"));
+    assert_int_equal(addr_parse("unix:/tmp/x", &a, NULL), 0);
+    assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EINVAL);
+    http_server_free(f.http);
+    loop_free(f.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(http__serves_get_and_refuses_the_rest),
+        cmocka_unit_test(http_server_new__says_why_it_cannot_listen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
