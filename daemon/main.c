@@ -46,7 +46,8 @@ static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Configuration file (" CONFIG_PATH_DEFAULT ")", 0},
     {"check-config", OPT_CHECK, NULL, 0, "Read the configuration, say what is wrong, and exit", 0},
     {"rebuild-registry", OPT_REBUILD, NULL, 0,
-     "Make the registry anew from the volumes' records, and exit; the old one is kept beside it", 0},
+     "Make the registry anew from the volumes' records, and exit; the old one is kept beside it",
+     0},
     {"state-dir", OPT_STATE_DIR, "DIR", 0, "Use this state directory instead", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
@@ -75,9 +76,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
-static const struct argp argp = {options, parse_option, NULL,
-                                 "Serves COW devices to clients: the Snapwire daemon.", NULL, NULL,
-                                 NULL};
+static const struct argp argp = {
+    options, parse_option, NULL, "Serves COW devices to clients: the Snapwire daemon.",
+    NULL,    NULL,         NULL};
 
 /* -- configuration --------------------------------------------------------------------------- */
 
@@ -141,7 +142,8 @@ static void daemon_on_reload(void *user)
     notify_ready();
 }
 
-/* -- subsystems ---------------------------------------------------------------------------------- */
+/* -- subsystems ----------------------------------------------------------------------------------
+ */
 
 static int start_loop(struct daemon *d, struct err *reterr)
 {
@@ -196,12 +198,9 @@ static const struct subsystem {
     int (*start)(struct daemon *d, struct err *reterr);
     void (*stop)(struct daemon *d);
 } subsystems[] = {
-    {"loop", start_loop, stop_loop},
-    {"service", start_service, stop_service},
-    {"state", start_state, NULL},
-    {"shards", start_shards, NULL},
-    {"volumes", start_volumes, NULL},
-    {"listeners", start_listeners, NULL},
+    {"loop", start_loop, stop_loop},  {"service", start_service, stop_service},
+    {"state", start_state, NULL},     {"shards", start_shards, NULL},
+    {"volumes", start_volumes, NULL}, {"listeners", start_listeners, NULL},
 };
 enum {
     SUBSYSTEMS = sizeof subsystems / sizeof subsystems[0],
@@ -227,7 +226,8 @@ static void daemon_stop(struct daemon *d, size_t started)
             subsystems[started].stop(d);
 }
 
-/* -- running ------------------------------------------------------------------------------------- */
+/* -- running -------------------------------------------------------------------------------------
+ */
 
 static void daemon_prepare_process(void)
 {
@@ -244,8 +244,8 @@ static int daemon_run(struct daemon *d)
 {
     struct err err = ERR_INIT;
     size_t started = 0;
-    int rc = daemon_start(d, d->rebuild_registry ? SUBSYSTEMS_FOR_REBUILD : SUBSYSTEMS, &started,
-                          &err);
+    int rc =
+        daemon_start(d, d->rebuild_registry ? SUBSYSTEMS_FOR_REBUILD : SUBSYSTEMS, &started, &err);
     if (rc < 0) {
         LOG_ERROR("snapwired cannot start", F_ERR(&err));
         if (started >= SUBSYSTEMS_WITH_VOLUMES) {

@@ -64,8 +64,7 @@ static struct put *batch_find(struct batch *b, uint64_t chunk)
 {
     struct put *p;
 
-    STAILQ_FOREACH(p, &b->puts, link)
-    {
+    STAILQ_FOREACH (p, &b->puts, link) {
         if (chunk >= p->old_chunk && chunk - p->old_chunk < p->count)
             return p;
     }
@@ -111,8 +110,7 @@ static void stream_note_error(struct snapwire_stream *s, uint64_t flush_no, cons
 {
     struct flush_waiter *w;
 
-    STAILQ_FOREACH(w, &s->waiters, link)
-    {
+    STAILQ_FOREACH (w, &s->waiters, link) {
         if (w->flush_no >= flush_no)
             break;
     }
@@ -232,8 +230,7 @@ static void batch_fill_iov(struct batch *b)
     unsigned n = 0;
     struct put *p;
 
-    STAILQ_FOREACH(p, &b->puts, link)
-    {
+    STAILQ_FOREACH (p, &b->puts, link) {
         if (p->flags & SNAPWIRE_PUT_ZERO)
             continue;
         const size_t len = (size_t)(p->count * chunk_bytes);
@@ -266,8 +263,7 @@ static int batch_pack(struct batch *b, struct err *reterr)
     m.head = pb_uuid(&b->head);
     m.old_chunks = chunks;
     m.zero_chunks = chunks + b->data_chunks;
-    STAILQ_FOREACH(p, &b->puts, link)
-    {
+    STAILQ_FOREACH (p, &b->puts, link) {
         for (uint32_t i = 0; i < p->count; i++) {
             if (p->flags & SNAPWIRE_PUT_ZERO)
                 m.zero_chunks[m.n_zero_chunks++] = p->old_chunk + i;
@@ -312,8 +308,7 @@ void stream_head_changed(struct snapwire_stream *s, const struct snapwire_uuid *
     struct batch *b;
 
     batch_send_open(s);
-    TAILQ_FOREACH(b, &s->batches, link)
-    {
+    TAILQ_FOREACH (b, &s->batches, link) {
         if (!snapwire_uuid_equal(&b->head, head))
             request_end(&b->rq, &why);
     }
@@ -324,8 +319,7 @@ void stream_end_all(struct snapwire_stream *s, const struct err *why)
     struct batch *b;
 
     batch_send_open(s);
-    TAILQ_FOREACH(b, &s->batches, link)
-    {
+    TAILQ_FOREACH (b, &s->batches, link) {
         request_end(&b->rq, why);
     }
 }

@@ -168,7 +168,6 @@ int public_args(void *dst, size_t dst_bytes, const void *src, size_t least_bytes
 /* Results: one root, all that hangs from it freed with it. NULL: out of memory. */
 void *result_new(size_t bytes);
 void *result_alloc(void *root, size_t count, size_t bytes);
-const char *result_text(void *root, const char *text);
 
 /* -- the client (client.c) -- */
 

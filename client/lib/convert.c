@@ -95,11 +95,16 @@ void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *r
         snapwire__v1__error__free_unpacked(m, NULL);
 }
 
-/* Puts a copy of text into place; false: out of memory. */
+/* Puts a copy of the daemon's text into place; false: out of memory. */
 static bool take_text(void *root, const char **place, const char *text)
 {
-    *place = result_text(root, text);
-    return *place != NULL;
+    const size_t bytes = strlen(text) + 1;
+    char *copy = result_alloc(root, bytes, 1);
+
+    if (copy != NULL)
+        text_append(copy, bytes, text);
+    *place = copy;
+    return copy != NULL;
 }
 
 /* -- status -- */

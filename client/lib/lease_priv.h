@@ -46,6 +46,30 @@ struct snapwire_lease {
     struct snapwire_stream *stream;
 };
 
+/* -- the lease's own requests (lease_op.c) -- */
+
+enum { RENEWALS_IN_TTL = 3, RENEW_MS_MIN = 20 };
+enum lease_op_kind { OP_ACQUIRE, OP_REACQUIRE, OP_RENEW, OP_READY, OP_RELEASE };
+
+struct lease_op {
+    struct request rq; /* first */
+    struct snapwire_lease *lease;
+    enum lease_op_kind kind;
+    snapwire_lease_cb acquired;
+    snapwire_done_cb done;
+    void *user;
+};
+
+int lease_op_begin(const struct lease_op *like, struct err *reterr) SNAP_WUR;
+void lease_reacquire(struct snapwire_lease *lease);
+
+/* -- its life (lease.c) -- */
+
+void lease_notice(struct snapwire_lease *lease, unsigned notice);
+void lease_renew_cb(void *user);
+void lease_lapse_cb(void *user);
+/* The caller lets go of it: its requests end, the hook frees it. */
+void lease_kill(struct snapwire_lease *lease);
 void lease_connected(struct snapwire_client *client);
 void lease_disconnected(struct snapwire_client *client);
 /* A request of the lease, sent then, has been answered well. */

@@ -311,6 +311,7 @@ static void answer_error(struct snapwire_client *c, struct request *rq, const st
     convert_error(f->control, f->header.control_bytes, &why);
     if (why.code == SNAP_ESHUTDOWN) { /* it was refused, not done: for the next connection */
         sent_remove(c, rq);
+        rq->tries--;
         waiting_insert(c, rq);
         client_drain(c);
         return;

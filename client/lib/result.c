@@ -142,14 +142,6 @@ void *result_alloc(void *root, size_t count, size_t bytes)
     return b->data;
 }
 
-const char *result_text(void *root, const char *text)
-{
-    const size_t bytes = strlen(text) + 1;
-    char *copy = result_alloc(root, bytes, 1);
-
-    return copy != NULL ? memcpy(copy, text, bytes) : NULL;
-}
-
 void snapwire_free(void *result)
 {
     if (result == NULL)

@@ -151,13 +151,15 @@ struct snapwire_config {
     const char *software;    /* for the daemon's log; NULL: "libsnapwire VERSION" */
 
     uint32_t connect_timeout_ms; /* one attempt: connect, TLS and hello; default 10 s */
-    uint32_t request_timeout_ms; /* a request, from call to answer, over all tries; default 60 s */
-    uint32_t keepalive_ms;       /* default 15 s */
-    uint32_t backoff_min_ms;     /* default 100 ms */
-    uint32_t backoff_max_ms;     /* default 10 s */
-    uint32_t give_up_ms;         /* without connection so long: STATE_FAILED; default: never */
-    uint32_t requests_max;       /* unanswered requests and queued ones; default 1024 */
-    uint64_t receive_bytes_max;  /* memory for answers; default 64 MiB */
+    /* A request, from call to answer, over all tries; default 60 s. A put has none: it is sent
+     * again until it is answered or the lease is lost; the time is then that of one try. */
+    uint32_t request_timeout_ms;
+    uint32_t keepalive_ms;      /* default 15 s */
+    uint32_t backoff_min_ms;    /* default 100 ms */
+    uint32_t backoff_max_ms;    /* default 10 s */
+    uint32_t give_up_ms;        /* without connection so long: STATE_FAILED; default: never */
+    uint32_t requests_max;      /* unanswered requests and queued ones; default 1024 */
+    uint64_t receive_bytes_max; /* memory for answers; default 64 MiB */
 
     /* The connection's state changed. why: NULL unless RECONNECTING or FAILED. May be NULL. */
     void (*state_changed)(void *user, struct snapwire_client *client, enum snapwire_state state,
@@ -180,11 +182,12 @@ SNAPWIRE_API int snapwire_client_connect_sync(struct snapwire_client *client,
                                               struct snapwire_error *reterr) SNAPWIRE_WUR;
 /* End everything: requests, leases and streams that are left end with SNAPWIRE_ECANCELED
  * (a lease is not given back: release it before), no buffer of the caller's is used any
- * more, then `closed` runs (may be NULL), then the client's memory is freed. Leases and
- * streams of this client are freed too. */
+ * more, then `closed` runs (may be NULL), then the memory of the client, its leases and its
+ * streams is freed. On the caller's event_base this takes some turns of the loop, and may be
+ * called from callbacks; in the blocking face it waits, and must not be. */
 SNAPWIRE_API void snapwire_client_close(struct snapwire_client *client, void (*closed)(void *user),
                                         void *user);
-/* Blocking face: the same, and waits for it. Takes NULL. */
+/* The same without `closed`. Takes NULL. */
 SNAPWIRE_API void snapwire_client_free(struct snapwire_client *client);
 SNAPWIRE_API enum snapwire_state snapwire_client_state(const struct snapwire_client *client);
 /* The time that requests made from now on may take, over all tries; 0: the configured. */
@@ -636,8 +639,7 @@ SNAPWIRE_API int snapwire_lease_release(struct snapwire_lease *lease, snapwire_d
 SNAPWIRE_API int snapwire_lease_release_sync(struct snapwire_lease *lease,
                                              struct snapwire_error *reterr) SNAPWIRE_WUR;
 /* Free without giving back: it lasts on the daemon until its time is over, and can be taken up
- * with instance and epoch. Its stream must be closed. Takes NULL. Not from its own callbacks,
- * except `lost`. */
+ * with instance and epoch. Its stream, if it has one, is closed. Takes NULL. */
 SNAPWIRE_API void snapwire_lease_free(struct snapwire_lease *lease);
 SNAPWIRE_API bool snapwire_lease_valid(const struct snapwire_lease *lease);
 /* Milliseconds until snapwire_lease_valid() turns false unless renewed; 0: it is. */
@@ -705,8 +707,8 @@ SNAPWIRE_API int snapwire_stream_flush(struct snapwire_stream *stream, snapwire_
 SNAPWIRE_API int snapwire_stream_flush_sync(struct snapwire_stream *stream,
                                             struct snapwire_error *reterr) SNAPWIRE_WUR;
 /* Unanswered puts end with SNAPWIRE_ECANCELED (they may have happened), no buffer is used any
- * more, then `closed` (may be NULL) runs and the stream is freed. When payload is still on its way
- * out this takes the connection down and up again: flush first. */
+ * more, then `closed` (may be NULL) runs and the stream is freed. Payload that is being sent
+ * is sent to its end before that: flush first where time matters. */
 SNAPWIRE_API void snapwire_stream_close(struct snapwire_stream *stream, void (*closed)(void *user),
                                         void *user);
 /* Blocking face: the same, and waits for it. Takes NULL. */

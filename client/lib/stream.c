@@ -231,8 +231,7 @@ void stream_step_all(struct snapwire_client *c)
 {
     struct snapwire_stream *s;
 
-    LIST_FOREACH(s, &c->streams, link)
-    {
+    LIST_FOREACH (s, &c->streams, link) {
         batch_send_open(s);
     }
 }
@@ -257,8 +256,7 @@ void stream_tell_all(struct snapwire_client *c)
 {
     struct snapwire_stream *s;
 
-    LIST_FOREACH(s, &c->streams, link)
-    {
+    LIST_FOREACH (s, &c->streams, link) {
         struct flush_waiter *w;
         while ((w = STAILQ_FIRST(&s->waiters)) != NULL && stream_is_flushed(s, w->flush_no)) {
             STAILQ_REMOVE_HEAD(&s->waiters, link);
@@ -313,8 +311,7 @@ void stream_end_all_of(struct snapwire_client *c, const struct err *why)
 {
     struct snapwire_stream *s;
 
-    LIST_FOREACH(s, &c->streams, link)
-    {
+    LIST_FOREACH (s, &c->streams, link) {
         stream_end_all(s, why);
     }
 }

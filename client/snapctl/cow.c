@@ -38,6 +38,12 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!a->path)
             cli_usage_error(state, "which COW device? Name a file to make or a block device");
+        /* a header, an area of the table and one chunk */
+        if (a->size_bytes && (a->size_bytes % SECTOR_BYTES || a->size_bytes < 3 * a->chunk_bytes))
+            cli_usage_error(state,
+                            "--size: %" PRIu64 " bytes; a multiple of 512 with room for three "
+                            "chunks, %" PRIu64 " bytes, is the least",
+                            a->size_bytes, 3 * a->chunk_bytes);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

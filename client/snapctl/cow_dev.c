@@ -47,8 +47,8 @@ void cow_dev_close(struct cow_dev *d)
     *d = (struct cow_dev){0};
 }
 
-int cow_stack_open(const char *const *paths, unsigned count, enum cow_dev_mode base_mode,
-                   enum cow_dev_mode top_mode, struct cow_stack **ret, struct err *reterr)
+int cow_stack_open(const char *const *paths, unsigned count, enum cow_dev_mode mode,
+                   struct cow_stack **ret, struct err *reterr)
 {
     if (count > COW_STACK_MAX)
         return err_set(reterr, SNAP_ELIMIT, "more than %d COW devices", COW_STACK_MAX);
@@ -57,8 +57,8 @@ int cow_stack_open(const char *const *paths, unsigned count, enum cow_dev_mode b
         return err_set(reterr, SNAP_ENOMEM, "stack of COW devices");
     int rc = 0;
     for (unsigned i = 0; i < count && rc == 0; i++) {
-        enum cow_dev_mode mode = i == 0 ? base_mode : i + 1 == count ? top_mode : COW_DEV_READ;
-        rc = cow_dev_open(paths[i], mode, NULL, NULL, &s->devs[i], reterr);
+        bool end = i == 0 || i + 1 == count;
+        rc = cow_dev_open(paths[i], end ? mode : COW_DEV_READ, NULL, NULL, &s->devs[i], reterr);
         if (rc < 0)
             break;
         s->count = i + 1;

@@ -35,11 +35,11 @@ struct cow_stack {
     unsigned count;
 };
 
-/* paths[0] is asked for, the rest are its newer ones, nearest first. top_mode: of the last
- * (the newest) one when there are several; base_mode: of paths[0].
+/* paths[0] is asked for, the rest are its newer ones, nearest first. mode: of the first and of
+ * the last (the newest) one; those between are read.
  * Refuses invalid ones (SNAP_EINVALID): what reads through them is lost too. */
-int cow_stack_open(const char *const *paths, unsigned count, enum cow_dev_mode base_mode,
-                   enum cow_dev_mode top_mode, struct cow_stack **ret, struct err *reterr) SNAP_WUR;
+int cow_stack_open(const char *const *paths, unsigned count, enum cow_dev_mode mode,
+                   struct cow_stack **ret, struct err *reterr) SNAP_WUR;
 void cow_stack_close(struct cow_stack *s); /* takes NULL */
 struct cow_view cow_stack_view(const struct cow_stack *s);
 /* Read an extent that is not the origin's. */

@@ -3,16 +3,16 @@
  *
  * Merge of a sole COW device empties its table from the end, as the kernel's
  * snapshot-merge does: copy a run to the origin, make the origin durable, clear
- * the run's entries. With newer devices (--over) the table must stay whole until
- * the origin equals the snapshot, since what reads through the newer ones does not
- * change meanwhile:
+ * the run's entries. With newer devices (--over) no table loses anything:
  *
  *   for each extent of the view: preserve the origin's present content in the
- *   newest device ──> overwrite the origin ──> (all done) sync ──> drop the table
+ *   newest device ──> overwrite the origin ──> (all done) sync
  *
- * The table goes in one atomic write, not entry by entry: a chunk whose entry is
- * gone would read through the newer ones, and a second run would roll it back to
- * them. Both kinds may stop anywhere and be run again.
+ * An emptied table would read through the newer devices: a second run, started by
+ * somebody who does not know that the first one ended, would roll the origin to
+ * them, and older devices that read through it would change. So every snapshot of
+ * the stack reads the same before, during and after, and both kinds may stop
+ * anywhere and be run again, also after the end.
  */
 #include "client/snapctl/cow_cmd.h"
 #include "client/snapctl/cow_dev.h"
@@ -85,21 +85,49 @@ static int check_fits(const struct cow_stack *s, const struct origin *o, struct 
         uint64_t chunk_bytes = s->layers[i].chunk_bytes;
         if (cow_map_next(s->devs[i].map, u64_div_round_up(o->size_bytes, chunk_bytes), 0, &run))
             return err_set(reterr, SNAP_EMISMATCH,
-                           "chunk %" PRIu64 " of COW device %u is beyond the end of %s: it is "
-                           "not the origin of this snapshot, or has shrunk",
-                           run.old_chunk, i + 1, o->path);
+                           "chunk %" PRIu64 " of COW device %u (%s) is beyond the end of %s: it "
+                           "is not the origin of this snapshot, or has shrunk",
+                           run.old_chunk, i + 1, blk_dev_info(s->devs[i].dev)->name, o->path);
     }
     return 0;
+}
+
+/* What a command works on. */
+struct origin_run {
+    struct cow_stack *stack;
+    struct origin origin;
+    uint8_t *buf;
+    struct progress progress;
+};
+
+static int run_begin(struct origin_run *r, const struct origin_args *a, enum cow_dev_mode mode,
+                     struct err *reterr)
+{
+    bool write = mode == COW_DEV_WRITE;
+    *r = (struct origin_run){.origin = ORIGIN_INIT, .buf = aligned_alloc(COPY_ALIGN, COPY_BYTES)};
+    int rc = r->buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    if (rc == 0)
+        rc = origin_open(a->origin, write, &r->origin, reterr);
+    if (rc == 0)
+        rc = cow_stack_open(a->paths, a->count, mode, &r->stack, reterr);
+    if (rc == 0)
+        rc = check_fits(r->stack, &r->origin, reterr);
+    return rc;
+}
+
+/* Takes a half-begun one. */
+static void run_end(struct origin_run *r)
+{
+    cow_stack_close(r->stack);
+    origin_close(&r->origin);
+    free(r->buf);
 }
 
 /* -- export ----------------------------------------------------------------------------- */
 
 struct export_run {
-    struct cow_stack *stack;
-    struct origin origin;
+    struct origin_run in;
     struct sink sink;
-    uint8_t *buf;
-    struct progress progress;
 };
 
 static int export_origin(struct export_run *r, const struct cow_extent *x, struct err *reterr)
@@ -107,19 +135,19 @@ static int export_origin(struct export_run *r, const struct cow_extent *x, struc
     uint64_t at = x->offset_bytes, end = at + x->len_bytes;
     while (at < end) {
         bool hole = false;
-        uint64_t to = u64_min(origin_extent_end(&r->origin, at, &hole), end);
+        uint64_t to = u64_min(origin_extent_end(&r->in.origin, at, &hole), end);
         while (!hole && at < to) {
             uint64_t n = u64_min(to - at, COPY_BYTES);
-            int rc = origin_read(&r->origin, at, r->buf, n, reterr);
+            int rc = origin_read(&r->in.origin, at, r->in.buf, n, reterr);
             if (rc == 0)
-                rc = sink_write(&r->sink, at, r->buf, n, reterr);
+                rc = sink_write(&r->sink, at, r->in.buf, n, reterr);
             if (rc < 0)
                 return rc;
             at += n;
-            progress_add(&r->progress, n);
+            progress_add(&r->in.progress, n);
         }
         if (hole)
-            progress_add(&r->progress, to - at);
+            progress_add(&r->in.progress, to - at);
         at = to;
     }
     return 0;
@@ -127,8 +155,8 @@ static int export_origin(struct export_run *r, const struct cow_extent *x, struc
 
 static int export_all(struct export_run *r, struct err *reterr)
 {
-    struct cow_view view = cow_stack_view(r->stack);
-    uint64_t at = 0, size = r->origin.size_bytes;
+    struct cow_view view = cow_stack_view(r->in.stack);
+    uint64_t at = 0, size = r->in.origin.size_bytes;
     while (at < size) {
         struct cow_extent x;
         cow_view_extent(&view, at, size - at, &x);
@@ -141,17 +169,26 @@ static int export_all(struct export_run *r, struct err *reterr)
             x.len_bytes = u64_min(x.len_bytes, COPY_BYTES);
             uint64_t meant = x.len_bytes;
             x.len_bytes = u64_align_up(meant, SECTOR_BYTES); /* a last sector cut by the size */
-            rc = cow_stack_read(r->stack, &x, r->buf, reterr);
+            rc = cow_stack_read(r->in.stack, &x, r->in.buf, reterr);
             x.len_bytes = meant;
             if (rc == 0)
-                rc = sink_write(&r->sink, at, r->buf, meant, reterr);
-            progress_add(&r->progress, meant);
+                rc = sink_write(&r->sink, at, r->in.buf, meant, reterr);
+            progress_add(&r->in.progress, meant);
         }
         if (rc < 0)
             return rc;
         at += x.len_bytes;
     }
     return sink_finish(&r->sink, reterr);
+}
+
+/* A block device that is read from cannot be written to: a file is always a new one. */
+static int check_apart(const struct sink *sink, const struct origin_args *a, struct err *reterr)
+{
+    int rc = sink_check_apart(sink, a->origin, reterr);
+    for (unsigned i = 0; i < a->count && rc == 0; i++)
+        rc = sink_check_apart(sink, a->paths[i], reterr);
+    return rc;
 }
 
 int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
@@ -174,37 +211,23 @@ int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
     struct origin_args a = {0};
     cli_parse(cli, &argp, argc, argv, &a);
     cli_catch_signals();
-    struct export_run r = {.origin = ORIGIN_INIT, .sink = SINK_INIT};
-    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, COPY_BYTES);
-    r.buf = buf;
-    int rc = buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    struct export_run r = {.sink = SINK_INIT};
+    int rc = run_begin(&r.in, &a, COW_DEV_READ, reterr);
     if (rc == 0)
-        rc = origin_open(a.origin, false, &r.origin, reterr);
+        rc = sink_open(a.output, r.in.origin.size_bytes, &r.sink, reterr);
     if (rc == 0)
-        rc = cow_stack_open(a.paths, a.count, COW_DEV_READ, COW_DEV_READ, &r.stack, reterr);
-    if (rc == 0)
-        rc = check_fits(r.stack, &r.origin, reterr);
-    if (rc == 0)
-        rc = sink_open(a.output, r.origin.size_bytes, &r.sink, reterr);
+        rc = check_apart(&r.sink, &a, reterr);
     if (rc == 0) {
-        progress_start(&r.progress, cli, "export", r.origin.size_bytes);
+        progress_start(&r.in.progress, cli, "export", r.in.origin.size_bytes);
         rc = export_all(&r, reterr);
-        progress_end(&r.progress);
+        progress_end(&r.in.progress);
     }
     sink_close(&r.sink);
-    cow_stack_close(r.stack);
-    origin_close(&r.origin);
+    run_end(&r.in);
     return rc;
 }
 
 /* -- merge -------------------------------------------------------------------------------- */
-
-struct merge_run {
-    struct cow_stack *stack;
-    struct origin origin;
-    uint8_t *buf;
-    struct progress progress;
-};
 
 /* One step of the store, awaited. */
 struct awaited {
@@ -247,7 +270,7 @@ static int await(const struct cow_dev *d, const struct awaited *w, struct err *r
 }
 
 /* A run of chunks of the COW device to the origin. */
-static int copy_run(struct merge_run *r, const struct cow_merge_run *run, struct err *reterr)
+static int copy_run(struct origin_run *r, const struct cow_merge_run *run, struct err *reterr)
 {
     const struct cow_dev *d = &r->stack->devs[0];
     uint64_t chunk = r->stack->layers[0].chunk_bytes;
@@ -267,7 +290,7 @@ static int copy_run(struct merge_run *r, const struct cow_merge_run *run, struct
 }
 
 /* Bring the table's runs to the origin, from its end, and clear them one by one. */
-static int merge_table(struct merge_run *r, struct err *reterr)
+static int merge_table(struct origin_run *r, struct err *reterr)
 {
     const struct cow_dev *d = &r->stack->devs[0];
     for (;;) {
@@ -304,7 +327,7 @@ static void on_put(struct cow_put *put, int code, const struct err *err)
 
 /* Make the origin's present content of [at, at + len) an exception of the newest device,
  * unless it has one there already. */
-static int preserve(struct merge_run *r, uint64_t at, uint64_t len, struct err *reterr)
+static int preserve(struct origin_run *r, uint64_t at, uint64_t len, struct err *reterr)
 {
     const struct cow_dev *top = &r->stack->devs[r->stack->count - 1];
     uint64_t chunk = r->stack->layers[r->stack->count - 1].chunk_bytes;
@@ -337,7 +360,7 @@ static int preserve(struct merge_run *r, uint64_t at, uint64_t len, struct err *
 }
 
 /* Write the whole view back, preserving what it overwrites. */
-static int write_view_back(struct merge_run *r, struct err *reterr)
+static int write_view_back(struct origin_run *r, struct err *reterr)
 {
     struct cow_view view = cow_stack_view(r->stack);
     uint64_t at = 0;
@@ -362,25 +385,6 @@ static int write_view_back(struct merge_run *r, struct err *reterr)
     return origin_sync(&r->origin, reterr);
 }
 
-/* Make the table of the merged device empty at once: its first block, which holds the first
- * exception, is written whole or not at all. Then the rest as at creation. */
-static int drop_table(struct merge_run *r, struct err *reterr)
-{
-    struct cow_dev *d = &r->stack->devs[0];
-    uint32_t chunk_bytes = r->stack->layers[0].chunk_bytes;
-    struct cow_store *store = d->store;
-    d->store = NULL;
-    int rc = cow_store_close_sync(store, reterr);
-    memset(r->buf, 0, COPY_ALIGN);
-    if (rc == 0)
-        rc = blk_write_sync(d->dev, chunk_bytes, r->buf, blk_dev_info(d->dev)->align_bytes, reterr);
-    if (rc == 0)
-        rc = blk_flush_sync(d->dev, reterr);
-    if (rc == 0)
-        rc = cow_store_create_sync(d->dev, chunk_bytes / SECTOR_BYTES, reterr);
-    return rc;
-}
-
 int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {ORIGIN_OPTION, OVER_OPTION, {0}};
@@ -388,32 +392,20 @@ int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
         .options = options,
         .parser = parse_origin,
         .args_doc = "COW",
-        .doc = "Roll the origin back to the snapshot; the COW device is empty afterwards. With "
-               "--over the newer snapshots keep their content. May be stopped and run again.",
+        .doc = "Roll the origin back to the snapshot. A sole COW device is empty afterwards; with "
+               "--over all of them stay and read as before. May be stopped and run again.",
     };
     struct origin_args a = {0};
     cli_parse(cli, &argp, argc, argv, &a);
     cli_catch_signals();
-    struct merge_run r = {.origin = ORIGIN_INIT};
-    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, COPY_BYTES);
-    r.buf = buf;
-    int rc = buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
-    if (rc == 0)
-        rc = origin_open(a.origin, true, &r.origin, reterr);
-    if (rc == 0)
-        rc = cow_stack_open(a.paths, a.count, COW_DEV_WRITE, COW_DEV_WRITE, &r.stack, reterr);
-    if (rc == 0)
-        rc = check_fits(r.stack, &r.origin, reterr);
+    struct origin_run r;
+    int rc = run_begin(&r, &a, COW_DEV_WRITE, reterr);
     if (rc == 0) {
-        bool sole = a.count == 1;
         progress_start(&r.progress, cli, "merge", cow_map_count(r.stack->devs[0].map));
         r.progress.unit = PROGRESS_COUNT;
-        rc = sole ? merge_table(&r, reterr) : write_view_back(&r, reterr);
-        if (rc == 0 && !sole)
-            rc = drop_table(&r, reterr);
+        rc = a.count == 1 ? merge_table(&r, reterr) : write_view_back(&r, reterr);
         progress_end(&r.progress);
     }
-    cow_stack_close(r.stack);
-    origin_close(&r.origin);
+    run_end(&r);
     return rc;
 }

@@ -180,11 +180,10 @@ static json_t *remotes_json(const struct remote_conf *conf)
     json_t *rows = json_array();
     for (size_t i = 0; rows && i < conf->count; i++) {
         const struct remote_entry *e = &conf->entries[i];
-        json_t *row =
-            json_pack("{s:s, s:b, s:s, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", e->name, "current",
-                      conf->current && strcmp(conf->current, e->name) == 0, "address", e->address,
-                      "ca", e->ca, "certificate", e->certificate, "key", e->key, "crl", e->crl,
-                      "server_name", e->server_name);
+        json_t *row = json_pack("{s:s, s:b, s:s, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", e->name,
+                                "current", conf->current && strcmp(conf->current, e->name) == 0,
+                                "address", e->address, "ca", e->ca, "certificate", e->certificate,
+                                "key", e->key, "crl", e->crl, "server_name", e->server_name);
         if (json_array_append_new(rows, row) != 0) {
             json_decref(rows);
             return NULL;

@@ -108,8 +108,12 @@ static int show_one_volume(const struct cli *cli, struct remote *r, const char *
     };
     struct snapwire_volume *v = NULL;
     int rc = show_volume(r, text, &v, reterr);
-    if (rc == 0)
-        rc = out_object(cli, remote_volume_json(v, true), columns, reterr);
+    if (rc == 0) {
+        json_t *object = remote_volume_json(v, true);
+        if (object && !cli->json && !v->leased)
+            (void)json_object_del(object, "lease_holder");
+        rc = out_object(cli, object, columns, reterr);
+    }
     for (size_t i = 0; rc == 0 && !cli->json && i < v->label_count; i++)
         (void)printf("Label %s: %s\n", v->labels[i]->key, v->labels[i]->value);
     if (rc == 0 && !cli->json && v->snapshot_count > 0) {
@@ -234,18 +238,18 @@ int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr
     return rc;
 }
 
-/* -- check ---------------------------------------------------------------------------------------- */
+/* -- check ----------------------------------------------------------------------------------------
+ */
 
 static json_t *faults_json(const struct snapwire_check *c)
 {
     json_t *rows = json_array();
     for (size_t i = 0; rows && i < c->fault_count; i++) {
         const struct snapwire_fault *f = c->faults[i];
-        if (json_array_append_new(rows, json_pack("{s:I, s:I, s:I, s:I, s:s}", "area",
-                                                  (json_int_t)f->area, "index",
-                                                  (json_int_t)f->index, "old",
-                                                  (json_int_t)f->old_chunk, "new",
-                                                  (json_int_t)f->new_chunk, "fault", f->text)) != 0) {
+        if (json_array_append_new(
+                rows, json_pack("{s:I, s:I, s:I, s:I, s:s}", "area", (json_int_t)f->area, "index",
+                                (json_int_t)f->index, "old", (json_int_t)f->old_chunk, "new",
+                                (json_int_t)f->new_chunk, "fault", f->text)) != 0) {
             json_decref(rows);
             return NULL;
         }
@@ -278,7 +282,8 @@ static int check_one(const struct cli *cli, struct remote *r, const struct snapw
                    results, json_pack("{s:s, s:s, s:b, s:I, s:I, s:o}", "volume", s->volume_name,
                                       "snapshot", s->name, "sound", (int)c->sound, "exceptions",
                                       (json_int_t)c->exceptions, "faults_total",
-                                      (json_int_t)c->faults_total, "faults", faults_json(c))) != 0) {
+                                      (json_int_t)c->faults_total, "faults", faults_json(c))) !=
+               0) {
         rc = err_set(reterr, SNAP_ENOMEM, "list of faults");
     }
     snapwire_free(c);

@@ -95,6 +95,7 @@ static int open_writer(struct apply *a, const struct cli *cli, const struct appl
         .origin_size_bytes = a->origin.size_bytes,
         .fingerprint = fingerprint,
         .fingerprint_bytes = origin_fingerprint(&a->origin, fingerprint),
+        .sole = true,
         .new_origin = args->new_origin,
         .steal = args->steal,
     };
@@ -113,7 +114,8 @@ static int open_writer(struct apply *a, const struct cli *cli, const struct appl
     return remote_writer_stream(&a->writer, &config, reterr);
 }
 
-/* -- filling slots -------------------------------------------------------------------------------- */
+/* -- filling slots --------------------------------------------------------------------------------
+ */
 
 static int apply_all(struct apply *a, struct err *reterr)
 {
@@ -128,10 +130,10 @@ static int apply_all(struct apply *a, struct err *reterr)
         int rc = over_take(&a->over, at, size - at, &s, reterr);
         if (rc == 0)
             rc = remote_sparse_read(&a->origin, at, s->len_bytes, s->old, a->over.chunk_bytes, NULL,
-                            reterr);
+                                    reterr);
         if (rc == 0)
-            rc = remote_sparse_read(&a->source, at, s->len_bytes, s->new, a->over.chunk_bytes, s->verdicts,
-                            reterr);
+            rc = remote_sparse_read(&a->source, at, s->len_bytes, s->new, a->over.chunk_bytes,
+                                    s->verdicts, reterr);
         if (rc < 0)
             return rc;
         over_filled(s);
@@ -145,7 +147,8 @@ static int apply_all(struct apply *a, struct err *reterr)
     return rc;
 }
 
-/* -- the command --------------------------------------------------------------------------------- */
+/* -- the command ---------------------------------------------------------------------------------
+ */
 
 static int report(const struct cli *cli, const struct apply *a, struct err *reterr)
 {
@@ -153,17 +156,17 @@ static int report(const struct cli *cli, const struct apply *a, struct err *rete
     const struct over_stats *over = &a->over.stats;
     snapwire_stream_stats(a->writer.stream, &stream, sizeof stream);
     if (cli->json)
-        return out_object(
-            cli,
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "target", a->target.text,
-                      "size_bytes", (json_int_t)a->origin.size_bytes, "chunk_size_bytes",
-                      (json_int_t)a->target.chunk_bytes, "bytes_written",
-                      (json_int_t)over->bytes_written, "chunks_written",
-                      (json_int_t)over->chunks_written, "chunks_added",
-                      (json_int_t)stream.chunks_added, "chunks_existed",
-                      (json_int_t)(stream.chunks_existed + over->chunks_known), "bytes_sent",
-                      (json_int_t)stream.bytes),
-            NULL, reterr);
+        return out_object(cli,
+                          json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "target",
+                                    a->target.text, "size_bytes", (json_int_t)a->origin.size_bytes,
+                                    "chunk_size_bytes", (json_int_t)a->target.chunk_bytes,
+                                    "bytes_written", (json_int_t)over->bytes_written,
+                                    "chunks_written", (json_int_t)over->chunks_written,
+                                    "chunks_added", (json_int_t)stream.chunks_added,
+                                    "chunks_existed",
+                                    (json_int_t)(stream.chunks_existed + over->chunks_known),
+                                    "bytes_sent", (json_int_t)stream.bytes),
+                          NULL, reterr);
     char written[24], sent[24];
     cli_note(cli,
              "%s: %s in %" PRIu64 " chunks overwritten; %" PRIu64
@@ -173,6 +176,18 @@ static int report(const struct cli *cli, const struct apply *a, struct err *rete
              size_format(stream.bytes, sent, sizeof sent),
              stream.chunks_existed + over->chunks_known);
     return 0;
+}
+
+/* What helps when the snapshot takes no more. The origin is whole: what is not overwritten is
+ * as it was. */
+static int explain_full(int rc, struct err *reterr)
+{
+    char text[ERR_TEXT_BYTES];
+    if ((rc != SNAP_ENOSPC && rc != SNAP_EINVALID) || !reterr)
+        return rc;
+    (void)snprintf(text, sizeof text, "%s", reterr->text);
+    return err_set(reterr, rc, "%.380s; make a new snapshot%s and run again naming it to go on",
+                   text, rc == SNAP_ENOSPC ? " with more room" : "");
 }
 
 static int apply(struct apply *a, struct cli *cli, const struct apply_args *args,
@@ -195,7 +210,7 @@ static int apply(struct apply *a, struct cli *cli, const struct apply_args *args
     if (rc < 0)
         return rc;
     progress_start(&a->progress, cli, "apply", a->origin.size_bytes);
-    rc = apply_all(a, reterr);
+    rc = explain_full(apply_all(a, reterr), reterr);
     progress_end(&a->progress);
     if (rc == 0)
         rc = report(cli, a, reterr);
@@ -222,9 +237,8 @@ int remote_cmd_apply(struct cli *cli, int argc, char **argv, struct err *reterr)
                "point.",
         .children = remote_children,
     };
-    struct apply_args args = {.words = {.least = 1,
-                                        .most = 1,
-                                        .missing = "which snapshot? VOLUME@SNAPSHOT, the newest"}};
+    struct apply_args args = {
+        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT, the newest"}};
     remote_parse(cli, &argp, argc, argv, &args);
     cli_catch_signals();
     struct apply a = {.origin = ORIGIN_INIT, .source = ORIGIN_INIT};

@@ -33,9 +33,9 @@ enum { REMOTE_WORDS_MAX = 4 };
 struct remote_words {
     const char *word[REMOTE_WORDS_MAX];
     unsigned count;
-    unsigned least, most;    /* how many the command takes */
-    const char *missing;     /* what to say when there are fewer: "which volume?" */
-    const char *on;          /* --on */
+    unsigned least, most; /* how many the command takes */
+    const char *missing;  /* what to say when there are fewer: "which volume?" */
+    const char *on;       /* --on */
 };
 
 /* The end of a command's parser: state->input begins with a struct remote_words. */

@@ -126,8 +126,8 @@ int remote_entry_check(const struct remote_entry *e, struct err *reterr)
 {
     const struct {
         const char *what, *value;
-    } values[] = {{"address", e->address},         {"ca", e->ca},   {"certificate", e->certificate},
-                  {"key", e->key},                 {"crl", e->crl}, {"server_name", e->server_name}};
+    } values[] = {{"address", e->address}, {"ca", e->ca},   {"certificate", e->certificate},
+                  {"key", e->key},         {"crl", e->crl}, {"server_name", e->server_name}};
     bool tls = false;
     int rc = name_check(e->name, "remote", reterr);
     if (rc == 0 && !e->address)
@@ -228,14 +228,14 @@ static struct {
     int rc;
 } loading;
 
-static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
+static void SNAP_PRINTF(2, 0) on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
     char text[ERR_TEXT_BYTES];
     if (loading.rc < 0)
         return; /* the first one names the cause */
     (void)vsnprintf(text, sizeof text, fmt, ap);
-    loading.rc = err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s", loading.path,
-                         cfg ? cfg->line : 0, text);
+    loading.rc =
+        err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s", loading.path, cfg ? cfg->line : 0, text);
 }
 
 static struct remote_entry entry_of(cfg_t *section)
@@ -279,9 +279,12 @@ static int take_over(cfg_t *cfg, struct remote_conf *ret, struct err *reterr)
 int remote_conf_load(const char *path, struct remote_conf *ret, struct err *reterr)
 {
     cfg_opt_t remote_opts[] = {
-        CFG_STR("address", NULL, CFGF_NONE),     CFG_STR("ca", NULL, CFGF_NONE),
-        CFG_STR("certificate", NULL, CFGF_NONE), CFG_STR("key", NULL, CFGF_NONE),
-        CFG_STR("crl", NULL, CFGF_NONE),         CFG_STR("server_name", NULL, CFGF_NONE),
+        CFG_STR("address", NULL, CFGF_NONE),
+        CFG_STR("ca", NULL, CFGF_NONE),
+        CFG_STR("certificate", NULL, CFGF_NONE),
+        CFG_STR("key", NULL, CFGF_NONE),
+        CFG_STR("crl", NULL, CFGF_NONE),
+        CFG_STR("server_name", NULL, CFGF_NONE),
         CFG_END(),
     };
     cfg_opt_t opts[] = {
@@ -311,6 +314,8 @@ int remote_conf_load(const char *path, struct remote_conf *ret, struct err *rete
     rc = loading.rc;
     if (rc == 0)
         rc = take_over(cfg, ret, reterr);
+    if (rc < 0 && loading.rc == 0)
+        (void)err_prefix(reterr, "%s", path);
     (void)cfg_free(cfg);
     return rc;
 }

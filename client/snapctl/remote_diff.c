@@ -18,11 +18,21 @@ struct diff {
     uint64_t extents, changed_bytes;
 };
 
+static void print_head(const struct diff *d)
+{
+    if (d->cli->json)
+        (void)putchar('[');
+    else
+        (void)printf("%20s  %12s  %7s\n", "OFFSET", "LENGTH", "SIZE");
+}
+
 static void print_extent(struct diff *d)
 {
     char size[24];
     if (d->len_bytes == 0)
         return;
+    if (d->extents == 0)
+        print_head(d);
     if (d->cli->json)
         (void)printf("%s\n  {\"offset_bytes\": %" PRIu64 ", \"length_bytes\": %" PRIu64 "}",
                      d->extents == 0 ? "" : ",", d->offset_bytes, d->len_bytes);
@@ -62,13 +72,11 @@ static int diff(const struct cli *cli, struct remote *r, const struct remote_tar
     struct snapwire_error why = {0};
     const struct snapwire_run_list args = {
         .size = sizeof args, .volume = t->volume, .snapshot = t->snapshot};
-    if (cli->json)
-        (void)putchar('[');
-    else
-        (void)printf("%20s  %12s  %7s\n", "OFFSET", "LENGTH", "SIZE");
     if (snapwire_run_each_sync(r->client, &args, on_page, &d, &why) < 0)
         return remote_error(&why, reterr);
     print_extent(&d);
+    if (d.extents == 0 && cli->json)
+        print_head(&d);
     if (cli->json)
         (void)puts(d.extents == 0 ? "]" : "\n]");
     if (fflush(stdout) != 0 || ferror(stdout) != 0)

@@ -40,7 +40,8 @@ struct slot {
     uint8_t *buf;
 };
 
-struct export {
+struct export
+{
     struct remote remote;
     struct remote_target target;
     struct origin origin;
@@ -209,8 +210,8 @@ static int check_not_merged(struct export *x, uint64_t *exceptions, struct err *
 static int make_buffers(struct export *x, struct err *reterr)
 {
     uint64_t chunk = x->target.chunk_bytes;
-    uint64_t most = u64_min(SLOT_CHUNKS_MAX * chunk,
-                            snapwire_client_payload_bytes_max(x->remote.client));
+    uint64_t most =
+        u64_min(SLOT_CHUNKS_MAX * chunk, snapwire_client_payload_bytes_max(x->remote.client));
     x->slot_bytes = u64_min(SLOT_BYTES, most);
     x->slot_bytes -= x->slot_bytes % SECTOR_BYTES;
     for (unsigned i = 0; i < SLOTS; i++) {

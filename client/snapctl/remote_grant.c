@@ -43,8 +43,7 @@ static int change(struct cli *cli, int argc, char **argv, const struct argp *arg
     int rc = remote_open(cli, &r, reterr);
     if (rc == 0)
         rc = grant_read(&r, &words, &g, reterr);
-    if (rc == 0 &&
-        fn(r.client, words.word[0], g.role, g.every ? NULL : &g.volume.volume, &why) < 0)
+    if (rc == 0 && fn(r.client, words.word[0], g.role, g.every ? NULL : &g.volume.volume, &why) < 0)
         rc = remote_error(&why, reterr);
     remote_close(&r);
     return rc;

@@ -21,9 +21,9 @@ json_t *remote_snapshot_json(const struct snapwire_snapshot *s)
         "{s:s, s:s, s:o, s:o, s:s, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
         "s:s, s:s}",
         "name", s->name, "volume", s->volume_name, "id", remote_uuid_json(&s->id), "volume_id",
-        remote_uuid_json(&s->volume), "state", snapwire_snapshot_state_name(s->state),
-        "state_text", or_empty(s->state_text), "created_s", (json_int_t)s->created_s, "head",
-        (int)s->head, "volume_size_bytes", (json_int_t)s->volume_size_bytes, "chunk_size_sectors",
+        remote_uuid_json(&s->volume), "state", snapwire_snapshot_state_name(s->state), "state_text",
+        or_empty(s->state_text), "created_s", (json_int_t)s->created_s, "head", (int)s->head,
+        "volume_size_bytes", (json_int_t)s->volume_size_bytes, "chunk_size_sectors",
         (json_int_t)s->chunk_size_sectors, "device_sectors", (json_int_t)s->device_sectors,
         "limit_sectors", (json_int_t)s->limit_sectors, "exceptions", (json_int_t)s->exceptions,
         "areas", (json_int_t)s->areas, "next_free", (json_int_t)s->next_free, "sectors_allocated",

@@ -77,6 +77,15 @@ static int next_page(struct merge *m, struct err *reterr)
 
 /* -- writing it back -------------------------------------------------------------------------- */
 
+/* What comes back as zeros becomes a hole again, where the origin has holes at all. */
+static void mark_zeros(struct over_slot *s)
+{
+    uint64_t chunk = s->over->chunk_bytes;
+    for (uint32_t i = 0; i < s->chunks; i++)
+        if (bytes_are_zero(s->new + i *chunk, u64_min(chunk, s->len_bytes - i * chunk)))
+            s->verdicts[i] = OVER_ZERO;
+}
+
 static void on_read(void *user, const struct snapwire_error *error,
                     const struct snapwire_extent *extents, size_t count)
 {
@@ -84,10 +93,13 @@ static void on_read(void *user, const struct snapwire_error *error,
     struct err err = ERR_INIT;
     (void)extents; /* in the buffer already; where the origin has it, it is the origin's */
     (void)count;
-    if (error)
+    if (error) {
         over_fail(s->over, remote_error(error, &err), &err);
-    else
-        over_filled(s);
+        return;
+    }
+    if (remote_sparse_has_holes(s->over->origin))
+        mark_zeros(s);
+    over_filled(s);
 }
 
 /* A slot from at_bytes on, as far as it reaches but not beyond end_bytes. */
@@ -132,8 +144,8 @@ static int write_page_back(struct merge *m, struct err *reterr)
 {
     uint64_t chunk = m->over.chunk_bytes, done = 0;
     for (size_t i = 0; i < m->run_count; i++) {
-        uint64_t end = u64_min((m->runs[i].old_chunk + m->runs[i].count) * chunk,
-                               m->origin.size_bytes);
+        uint64_t end =
+            u64_min((m->runs[i].old_chunk + m->runs[i].count) * chunk, m->origin.size_bytes);
         uint64_t at = u64_max(m->runs[i].old_chunk * chunk, done);
         while (at < end) {
             if (cli_interrupted())
@@ -160,7 +172,8 @@ static int write_view_back(struct merge *m, struct err *reterr)
     }
 }
 
-/* -- the table ---------------------------------------------------------------------------------- */
+/* -- the table ----------------------------------------------------------------------------------
+ */
 
 /* The origin has durably all that the table holds: clear it from its end. */
 static int empty_table(struct merge *m, struct err *reterr)
@@ -186,7 +199,8 @@ static int empty_table(struct merge *m, struct err *reterr)
     }
 }
 
-/* -- begin to end ----------------------------------------------------------------------------------- */
+/* -- begin to end
+ * ----------------------------------------------------------------------------------- */
 
 static int begin(struct merge *m, struct cli *cli, struct err *reterr)
 {
@@ -253,6 +267,7 @@ static int open_writer(struct merge *m, const struct cli *cli, const struct merg
         .origin_size_bytes = m->origin.size_bytes,
         .fingerprint = fingerprint,
         .fingerprint_bytes = origin_fingerprint(&m->origin, fingerprint),
+        .sole = true,
         .new_origin = args->new_origin,
         .steal = args->steal,
     };

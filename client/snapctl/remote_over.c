@@ -319,6 +319,8 @@ static int over_pump(struct over *o, struct err *reterr)
     struct err err = ERR_INIT;
     for (unsigned i = 0; i < o->slot_count && o->code == 0; i++)
         slot_step(&o->slots[i]);
+    if (o->code == SNAP_ESTALE)
+        remote_writer_settle(o->writer);
     int rc = remote_writer_check(o->writer, &err);
     if (rc < 0 && (o->code == 0 || o->code == SNAP_ESTALE)) { /* it says more than a stale put */
         (void)err_copy(reterr, &err);

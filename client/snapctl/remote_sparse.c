@@ -8,6 +8,7 @@
 #include "common/base/bytes.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static void mark(const struct origin *o, uint64_t offset_bytes, uint64_t from, uint64_t to,
                  uint64_t chunk_bytes, uint8_t *hole_chunks)
@@ -20,8 +21,7 @@ static void mark(const struct origin *o, uint64_t offset_bytes, uint64_t from, u
 }
 
 int remote_sparse_read(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes,
-                       uint8_t *buf, uint64_t chunk_bytes, uint8_t *hole_chunks,
-                       struct err *reterr)
+                       uint8_t *buf, uint64_t chunk_bytes, uint8_t *hole_chunks, struct err *reterr)
 {
     uint64_t end = offset_bytes + len_bytes;
     int rc = 0;
@@ -39,13 +39,21 @@ int remote_sparse_read(const struct origin *o, uint64_t offset_bytes, uint64_t l
     return rc;
 }
 
+bool remote_sparse_has_holes(const struct origin *o)
+{
+    struct stat st;
+    return !o->is_block && fstat(o->fd, &st) == 0 &&
+           (uint64_t)st.st_blocks * SECTOR_BYTES < o->size_bytes;
+}
+
 uint64_t remote_sparse_skip(const struct origin *a, const struct origin *b, uint64_t chunk_bytes,
                             uint64_t offset_bytes)
 {
     uint64_t size = a->size_bytes, at = offset_bytes;
     while (at < size) {
         bool hole_a = false, hole_b = false;
-        uint64_t end = u64_min(origin_extent_end(a, at, &hole_a), origin_extent_end(b, at, &hole_b));
+        uint64_t end =
+            u64_min(origin_extent_end(a, at, &hole_a), origin_extent_end(b, at, &hole_b));
         if (end < size)
             end -= end % chunk_bytes;
         if (!hole_a || !hole_b || end <= at)

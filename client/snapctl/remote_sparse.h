@@ -10,6 +10,8 @@
 int remote_sparse_read(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes,
                        uint8_t *buf, uint64_t chunk_bytes, uint8_t *hole_chunks,
                        struct err *reterr) SNAP_WUR;
+/* A file that takes less space than its size: somebody wants its holes. */
+bool remote_sparse_has_holes(const struct origin *o);
 /* From a chunk's start on: the start of the first chunk that is not a hole of both, or the
  * size. They are of one size. */
 uint64_t remote_sparse_skip(const struct origin *a, const struct origin *b, uint64_t chunk_bytes,

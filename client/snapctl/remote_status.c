@@ -107,9 +107,12 @@ int remote_cmd_jobs(struct cli *cli, int argc, char **argv, struct err *reterr)
         .children = remote_children,
     };
     static const struct out_column columns[] = {
-        {"kind", "JOB", OUT_TEXT},      {"volume", "VOLUME", OUT_TEXT},
-        {"subject", "OF", OUT_TEXT},    {"done", "DONE", OUT_NUMBER},
-        {"total", "TOTAL", OUT_NUMBER}, {"state", "STATE", OUT_TEXT},
+        {"kind", "JOB", OUT_TEXT},
+        {"volume", "VOLUME", OUT_TEXT},
+        {"subject", "OF", OUT_TEXT},
+        {"done", "DONE", OUT_NUMBER},
+        {"total", "TOTAL", OUT_NUMBER},
+        {"state", "STATE", OUT_TEXT},
         {0},
     };
     struct remote_words words = {.most = 1};

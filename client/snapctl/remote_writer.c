@@ -5,12 +5,20 @@
  * two turns. Writes of the origin are made by the driver, one after another, so when
  * `quiesce` runs none is under way and the answer is given at once; from then on
  * remote_writer_may_write() is false until the head is known again.
+ *
+ * A writer that was killed leaves its lease behind until its time is over. Whoever has
+ * the origin's lock knows that it is dead, so it comes as the same instance, and the
+ * daemon grants it the next epoch at once.
  */
 #include "client/snapctl/remote_writer.h"
 
+#include "common/base/bytes.h"
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
+
 #include <string.h>
 
-enum { TURN_MS = 200 };
+enum { TURN_MS = 200, SETTLE_TURNS = 20 };
 
 static void end_with(struct remote_writer *w, int code)
 {
@@ -40,8 +48,8 @@ static void on_head_changed(void *user, struct snapwire_lease *lease,
         (void)err_set(&w->why, SNAP_ESTALE, "the volume has no snapshot any more");
     else
         (void)err_set(&w->why, SNAP_ESTALE,
-                      "a newer snapshot exists, %s@%s; what is left of the origin's old content "
-                      "belongs to it: run again naming it",
+                      "a newer snapshot was made meanwhile, %s@%s, and what is not overwritten "
+                      "yet belongs to it: run again naming it",
                       w->target->name.volume, info->head_name);
 }
 
@@ -70,6 +78,32 @@ static void on_lost(void *user, struct snapwire_lease *lease, const struct snapw
     (void)err_prefix(&w->why, "the lease of %s is lost", w->target->name.volume);
 }
 
+static uint64_t fnv1a(uint64_t hash, const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ p[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+struct snapwire_uuid remote_writer_instance(const struct snapwire_uuid *volume,
+                                            const void *fingerprint, size_t fingerprint_bytes)
+{
+    static const uint64_t seeds[] = {UINT64_C(0xcbf29ce484222325), UINT64_C(0x84222325cbf29ce4)};
+    CLEANUP_FREE char *machine = NULL;
+    size_t machine_len = 0;
+    struct snapwire_uuid u;
+    if (file_read_all("/etc/machine-id", 64, &machine, &machine_len, NULL) < 0)
+        machine_len = 0;
+    for (size_t i = 0; i < ARRAY_LEN(seeds); i++) {
+        uint64_t hash = fnv1a(seeds[i], "snapctl", 7);
+        hash = fnv1a(hash, machine, machine_len);
+        hash = fnv1a(hash, volume->b, sizeof volume->b);
+        le64_store(u.b + 8 * i, fnv1a(hash, fingerprint, fingerprint_bytes));
+    }
+    return u;
+}
+
 /* What a refusal means here, and what helps. */
 static int explain_refusal(int rc, const struct remote_target *target, struct err *reterr)
 {
@@ -89,7 +123,7 @@ int remote_writer_open(struct remote_writer *w, struct remote *r,
 {
     struct snapwire_error why = {0};
     *w = (struct remote_writer){.client = r->client, .cli = ask->cli, .target = ask->target};
-    const struct snapwire_lease_config config = {
+    struct snapwire_lease_config config = {
         .size = sizeof config,
         .volume = ask->target->volume,
         .origin_size_bytes = ask->origin_size_bytes,
@@ -104,6 +138,9 @@ int remote_writer_open(struct remote_writer *w, struct remote *r,
         .lost = on_lost,
         .user = w,
     };
+    if (ask->sole)
+        config.instance =
+            remote_writer_instance(&ask->target->volume, ask->fingerprint, ask->fingerprint_bytes);
     int rc = snapwire_lease_acquire_sync(r->client, &config, &w->lease, &why);
     if (rc < 0) {
         (void)remote_error(&why, reterr);
@@ -146,6 +183,12 @@ int remote_writer_check(const struct remote_writer *w, struct err *reterr)
         return 0;
     (void)err_copy(reterr, &w->why);
     return w->over_code;
+}
+
+void remote_writer_settle(struct remote_writer *w)
+{
+    for (int i = 0; i < SETTLE_TURNS && !w->over; i++)
+        remote_writer_turn(w);
 }
 
 void remote_writer_turn(struct remote_writer *w)

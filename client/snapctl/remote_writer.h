@@ -19,7 +19,7 @@ struct remote_writer {
     const struct remote_target *target;
     struct snapwire_uuid head; /* when the lease was taken */
     bool still;                /* a snapshot is being made */
-    bool lost;  /* the lease */
+    bool lost;                 /* the lease */
     bool over;
     int over_code;
     struct err why;
@@ -31,9 +31,13 @@ struct remote_writer_ask {
     uint64_t origin_size_bytes;
     const void *fingerprint;
     size_t fingerprint_bytes;
+    bool sole; /* the caller holds the origin's lock: whoever wrote it from here before is dead */
     bool new_origin, steal;
 };
 
+/* The instance under which the writer of this origin on this machine is known. */
+struct snapwire_uuid remote_writer_instance(const struct snapwire_uuid *volume,
+                                            const void *fingerprint, size_t fingerprint_bytes);
 /* Take the lease. Errors: SNAP_EBUSY (another writer), SNAP_EMISMATCH (another origin) … */
 int remote_writer_open(struct remote_writer *w, struct remote *r,
                        const struct remote_writer_ask *ask, struct err *reterr) SNAP_WUR;
@@ -47,6 +51,8 @@ bool remote_writer_may_write(const struct remote_writer *w);
 int remote_writer_check(const struct remote_writer *w, struct err *reterr) SNAP_WUR;
 /* One turn of the library's loop; comes back soon enough to look at Ctrl-C. */
 void remote_writer_turn(struct remote_writer *w);
+/* A put was stale: the library finds out why. Comes back when it has, or soon. */
+void remote_writer_settle(struct remote_writer *w);
 /* Stream and lease are given back, where the daemon is still there to take them. Takes zeros. */
 void remote_writer_close(struct remote_writer *w);
 

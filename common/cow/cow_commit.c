@@ -20,9 +20,11 @@
  *    last entry is written, which is after the flush.
  *
  * The group is the longest run of written chunks from the fifo's head: entries
- * stand in the order in which chunks were given out. Only the blocks of the current
- * area that change are written, from a buffer of the commit's own that is not
- * touched while the write is in flight, and nothing but tables is ever in it.
+ * stand in the order in which chunks were given out. While nothing waits to be told, a
+ * commit begins when the few small writes in flight with the first one are done, too.
+ * Only the blocks of the current area that change are written, from a buffer of the
+ * commit's own that is not touched while the write is in flight, and nothing but tables
+ * is ever in it.
  *
  * Thread: the engine's.
  */
@@ -220,14 +222,30 @@ static void commit_write_ahead(struct cow_store *s, uint64_t room)
 
 /* -- begin ---------------------------------------------------------------------------- */
 
+/* An idle store waits for a few small writes already in flight: they end soon, and one
+ * commit for all costs what one for the first would. Later ones are not waited for, and a
+ * stream of large ones had better go on while flushes run. */
+static bool commit_waits(struct cow_store *s)
+{
+    const struct cow_write *oldest = TAILQ_FIRST(&s->busy_writes);
+
+    if (!oldest || !TAILQ_EMPTY(&s->acking) || s->busy_bytes > COW_GROUP_BYTES)
+        return false;
+    if (!s->wait_serial)
+        s->wait_serial = u64_min(s->write_serial, oldest->serial + COW_GROUP_WRITES - 1);
+    return oldest->serial <= s->wait_serial;
+}
+
 void cow_commit_advance(struct cow_store *s)
 {
     uint64_t room, most;
     struct cow_slot *slot;
 
     if (s->step != COW_STEP_IDLE || s->state != COW_READY ||
-        (TAILQ_EMPTY(&s->acking) && (TAILQ_EMPTY(&s->fifo) || !TAILQ_FIRST(&s->fifo)->written)))
+        (TAILQ_EMPTY(&s->acking) && (TAILQ_EMPTY(&s->fifo) || !TAILQ_FIRST(&s->fifo)->written)) ||
+        commit_waits(s))
         return;
+    s->wait_serial = 0;
     if (s->image_area != s->staged_len / s->g.area_exceptions) {
         /* a merge looked at the area before the current, empty one and then stopped */
         s->image_area = s->staged_len / s->g.area_exceptions;

@@ -121,8 +121,8 @@ struct cow_store *cow_store_new(struct blk_dev *dev)
     TAILQ_INIT(&s->fifo);
     TAILQ_INIT(&s->group);
     TAILQ_INIT(&s->acking);
-    LIST_INIT(&s->free_writes);
-    LIST_INIT(&s->busy_writes);
+    TAILQ_INIT(&s->free_writes);
+    TAILQ_INIT(&s->busy_writes);
     TAILQ_INIT(&s->ops);
     TAILQ_INIT(&s->drains);
     TAILQ_INIT(&s->ops_ready);

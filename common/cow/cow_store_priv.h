@@ -29,8 +29,10 @@ enum {
     COW_WRITE_BYTES_MAX = 2 * 1024 * 1024, /* one data write; a larger chunk takes several */
     COW_WRITE_SLOTS_MAX = 256,
     COW_WRITES_KEPT = 16,  /* idle write requests kept for reuse */
+    COW_GROUP_WRITES = 16, /* writes in flight that a commit of an idle store waits for … */
+    COW_GROUP_BYTES = 1024 * 1024, /* … while they have no more than this to go */
     COW_AREA_BLOCK = 4096, /* areas are written in blocks of this, or the device's if larger */
-    COW_AHEAD_BYTES = 64 * 1024, /* following areas one commit may fill, at least one */
+    COW_AHEAD_BYTES = 64 * 1024,      /* following areas one commit may fill, at least one */
     COW_GROW_STEP = 16 * 1024 * 1024, /* the first; they double */
     COW_GROW_STEP_MAX = 1024 * 1024 * 1024,
 };
@@ -102,7 +104,8 @@ TAILQ_HEAD(cow_put_list, cow_put);
 /* A data write being gathered or in flight. */
 struct cow_write {
     struct cow_io io;
-    LIST_ENTRY(cow_write) link;
+    TAILQ_ENTRY(cow_write) link;
+    uint64_t serial; /* in the order of submission, from 1 */
     uint64_t offset_bytes;
     uint64_t len_bytes;
     unsigned iov_count;
@@ -183,11 +186,13 @@ struct cow_store {
     struct cow_slot_list room, fifo, group, acking;
     uint64_t outstanding; /* slots with a new_chunk that are not durable yet */
     struct cow_write *gather;
-    LIST_HEAD(, cow_write) free_writes, busy_writes;
+    TAILQ_HEAD(, cow_write) free_writes, busy_writes; /* busy: the longest in flight first */
+    uint64_t write_serial, busy_bytes;
     unsigned free_write_count;
 
     /* commit */
     enum cow_step step;
+    uint64_t wait_serial; /* an idle store commits once this write is done; 0: not waiting */
     uint64_t group_len;
     unsigned ahead_pending;
     uint64_t ahead_areas; /* how many areas the group goes past the current one */

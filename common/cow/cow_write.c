@@ -18,10 +18,10 @@
 
 static struct cow_write *write_take(struct cow_store *s)
 {
-    struct cow_write *w = LIST_FIRST(&s->free_writes);
+    struct cow_write *w = TAILQ_FIRST(&s->free_writes);
 
     if (w) {
-        LIST_REMOVE(w, link);
+        TAILQ_REMOVE(&s->free_writes, w, link);
         s->free_write_count--;
     } else {
         w = malloc(sizeof *w);
@@ -40,7 +40,7 @@ static void write_give_back(struct cow_store *s, struct cow_write *w)
         free(w);
         return;
     }
-    LIST_INSERT_HEAD(&s->free_writes, w, link);
+    TAILQ_INSERT_HEAD(&s->free_writes, w, link);
     s->free_write_count++;
 }
 
@@ -49,8 +49,9 @@ void cow_write_free_all(struct cow_store *s)
     struct cow_write *w;
 
     free(s->gather);
-    while ((w = LIST_FIRST(&s->free_writes)) || (w = LIST_FIRST(&s->busy_writes))) {
-        LIST_REMOVE(w, link);
+    TAILQ_CONCAT(&s->free_writes, &s->busy_writes, link);
+    while ((w = TAILQ_FIRST(&s->free_writes))) {
+        TAILQ_REMOVE(&s->free_writes, w, link);
         free(w);
     }
 }
@@ -97,7 +98,8 @@ static void write_done(struct cow_store *s, struct cow_io *io, int result)
         if (--slot->writes_pending == 0)
             write_slot_done(s, slot, io, result);
     }
-    LIST_REMOVE(w, link);
+    TAILQ_REMOVE(&s->busy_writes, w, link);
+    s->busy_bytes -= w->len_bytes;
     write_give_back(s, w);
 }
 
@@ -112,7 +114,9 @@ void cow_write_submit(struct cow_store *s)
         write_give_back(s, w);
         return;
     }
-    LIST_INSERT_HEAD(&s->busy_writes, w, link);
+    w->serial = ++s->write_serial;
+    TAILQ_INSERT_TAIL(&s->busy_writes, w, link);
+    s->busy_bytes += w->len_bytes;
     s->count.data_writes++;
     s->count.data_bytes += w->len_bytes;
     cow_io_writev(s, &w->io, w->offset_bytes, w->iov, w->iov_count, w->len_bytes, write_done);

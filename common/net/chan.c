@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A channel's life: it is made, shakes hands, runs, ends, moves to another loop.
  *
- *     chan.c        this: states, the turn, the end
+ *     chan.c        this: states, the turn       chan_end.c    failing, going down
  *     chan_hello.c  HELLO and GOAWAY
  *     chan_read.c   bytes to frames        chan_write.c  frames to bytes
  *     chan_time.c   time-outs              chan_io.c     socket and TLS
@@ -22,9 +22,6 @@
  *     LINGER       the peer closes, or a second is over ──> DOWN
  *     DOWN         the hook: release, ops.down, free
  *
- * LINGER is there because closing a socket that holds unread bytes resets the
- * connection, and a reset may overtake the words that say why.
- *
  * Must not know: what a request means. Thread: the channel's.
  */
 #include "common/net/chan_priv.h"
@@ -32,11 +29,9 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -44,12 +39,11 @@ enum {
     FRAME_TIMEOUT_MS = 30000,
     KEEPALIVE_MS = 15000,
     SEND_QUEUE_BYTES = 64 * 1024 * 1024,
-    LINGER_READS = 16,
 };
 
 void chan_kick(struct chan *c)
 {
-    if (c->hooked)
+    if (c->hooked || c->loop == NULL)
         return;
     c->hooked = true;
     loop_hook_add(c->loop, &c->hook);
@@ -63,44 +57,12 @@ static void unhook(struct chan *c)
     loop_hook_remove(c->loop, &c->hook);
 }
 
-/* -- failing --------------------------------------------------------------------------- */
-
-void chan_fail(struct chan *c, const struct err *why)
+void chan_leave_loop(struct chan *c)
 {
-    if (c->state >= CHAN_ABORTING)
-        return;
-    c->was = c->state;
-    c->state = CHAN_ABORTING;
-    (void)err_copy(&c->why, why);
-    chan_kick(c);
-}
-
-void chan_fail_read(struct chan *c, const struct err *why)
-{
-    const struct err closed = ERR_INIT;
-    if (c->goaway.code != 0)
-        chan_fail(c, &c->goaway);
-    else if (why->code == SNAP_EAUTH)
-        chan_fail(c, why);
-    else if (c->tx.dead)
-        chan_fail(c, &c->tx.dead_why);
-    else if (c->state == CHAN_DRAINING && !chan_tx_has_work(c) && STAILQ_EMPTY(&c->tx.queue))
-        chan_fail(c, &closed);
-    else
-        chan_fail(c, why);
-}
-
-void chan_fail_write(struct chan *c, const struct err *why)
-{
-    if (!chan_may_read(c)) {
-        chan_fail(c, why);
-        return;
-    }
-    c->tx.dead = true;
-    (void)err_copy(&c->tx.dead_why, why);
-    c->read_more = true;
-    c->dead_until = chan_now_ms() + CHAN_LINGER_MS;
-    chan_arm(c, c->dead_until);
+    unhook(c);
+    loop_io_done(&c->io);
+    loop_timer_done(&c->timer);
+    c->loop = NULL;
 }
 
 /* -- shaking hands ------------------------------------------------------------------------ */
@@ -152,96 +114,6 @@ void chan_went_up(struct chan *c)
     c->ops.up(c, c->user, &c->peer);
 }
 
-/* -- the end ---------------------------------------------------------------------------------- */
-
-/* Can a last frame still be put behind what went out, and be of use? */
-static bool may_say_why(const struct chan *c)
-{
-    return c->was >= CHAN_HELLO && c->why.code != 0 && c->why.code != SNAP_ECONN && !c->eof &&
-           !c->tx.dead && c->tx.body == NULL;
-}
-
-static bool write_stage(struct chan *c)
-{
-    struct chan_tx *tx = &c->tx;
-    while (tx->pos < tx->len) {
-        const struct iovec rest = {tx->stage + tx->pos, tx->len - tx->pos};
-        const ssize_t n = chan_io_writev(c, &rest, 1, NULL);
-        if (n <= 0)
-            return false;
-        tx->pos += (unsigned)n;
-    }
-    tx->pos = tx->len = 0;
-    return true;
-}
-
-/* ABORTING, or all sent: end our direction. */
-static void shut(struct chan *c)
-{
-    bool said = c->was == CHAN_TLS && c->why.code != SNAP_ETIMEDOUT; /* TLS has its alerts */
-    if (c->why.code == 0)
-        said = c->tx.pos == c->tx.len;
-    else if (may_say_why(c))
-        said = chan_stage_goaway(c, &c->why) && write_stage(c);
-    c->state = CHAN_DOWN;
-    chan_tx_release_all(c);
-    if (c->eof || c->tx.dead || c->why.code == SNAP_ECONN || !said)
-        return;
-    if (c->tls != NULL && c->was >= CHAN_HELLO)
-        tls_close_notify(c->tls);
-    if (shutdown(c->fd, SHUT_WR) < 0)
-        return;
-    c->state = CHAN_LINGER;
-    c->linger_until = chan_now_ms() + CHAN_LINGER_MS;
-    chan_arm(c, c->linger_until);
-}
-
-/* LINGER: throw away what still comes, until the peer closes. */
-static void linger_read(struct chan *c)
-{
-    for (unsigned i = 0; i < LINGER_READS; i++) {
-        const ssize_t n = recv(c->fd, c->rx.buf, sizeof c->rx.buf, 0);
-        if (n > 0)
-            continue;
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
-        c->state = CHAN_DOWN;
-        chan_kick(c);
-        return;
-    }
-}
-
-static void leave_loop(struct chan *c)
-{
-    unhook(c);
-    loop_io_done(&c->io);
-    loop_timer_done(&c->timer);
-    c->loop = NULL;
-}
-
-static void chan_free(struct chan *c)
-{
-    tls_session_free(c->tls);
-    if (c->fd >= 0)
-        (void)close(c->fd);
-    free(c);
-}
-
-static void go_down(struct chan *c)
-{
-    c->state = CHAN_DOWN;
-    chan_tx_release_all(c);
-    chan_rx_done(c);
-    if (c->loop != NULL)
-        leave_loop(c);
-    tls_session_free(c->tls);
-    c->tls = NULL;
-    (void)close(c->fd);
-    c->fd = -1;
-    c->ops.down(c, c->user, &c->why);
-    chan_free(c);
-}
-
 /* -- the turn ------------------------------------------------------------------------------------
  */
 
@@ -286,9 +158,9 @@ static void turn(void *user)
         chan_fail(c, &closed);
     }
     if (c->state == CHAN_ABORTING)
-        shut(c);
+        chan_shut(c);
     if (c->state == CHAN_DOWN) {
-        go_down(c);
+        chan_go_down(c);
         return;
     }
     update_io(c);
@@ -311,7 +183,7 @@ static void io_ready(void *user, unsigned what)
         return;
     }
     if (c->state == CHAN_LINGER) {
-        linger_read(c);
+        chan_linger_read(c);
         return;
     }
     if (((what & LOOP_READ) != 0 || c->read_wants_write) && chan_may_read(c))
@@ -389,7 +261,7 @@ static int chan_create(struct loop *l, int fd, const char *server_name, bool ser
     if (r == 0)
         r = join_loop(c, l, reterr);
     if (r < 0) {
-        chan_free(c);
+        chan_destroy(c);
         return r;
     }
     c->config.tls = NULL; /* the session keeps the context; ours was borrowed */
@@ -434,7 +306,7 @@ void chan_close(struct chan *c)
 {
     const struct err closed = ERR_INIT;
     if (c->loop == NULL) {
-        go_down(c);
+        chan_go_down(c);
     } else if (c->state == CHAN_UP) {
         c->state = CHAN_DRAINING;
         chan_kick(c);
@@ -451,7 +323,7 @@ void chan_abort(struct chan *c, const struct err *why)
         (void)err_copy(&e, why);
     if (c->loop == NULL) {
         (void)err_copy(&c->why, &e);
-        go_down(c);
+        chan_go_down(c);
     } else if (c->state == CHAN_LINGER) {
         c->state = CHAN_DOWN;
         chan_kick(c);
@@ -491,8 +363,7 @@ static bool is_quiet(const struct chan *c)
     if (c->state != CHAN_UP || c->tx.body != NULL || c->rx.phase == RX_BUFFER ||
         c->rx.phase == RX_PAYLOAD)
         return false;
-    STAILQ_FOREACH(f, &c->tx.queue, link)
-    {
+    STAILQ_FOREACH (f, &c->tx.queue, link) {
         if (f->payload_bytes > 0 || f->released != NULL)
             return false;
     }
@@ -505,7 +376,7 @@ int chan_detach(struct chan *c, struct err *reterr)
 {
     if (!is_quiet(c))
         return err_set(reterr, SNAP_EBUSY, "channel: frames are under way");
-    leave_loop(c);
+    chan_leave_loop(c);
     c->rx.at_hand = NULL;
     if (c->detached != NULL)
         *c->detached = true;

@@ -115,9 +115,10 @@ size_t chan_send_queued_bytes(const struct chan *c);
 void chan_frame_done(struct chan_frame *f);
 /* Stop (or go on) reading: back-pressure beyond the window. */
 void chan_pause(struct chan *c, bool pause);
-/* Send what is queued, then close. `down` follows. */
+/* Send what is queued, then close. `down` follows, with code 0 when all went out. */
 void chan_close(struct chan *c);
-/* Close at once; `down` follows, from the loop. */
+/* Close at once, telling the peer why if it can be told (not for NULL or SNAP_ECONN); `down`
+ * follows, from the loop. A detached channel goes down inside the call. */
 void chan_abort(struct chan *c, const struct err *why);
 
 const struct chan_peer *chan_peer_of(const struct chan *c);

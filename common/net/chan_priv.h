@@ -126,12 +126,19 @@ struct chan {
 uint64_t chan_now_ms(void);
 void chan_kick(struct chan *c); /* the hook runs before the loop sleeps */
 void chan_went_up(struct chan *c);
+void chan_leave_loop(struct chan *c);
+
+/* chan_end.c */
 /* Like chan_abort(); for what is known here. */
 void chan_fail(struct chan *c, const struct err *why);
 /* Reading ended or broke: find the best reason and abort. */
 void chan_fail_read(struct chan *c, const struct err *why);
 /* Writing broke: the peer may have said why; read on to find out. */
 void chan_fail_write(struct chan *c, const struct err *why);
+void chan_shut(struct chan *c);        /* ABORTING: to LINGER or DOWN */
+void chan_linger_read(struct chan *c); /* throw away what still comes, until the peer closes */
+void chan_go_down(struct chan *c);     /* the last call; frees */
+void chan_destroy(struct chan *c);     /* one that never lived; frees */
 
 /* chan_time.c */
 void chan_arm(struct chan *c, uint64_t at_ms);

@@ -4,7 +4,8 @@
  *     handshake_until   socket, TLS and hello, together
  *     rx_until          a frame whose first byte came; not while we are the ones who rest
  *     tx_since          a socket that takes nothing of what must go out
- *     credit_since      daemon only: a client that asks, and lets nothing be answered
+ *     credit_since      a client that asks and lets nothing be answered (as client, only in
+ *                       DRAINING: a daemon may wait long for its disks)
  *     heard_at          silence: ask (PING); no answer in as long again: gone
  *     dead_until        a broken socket may still hold the peer's last words
  *     linger_until      the peer may still read ours
@@ -61,7 +62,8 @@ void chan_pinged(struct chan *c)
 void chan_note_credit(struct chan *c)
 {
     const struct frame_out *f = STAILQ_FIRST(&c->tx.queue);
-    if (!c->server || f == NULL || f->payload_bytes <= c->tx.credit) {
+    const bool patient = !c->server && c->state != CHAN_DRAINING;
+    if (patient || f == NULL || f->payload_bytes <= c->tx.credit) {
         c->credit_since = 0;
     } else if (c->credit_since == 0) {
         c->credit_since = chan_now_ms();

@@ -20,7 +20,7 @@
  * loop_post() and loop_stop(), which meet the loop under one mutex and wake it
  * through an eventfd, once a batch.
  */
-#include "common/net/loop.h"
+#include "common/net/loop_priv.h"
 
 #include "common/base/check.h"
 
@@ -35,22 +35,6 @@
 
 TAILQ_HEAD(hook_list, loop_hook);
 STAILQ_HEAD(msg_list, loop_msg);
-
-/* What stands behind the `void *event` of timers and descriptors. */
-struct loop_event {
-    struct event ev;
-    struct loop *loop;
-    void *owner;
-    bool wanted;
-};
-
-struct loop_signal_entry {
-    struct event ev;
-    struct loop *loop;
-    void (*fn)(void *user);
-    void *user;
-    SLIST_ENTRY(loop_signal_entry) link;
-};
 
 struct loop {
     struct event_base *base;
@@ -70,7 +54,7 @@ struct loop {
     struct msg_list posted;
     struct msg_list running; /* the batch at hand; the loop's thread only */
     atomic_bool stop;
-    SLIST_HEAD(, loop_signal_entry) signals;
+    struct loop_signals signals;
 };
 
 /* -- hooks ------------------------------------------------------------------------ */
@@ -95,7 +79,7 @@ void loop_hook_remove(struct loop *l, struct loop_hook *h)
 }
 
 /* A callback of ours has run: on somebody else's base, see that the hooks follow. */
-static void turn_mark(struct loop *l)
+void loop_mark_turn(struct loop *l)
 {
     if (l->owned || l->turn_active)
         return;
@@ -116,7 +100,7 @@ static void again_event_cb(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    turn_mark(arg);
+    loop_mark_turn(arg);
 }
 
 void loop_again(struct loop *l)
@@ -135,7 +119,7 @@ void loop_hook_add(struct loop *l, struct loop_hook *h)
         if (l->hook_next == NULL)
             l->hook_next = h;
     } else if (!l->owned) {
-        turn_mark(l);
+        loop_mark_turn(l);
     } else if (!l->dispatching) {
         l->again = true;
     }
@@ -167,8 +151,7 @@ void loop_post(struct loop *l, struct loop_msg *msg)
 static bool msg_remove(struct msg_list *list, struct loop_msg *msg)
 {
     struct loop_msg *m;
-    STAILQ_FOREACH(m, list, link)
-    {
+    STAILQ_FOREACH (m, list, link) {
         if (m == msg) {
             STAILQ_REMOVE(list, msg, loop_msg, link);
             return true;
@@ -203,7 +186,7 @@ static void post_event_cb(evutil_socket_t fd, short what, void *arg)
         STAILQ_REMOVE_HEAD(&l->running, link);
         m->fn(m);
     }
-    turn_mark(l);
+    loop_mark_turn(l);
 }
 
 /* -- life ------------------------------------------------------------------------------ */
@@ -281,12 +264,7 @@ void loop_free(struct loop *l)
 {
     if (l == NULL)
         return;
-    struct loop_signal_entry *s;
-    while ((s = SLIST_FIRST(&l->signals)) != NULL) {
-        SLIST_REMOVE_HEAD(&l->signals, link);
-        (void)event_del(&s->ev);
-        free(s);
-    }
+    loop_signals_free(&l->signals);
     struct event *const own[] = {&l->turn_event, &l->again_event, &l->limit_event, &l->post_event};
     for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++)
         if (event_initialized(own[i]))
@@ -298,15 +276,14 @@ void loop_free(struct loop *l)
     free(l);
 }
 
+struct loop_signals *loop_signals_of(struct loop *l)
+{
+    return &l->signals;
+}
+
 struct event_base *loop_base(struct loop *l)
 {
     return l->base;
-}
-
-static struct timeval timeval_of_ms(uint64_t ms)
-{
-    return (struct timeval){.tv_sec = (time_t)(ms / 1000),
-                            .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 }
 
 void loop_turn(struct loop *l, int timeout_ms)
@@ -316,7 +293,7 @@ void loop_turn(struct loop *l, int timeout_ms)
     if (l->again || timeout_ms == 0) {
         flags |= EVLOOP_NONBLOCK;
     } else if (timeout_ms > 0) {
-        const struct timeval tv = timeval_of_ms((uint64_t)timeout_ms);
+        const struct timeval tv = loop_timeval((uint64_t)timeout_ms);
         (void)event_add(&l->limit_event, &tv);
     }
     l->again = false;
@@ -340,148 +317,4 @@ void loop_stop(struct loop *l)
 {
     atomic_store_explicit(&l->stop, true, memory_order_release);
     wake(l);
-}
-
-/* -- timers ------------------------------------------------------------------------------ */
-
-static void timer_cb(evutil_socket_t fd, short what, void *arg)
-{
-    struct loop_event *e = arg;
-    struct loop *l = e->loop;
-    const struct loop_timer *t = e->owner;
-    (void)fd;
-    (void)what;
-    t->fn(t->user); /* may end the timer: e and t are not touched again */
-    turn_mark(l);
-}
-
-static struct loop_event *loop_event_new(struct loop *l, int fd, short what, event_callback_fn cb,
-                                         void *owner)
-{
-    struct loop_event *e = calloc(1, sizeof *e);
-    if (e == NULL)
-        return NULL;
-    e->loop = l;
-    e->owner = owner;
-    if (event_assign(&e->ev, l->base, fd, what, cb, e) != 0) {
-        free(e);
-        return NULL;
-    }
-    return e;
-}
-
-static void loop_event_free(struct loop_event *e)
-{
-    if (e == NULL)
-        return;
-    (void)event_del(&e->ev);
-    free(e);
-}
-
-int loop_timer_init(struct loop *l, struct loop_timer *t, void (*fn)(void *), void *user,
-                    struct err *reterr)
-{
-    t->fn = fn;
-    t->user = user;
-    t->event = loop_event_new(l, -1, 0, timer_cb, t);
-    if (t->event == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "timer: out of memory");
-    return 0;
-}
-
-void loop_timer_set(struct loop_timer *t, uint64_t delay_ms)
-{
-    struct loop_event *e = t->event;
-    const struct timeval tv = timeval_of_ms(delay_ms);
-    (void)event_add(&e->ev, &tv);
-}
-
-void loop_timer_stop(struct loop_timer *t)
-{
-    struct loop_event *e = t->event;
-    (void)event_del(&e->ev);
-}
-
-void loop_timer_done(struct loop_timer *t)
-{
-    loop_event_free(t->event);
-    t->event = NULL;
-}
-
-/* -- descriptors --------------------------------------------------------------------------- */
-
-static void io_cb(evutil_socket_t fd, short what, void *arg)
-{
-    struct loop_event *e = arg;
-    struct loop *l = e->loop;
-    const struct loop_io *io = e->owner;
-    (void)fd;
-    io->fn(io->user, (what & EV_WRITE) ? LOOP_WRITE : LOOP_READ); /* may end the io */
-    turn_mark(l);
-}
-
-int loop_io_init(struct loop *l, struct loop_io *io, int fd, void (*fn)(void *, unsigned),
-                 void *user, struct err *reterr)
-{
-    io->fn = fn;
-    io->user = user;
-    io->events[0] = loop_event_new(l, fd, EV_READ | EV_PERSIST, io_cb, io);
-    io->events[1] = loop_event_new(l, fd, EV_WRITE | EV_PERSIST, io_cb, io);
-    if (io->events[0] == NULL || io->events[1] == NULL) {
-        loop_io_done(io);
-        return err_set(reterr, SNAP_ENOMEM, "watch descriptor %d: out of memory", fd);
-    }
-    return 0;
-}
-
-void loop_io_want(struct loop_io *io, unsigned what)
-{
-    for (unsigned i = 0; i < 2; i++) {
-        struct loop_event *e = io->events[i];
-        const bool want = (what & (1u << i)) != 0;
-        if (want == e->wanted)
-            continue;
-        e->wanted = want;
-        if (want)
-            (void)event_add(&e->ev, NULL);
-        else
-            (void)event_del(&e->ev);
-    }
-}
-
-void loop_io_done(struct loop_io *io)
-{
-    for (unsigned i = 0; i < 2; i++) {
-        loop_event_free(io->events[i]);
-        io->events[i] = NULL;
-    }
-}
-
-/* -- signals ---------------------------------------------------------------------------------- */
-
-static void signal_cb(evutil_socket_t fd, short what, void *arg)
-{
-    const struct loop_signal_entry *s = arg;
-    struct loop *l = s->loop;
-    (void)fd;
-    (void)what;
-    s->fn(s->user);
-    turn_mark(l);
-}
-
-int loop_signal(struct loop *l, int signo, void (*fn)(void *user), void *user, struct err *reterr)
-{
-    struct loop_signal_entry *s = calloc(1, sizeof *s);
-    if (s == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "signal %d: out of memory", signo);
-    s->loop = l;
-    s->fn = fn;
-    s->user = user;
-    if (event_assign(&s->ev, l->base, signo, EV_SIGNAL | EV_PERSIST, signal_cb, s) != 0 ||
-        event_add(&s->ev, NULL) != 0) {
-        free(s);
-        return err_set(reterr, SNAP_EINVAL, "signal %d: cannot be watched", signo);
-    }
-    SLIST_INSERT_HEAD(&l->signals, s, link);
-    return 0;
 }

@@ -46,7 +46,6 @@ struct tls_session {
     struct tls_context *context;
     int fd;
     bool handshake_done;
-    bool more;   /* another record follows this one at once */
     bool broken; /* OpenSSL forbids further calls but free */
 };
 
@@ -184,8 +183,7 @@ static int fd_of(BIO *bio)
 static int socket_write(BIO *bio, const char *data, int len)
 {
     const struct tls_session *s = BIO_get_data(bio);
-    const ssize_t n =
-        send(s->fd, data, (size_t)len, s->more ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL);
+    const ssize_t n = send(s->fd, data, (size_t)len, MSG_NOSIGNAL);
     BIO_clear_retry_flags(bio);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         BIO_set_retry_write(bio);
@@ -549,7 +547,6 @@ ssize_t tls_write(struct tls_session *s, const void *buf, size_t len, struct err
     size_t n = 0;
     ERR_clear_error();
     errno = 0;
-    s->more = len > SSL3_RT_MAX_PLAIN_LENGTH;
     const int r = SSL_write_ex(s->ssl, buf, len, &n);
     return r == 1 ? (ssize_t)n : fail_session(s, r, "write", reterr);
 }

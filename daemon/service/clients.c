@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connections counted by identity, over all shards. Asked when a connection comes up
- * or goes down, never by a request. Thread: any; one lock. */
+/* What is counted by identity, over all shards: connections, and the space that an
+ * owner's volumes take. Looked up when a connection or a volume comes or goes, never by
+ * a request. Thread: any; one lock. */
 #include "daemon/service/server.h"
 
 #include <pthread.h>
@@ -14,9 +15,16 @@ struct client {
     LIST_ENTRY(client) link;
 };
 
+struct owner {
+    char identity[LIMIT_NAME_BYTES + 1];
+    _Atomic int64_t space_bytes;
+    LIST_ENTRY(owner) link;
+};
+
 struct clients {
     pthread_mutex_t lock;
     LIST_HEAD(, client) list;
+    LIST_HEAD(, owner) owners;
 };
 
 struct clients *clients_new(void)
@@ -26,6 +34,7 @@ struct clients *clients_new(void)
         return NULL;
     pthread_mutex_init(&c->lock, NULL);
     LIST_INIT(&c->list);
+    LIST_INIT(&c->owners);
     return c;
 }
 
@@ -38,8 +47,29 @@ void clients_free(struct clients *c)
         LIST_REMOVE(one, link);
         free(one);
     }
+    struct owner *o;
+    while ((o = LIST_FIRST(&c->owners)) != NULL) {
+        LIST_REMOVE(o, link);
+        free(o);
+    }
     pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+_Atomic int64_t *clients_space_of(void *user, const char *owner)
+{
+    struct clients *c = user;
+    struct owner *o;
+    pthread_mutex_lock(&c->lock);
+    LIST_FOREACH (o, &c->owners, link)
+        if (strcmp(o->identity, owner) == 0)
+            break;
+    if (o == NULL && (o = calloc(1, sizeof *o)) != NULL) {
+        (void)snprintf(o->identity, sizeof o->identity, "%s", owner);
+        LIST_INSERT_HEAD(&c->owners, o, link);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return o == NULL ? NULL : &o->space_bytes;
 }
 
 int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,
@@ -48,7 +78,7 @@ int clients_enter(struct clients *c, const char *identity, uint32_t connections_
     int rc = 0;
     pthread_mutex_lock(&c->lock);
     struct client *one;
-    LIST_FOREACH(one, &c->list, link)
+    LIST_FOREACH (one, &c->list, link)
         if (strcmp(one->identity, identity) == 0)
             break;
     if (one != NULL && one->connections >= connections_max) {

@@ -106,8 +106,7 @@ static bool fill_snapshots(struct request *req, struct volume *v, Snapwire__V1__
     if (all == NULL || out->snapshots == NULL)
         return false;
     const struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    {
+    TAILQ_FOREACH (s, &v->chain, link) {
         const struct record_snapshot *rs = snapshot_record(s);
         if (rs == NULL || rs->hidden)
             continue;

@@ -93,8 +93,8 @@ static const struct metrics_family {
     [FAMILY_FAILED] = {"snapwire_cow_chunks_failed", "counter", "Chunks that failed."},
 };
 
-static void metrics_snapshot(struct metrics_text *texts, const struct snapshot *s, const char *volume,
-                             const char *name)
+static void metrics_snapshot(struct metrics_text *texts, const struct snapshot *s,
+                             const char *volume, const char *name)
 {
     struct cow_usage u;
     cow_store_usage(s->store, &u);
@@ -127,8 +127,7 @@ void metrics_part_volume(struct volume *v, void *user)
     if (v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v)))
         p->leases++;
     const struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    {
+    TAILQ_FOREACH (s, &v->chain, link) {
         const struct record_snapshot *rs = snapshot_record(s);
         if (rs == NULL)
             continue;
@@ -274,15 +273,14 @@ static void scrape_histogram(struct metrics_text *out, const struct server *serv
         below += scrape_sum(server, base + offsetof(struct metrics_histogram, buckets) +
                                         b * sizeof(uint64_t));
         if (b < METRICS_BUCKETS - 1)
-            metrics_text_add(
-                out, "snapwire_request_seconds_bucket{kind=\"%s\",le=\"%g\"} %llu\n", kind,
-                (double)metrics_bounds_us[b] / 1e6, (unsigned long long)below);
+            metrics_text_add(out, "snapwire_request_seconds_bucket{kind=\"%s\",le=\"%g\"} %llu\n",
+                             kind, (double)metrics_bounds_us[b] / 1e6, (unsigned long long)below);
     }
     metrics_text_add(out, "snapwire_request_seconds_bucket{kind=\"%s\",le=\"+Inf\"} %llu\n", kind,
                      (unsigned long long)below);
-    metrics_text_add(
-        out, "snapwire_request_seconds_sum{kind=\"%s\"} %.6f\n", kind,
-        (double)scrape_sum(server, base + offsetof(struct metrics_histogram, sum_us)) / 1e6);
+    metrics_text_add(out, "snapwire_request_seconds_sum{kind=\"%s\"} %.6f\n", kind,
+                     (double)scrape_sum(server, base + offsetof(struct metrics_histogram, sum_us)) /
+                         1e6);
     metrics_text_add(out, "snapwire_request_seconds_count{kind=\"%s\"} %llu\n", kind,
                      (unsigned long long)below);
 }
@@ -300,23 +298,26 @@ static void scrape_counters(struct metrics_text *out, const struct server *serve
     }
     metrics_text_add(out, "# TYPE snapwire_request_errors counter\n");
     for (unsigned i = 1; i < METRICS_CODES; i++) {
-        uint64_t n =
-            scrape_sum(server, offsetof(struct metrics, errors) + i * sizeof(uint64_t));
+        uint64_t n = scrape_sum(server, offsetof(struct metrics, errors) + i * sizeof(uint64_t));
         if (n > 0)
             metrics_text_add(out, "snapwire_request_errors_total{code=\"%s\"} %llu\n",
                              err_name(-(int)i), (unsigned long long)n);
     }
-    metrics_text_add(out, "# TYPE snapwire_payload_in_bytes counter\n"
-                          "snapwire_payload_in_bytes_total %llu\n",
+    metrics_text_add(out,
+                     "# TYPE snapwire_payload_in_bytes counter\n"
+                     "snapwire_payload_in_bytes_total %llu\n",
                      SUM(payload_in_bytes));
-    metrics_text_add(out, "# TYPE snapwire_payload_out_bytes counter\n"
-                          "snapwire_payload_out_bytes_total %llu\n",
+    metrics_text_add(out,
+                     "# TYPE snapwire_payload_out_bytes counter\n"
+                     "snapwire_payload_out_bytes_total %llu\n",
                      SUM(payload_out_bytes));
-    metrics_text_add(out, "# TYPE snapwire_connections_opened counter\n"
-                          "snapwire_connections_opened_total %llu\n",
+    metrics_text_add(out,
+                     "# TYPE snapwire_connections_opened counter\n"
+                     "snapwire_connections_opened_total %llu\n",
                      SUM(connections_opened));
-    metrics_text_add(out, "# TYPE snapwire_connections_refused counter\n"
-                          "snapwire_connections_refused_total %llu\n",
+    metrics_text_add(out,
+                     "# TYPE snapwire_connections_refused counter\n"
+                     "snapwire_connections_refused_total %llu\n",
                      SUM(connections_refused));
     metrics_text_add(out, "# TYPE snapwire_leases_lost counter\nsnapwire_leases_lost_total %llu\n",
                      SUM(leases_lost));
@@ -336,9 +337,9 @@ int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, stru
     struct metrics_text out = {.text = NULL};
     metrics_text_add(&out, "# TYPE snapwire_build info\nsnapwire_build_info{version=\"%s\"} 1\n",
                      SNAPWIRE_VERSION);
-    metrics_text_add(&out, "# TYPE snapwire_uptime_seconds gauge\nsnapwire_uptime_seconds %llu\n",
-                     (unsigned long long)((clock_now_ns(server->env.clock) - server->started_ns) /
-                                          1000000000));
+    metrics_text_add(
+        &out, "# TYPE snapwire_uptime_seconds gauge\nsnapwire_uptime_seconds %llu\n",
+        (unsigned long long)((clock_now_ns(server->env.clock) - server->started_ns) / 1000000000));
     metrics_text_add(&out, "# TYPE snapwire_connections gauge\nsnapwire_connections %u\n",
                      atomic_load(&server->connections));
     scrape_gauges(&out, s);

@@ -45,7 +45,7 @@ void metrics_request(struct metrics *m, unsigned method, int code, uint64_t elap
 struct server;
 /* The whole daemon as OpenMetrics text. Waits for the shards, a short time at most.
  * Owns: *ret_text is malloc'd. Thread: main's. Errors: SNAP_ENOMEM. */
-int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, struct err *reterr)
-    SNAP_WUR;
+int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len,
+                   struct err *reterr) SNAP_WUR;
 
 #endif

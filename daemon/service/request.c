@@ -50,9 +50,8 @@ void request_control(struct request *req, request_fn *run, request_fn *then)
 {
     req->run = run;
     req->next = then;
-    req->job = (struct control_job){.run = request_control_run,
-                                    .done = request_control_done,
-                                    .back = req->at->shard->loop};
+    req->job = (struct control_job){
+        .run = request_control_run, .done = request_control_done, .back = req->at->shard->loop};
     control_submit(req->session->server->control, &req->job);
 }
 

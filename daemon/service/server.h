@@ -92,9 +92,9 @@ struct session {
     struct chan *chan; /* NULL: gone */
     uint64_t id;
     struct chan_peer peer;
-    bool admin;        /* root, or the daemon's own user, on the Unix socket */
+    bool admin; /* root, or the daemon's own user, on the Unix socket */
     bool up;
-    bool moved;        /* it found its shard and stays there */
+    bool moved; /* it found its shard and stays there */
     unsigned outstanding;
     struct client *client;
     LIST_HEAD(, session_lease) leases;
@@ -120,8 +120,8 @@ void session_answer(struct request *req);
 /* -- requests, request.c ------------------------------------------------------------------ */
 
 enum run_at {
-    RUN_HOME,    /* where the connection is */
-    RUN_VOLUME,  /* where its volume is; volume and rights are checked before fn */
+    RUN_HOME,   /* where the connection is */
+    RUN_VOLUME, /* where its volume is; volume and rights are checked before fn */
 };
 
 struct method {
@@ -133,7 +133,7 @@ struct method {
     enum acl_right right; /* on the volume, or (RUN_HOME) on all, unless right_free */
     bool right_free;      /* fn checks by itself */
     bool payload;
-    bool mutates;         /* logged at info */
+    bool mutates; /* logged at info */
     void (*fn)(struct request *req);
 };
 
@@ -247,7 +247,8 @@ void service_ping(struct request *req);
 void service_server_status(struct request *req);
 void service_job_list(struct request *req);
 
-/* -- clients and their limits, clients.c; any thread -------------------------------------------- */
+/* -- clients and their limits, clients.c; any thread --------------------------------------------
+ */
 
 struct clients *clients_new(void);
 void clients_free(struct clients *c);
@@ -255,5 +256,7 @@ void clients_free(struct clients *c);
 int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,
                   struct client **ret, struct err *reterr) SNAP_WUR;
 void clients_leave(struct clients *c, struct client *client);
+/* The counter of an owner's space; lives as long as c. NULL: no memory. user: the clients. */
+_Atomic int64_t *clients_space_of(void *user, const char *owner);
 
 #endif

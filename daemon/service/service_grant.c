@@ -127,14 +127,15 @@ static void grant_begin(struct request *req, bool revoke)
         return;
     }
     (void)snprintf(g->grant.identity, sizeof g->grant.identity, "%s", in->identity);
-    if (!revoke && (in->role <= SNAPWIRE__V1__ROLE__ROLE_NONE ||
-                    in->role > SNAPWIRE__V1__ROLE__ROLE_ADMIN)) {
+    if (!revoke &&
+        (in->role <= SNAPWIRE__V1__ROLE__ROLE_NONE || in->role > SNAPWIRE__V1__ROLE__ROLE_ADMIN)) {
         request_failf(req, SNAP_EINVAL, "role %d is not known", (int)in->role);
         return;
     }
     g->grant.role = revoke ? ACL_NONE : (enum acl_role)in->role;
     if (!request_allows(req, all ? NULL : &g->grant.volume, ACL_RIGHT_ADMIN)) {
-        request_failf(req, SNAP_EPERM, "%s may not change rights here", req->session->peer.identity);
+        request_failf(req, SNAP_EPERM, "%s may not change rights here",
+                      req->session->peer.identity);
         return;
     }
     request_control(req, grant_run, grant_saved);

@@ -144,9 +144,10 @@ void service_run_list(struct request *req)
         request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
         return;
     }
-    uint32_t max = in->runs_max == 0 || in->runs_max > LIMIT_PAGE_RUNS ? LIMIT_PAGE_RUNS
-                                                                       : in->runs_max;
-    struct volume_runs runs = {.own = in->own != 0, .start_chunk = in->start_chunk, .runs_max = max};
+    uint32_t max =
+        in->runs_max == 0 || in->runs_max > LIMIT_PAGE_RUNS ? LIMIT_PAGE_RUNS : in->runs_max;
+    struct volume_runs runs = {
+        .own = in->own != 0, .start_chunk = in->start_chunk, .runs_max = max};
     uint64_t *arrays = request_alloc(req, 3 * (size_t)max * sizeof *arrays);
     if (arrays == NULL) {
         request_no_memory(req);

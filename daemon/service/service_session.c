@@ -77,7 +77,7 @@ static void session_leave_leases(struct session *s)
 void session_add_lease(struct session *s, const struct uuid *volume)
 {
     struct session_lease *l;
-    LIST_FOREACH(l, &s->leases, link)
+    LIST_FOREACH (l, &s->leases, link)
         if (uuid_equal(&l->volume, volume))
             return;
     l = calloc(1, sizeof *l);
@@ -291,8 +291,8 @@ static int session_decode(struct request *req, struct err *reterr)
         return err_set(reterr, SNAP_ENOTSUP, "method %u is not known", h->method);
     if (h->payload_bytes > 0 && !req->method->payload)
         return err_set(reterr, SNAP_EPROTO, "%s takes no payload", req->method->name);
-    req->in = protobuf_c_message_unpack(req->method->in, NULL, h->control_bytes,
-                                        req->frame->control);
+    req->in =
+        protobuf_c_message_unpack(req->method->in, NULL, h->control_bytes, req->frame->control);
     if (req->in == NULL)
         return err_set(reterr, SNAP_EPROTO, "the control message of %s cannot be read",
                        req->method->name);
@@ -346,7 +346,7 @@ static void session_event_run(struct loop_msg *msg)
 {
     struct session_event *e = CONTAINER_OF(msg, struct session_event, msg);
     struct session *s;
-    TAILQ_FOREACH(s, &e->part->sessions, link)
+    TAILQ_FOREACH (s, &e->part->sessions, link)
         if (s->id == e->session && s->chan != NULL)
             break;
     if (s != NULL) {
@@ -356,13 +356,13 @@ static void session_event_run(struct loop_msg *msg)
         if (!uuid_is_zero(&e->head))
             ref.head = (ProtobufCBinaryData){.data = e->head.b, .len = UUID_BYTES};
         uint8_t packed[128];
-        struct chan_out out = {
-            .kind = FRAME_EVENT,
-            .method = e->event == VOLUME_EVENT_QUIESCE
-                          ? SNAPWIRE__V1__METHOD__METHOD_EVENT_QUIESCE
-                          : SNAPWIRE__V1__METHOD__METHOD_EVENT_LEASE_LOST,
-            .control = packed,
-            .control_bytes = (uint32_t)protobuf_c_message_pack(&ref.base, packed)};
+        struct chan_out out = {.kind = FRAME_EVENT,
+                               .method = e->event == VOLUME_EVENT_QUIESCE
+                                             ? SNAPWIRE__V1__METHOD__METHOD_EVENT_QUIESCE
+                                             : SNAPWIRE__V1__METHOD__METHOD_EVENT_LEASE_LOST,
+                               .control = packed,
+                               .control_bytes =
+                                   (uint32_t)protobuf_c_message_pack(&ref.base, packed)};
         struct err err = ERR_INIT;
         if (e->event == VOLUME_EVENT_LEASE_LOST)
             metrics_add(&e->part->metrics.leases_lost, 1);
@@ -391,7 +391,8 @@ void session_tell(struct volume *v, const struct volume_holder *h, enum volume_e
     shard_post(e->part->shard, &e->msg);
 }
 
-/* -- the beginning ------------------------------------------------------------------------------ */
+/* -- the beginning ------------------------------------------------------------------------------
+ */
 
 static void session_up(struct chan *c, void *user, const struct chan_peer *peer)
 {
@@ -432,9 +433,8 @@ static void session_begin(struct loop_msg *msg)
     struct server *server = part->server;
     const struct config *config = server->config;
     struct err err = ERR_INIT;
-    struct session *s = part->draining || (!a->local && part->tls == NULL)
-                            ? NULL
-                            : calloc(1, sizeof *s);
+    struct session *s =
+        part->draining || (!a->local && part->tls == NULL) ? NULL : calloc(1, sizeof *s);
     if (s == NULL) {
         (void)close(a->fd);
         atomic_fetch_sub(&server->connections, 1);
@@ -469,8 +469,7 @@ static void session_begin(struct loop_msg *msg)
 void session_accept(struct server *server, int fd, bool local)
 {
     static unsigned turn;
-    uint32_t max =
-        atomic_load_explicit(&server->limits.connections_total, memory_order_relaxed);
+    uint32_t max = atomic_load_explicit(&server->limits.connections_total, memory_order_relaxed);
     struct session_accepted *a = NULL;
     if (atomic_fetch_add(&server->connections, 1) >= max)
         LOG_WARN("connection refused: too many", F_U64("connections", max));
@@ -488,7 +487,8 @@ void session_accept(struct server *server, int fd, bool local)
     shard_post(a->part->shard, &a->msg);
 }
 
-/* -- all of a part ---------------------------------------------------------------------------------- */
+/* -- all of a part
+ * ---------------------------------------------------------------------------------- */
 
 void part_drain(struct part *part)
 {
@@ -502,7 +502,7 @@ void part_drain(struct part *part)
                            .control = packed,
                            .control_bytes = (uint32_t)protobuf_c_message_pack(&e.base, packed)};
     struct session *s;
-    TAILQ_FOREACH(s, &part->sessions, link)
+    TAILQ_FOREACH (s, &part->sessions, link)
         if (s->chan != NULL && s->up)
             (void)!chan_send(s->chan, &out, NULL);
 }
@@ -510,7 +510,7 @@ void part_drain(struct part *part)
 void part_abort_sessions(struct part *part, const struct err *why)
 {
     struct session *s;
-    TAILQ_FOREACH(s, &part->sessions, link)
+    TAILQ_FOREACH (s, &part->sessions, link)
         if (s->chan != NULL)
             chan_abort(s->chan, why);
 }
@@ -522,7 +522,7 @@ void part_set_tls(struct part *part, struct tls_context *take_tls)
     struct err err = ERR_INIT;
     (void)err_set(&err, SNAP_EAUTH, "the certificate has been revoked");
     struct session *s;
-    TAILQ_FOREACH(s, &part->sessions, link)
+    TAILQ_FOREACH (s, &part->sessions, link)
         if (s->chan != NULL && s->up && !s->peer.local && chan_revoked(s->chan, part->tls))
             chan_abort(s->chan, &err);
 }

@@ -158,7 +158,6 @@ void service_snapshot_check(struct request *req)
     struct snapshot_request *r = snapshot_request_new(req, &in->snapshot);
     if (r == NULL)
         return;
-    r->check =
-        (struct volume_check){.snapshot = r->id, .done = snapshot_checked, .user = req};
+    r->check = (struct volume_check){.snapshot = r->id, .done = snapshot_checked, .user = req};
     volume_check_start(req->volume, &r->check);
 }

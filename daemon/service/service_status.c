@@ -27,8 +27,7 @@ static void status_stores(struct volume *v, void *user)
 {
     struct status_op *op = user;
     const struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    {
+    TAILQ_FOREACH (s, &v->chain, link) {
         struct cow_usage u;
         if (s->store == NULL)
             continue;

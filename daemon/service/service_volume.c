@@ -22,10 +22,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Who made a volume, for the limits a client; kept among its labels. */
-#define LABEL_RESERVED "snapwire."
-#define LABEL_OWNER LABEL_RESERVED "owner"
-
 /* -- create -------------------------------------------------------------------------- */
 
 struct volume_creation {
@@ -33,14 +29,6 @@ struct volume_creation {
     bool there; /* of that uuid */
     unsigned owned;
 };
-
-static const char *volume_owner(const struct volume_record *r)
-{
-    for (uint32_t i = 0; i < r->label_count; i++)
-        if (strcmp(r->labels[i].key, LABEL_OWNER) == 0)
-            return r->labels[i].value;
-    return "";
-}
 
 static void volume_create_end(struct request *req, int code, const struct err *err)
 {
@@ -184,14 +172,14 @@ static int volume_create_labels(struct request *req, struct volume_record *r, st
         return err_set(reterr, SNAP_ENOMEM, "labels");
     for (size_t i = 0; i <= in->n_labels; i++) {
         bool own = i == in->n_labels;
-        const char *key = own ? LABEL_OWNER : in->labels[i]->key;
+        const char *key = own ? VOLUME_LABEL_OWNER : in->labels[i]->key;
         const char *value = own ? req->session->peer.identity : in->labels[i]->value;
         int rc = name_check(key, "label", reterr);
         if (rc < 0)
             return rc;
-        if (!own && strncmp(key, LABEL_RESERVED, strlen(LABEL_RESERVED)) == 0)
+        if (!own && strncmp(key, VOLUME_LABEL_RESERVED, strlen(VOLUME_LABEL_RESERVED)) == 0)
             return err_set(reterr, SNAP_EINVAL, "labels that begin with %s are the daemon's own",
-                           LABEL_RESERVED);
+                           VOLUME_LABEL_RESERVED);
         if (strlen(value) > LIMIT_TEXT_BYTES)
             return err_set(reterr, SNAP_EINVAL, "label %s: longer than %d bytes", key,
                            LIMIT_TEXT_BYTES);
@@ -221,9 +209,9 @@ void service_volume_create(struct request *req)
     c->record.size_bytes = in->size_bytes;
     c->record.kind = VOLUME_REMOTE;
     c->record.created_s = clock_wall_s();
-    c->record.full_policy =
-        in->full_policy == SNAPWIRE__V1__FULL_POLICY__FULL_POLICY_INVALIDATE ? FULL_INVALIDATE
-                                                                             : FULL_REFUSE;
+    c->record.full_policy = in->full_policy == SNAPWIRE__V1__FULL_POLICY__FULL_POLICY_INVALIDATE
+                                ? FULL_INVALIDATE
+                                : FULL_REFUSE;
     int rc = name_check(in->name, "volume", &err);
     if (rc == 0)
         (void)snprintf(c->record.name, sizeof c->record.name, "%s", in->name);

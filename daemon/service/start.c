@@ -93,6 +93,9 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
     server->started_ns = clock_now_ns(server->env.clock);
     server->clients = clients_new();
     service_set_limits(server, config);
+    server->env.space_of = clients_space_of;
+    server->env.space_user = server->clients;
+    server->env.space_bytes_max = &server->limits.space_per_client_bytes;
     if (server->clients == NULL) {
         free(s);
         return err_set(reterr, SNAP_ENOMEM, "service");
@@ -303,9 +306,8 @@ static int service_load_tls(struct service *s, const struct config *config, stru
             free(changes[i]);
             continue;
         }
-        *changes[i] = (struct tls_change){.msg = {.fn = tls_change_run},
-                                          .part = &server->parts[i],
-                                          .tls = tls_context_ref(tls)};
+        *changes[i] = (struct tls_change){
+            .msg = {.fn = tls_change_run}, .part = &server->parts[i], .tls = tls_context_ref(tls)};
         shard_post(server->parts[i].shard, &changes[i]->msg);
     }
     tls_context_unref(rc < 0 ? tls : s->tls);
@@ -362,8 +364,8 @@ void service_log_ready(const struct service *s)
         fields[n++] = F_STR("listen", texts[i]);
     }
     if (s->http != NULL) {
-        service_address(config->metrics_listen, http_server_port(s->http),
-                        texts[CONFIG_LISTEN_MAX], sizeof texts[0]);
+        service_address(config->metrics_listen, http_server_port(s->http), texts[CONFIG_LISTEN_MAX],
+                        sizeof texts[0]);
         fields[n++] = F_STR("metrics", texts[CONFIG_LISTEN_MAX]);
     }
     fields[n++] = F_STR("version", SNAPWIRE_VERSION);

@@ -28,8 +28,8 @@ struct state_volumes {
 /* Read every record. What is odd (a folder without a record, a file that no record lists) is
  * told to warn and left alone: neither used nor deleted. */
 int state_dir_scan(const char *path, struct state_volumes *ret,
-                   void (*warn)(void *user, const char *text), void *user, struct err *reterr)
-    SNAP_WUR;
+                   void (*warn)(void *user, const char *text), void *user,
+                   struct err *reterr) SNAP_WUR;
 void state_volumes_done(struct state_volumes *v);
 
 /* Open the registry, made anew when missing or when rebuild is set (the old one is kept aside).

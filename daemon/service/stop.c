@@ -56,10 +56,8 @@ static bool part_message_all(struct service *s, void (*fn)(struct part_message *
             all = false;
             continue;
         }
-        *m = (struct part_message){.msg = {.fn = part_message_run},
-                                   .service = s,
-                                   .part = &s->server.parts[i],
-                                   .fn = fn};
+        *m = (struct part_message){
+            .msg = {.fn = part_message_run}, .service = s, .part = &s->server.parts[i], .fn = fn};
         shard_post(m->part->shard, &m->msg);
     }
     return all;
@@ -182,8 +180,8 @@ void service_stop(struct service *s, void (*done)(void *user, bool clean), void 
     s->stop_done = done;
     s->stop_user = user;
     s->stage = STOP_REQUESTS;
-    s->stop_deadline_ns = clock_now_ns(s->server.env.clock) +
-                          (uint64_t)s->live.shutdown_timeout_ms * 1000000;
+    s->stop_deadline_ns =
+        clock_now_ns(s->server.env.clock) + (uint64_t)s->live.shutdown_timeout_ms * 1000000;
     service_close_listeners(s);
     part_message_all(s, stop_drain_part);
     if (loop_timer_init(s->server.main_loop, &s->stop_timer, stop_step, s, NULL) < 0) {

@@ -24,9 +24,9 @@ enum { REOPEN_DELAY_MS = 1000, REOPEN_TRIES_MAX = 10 };
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id)
 {
     struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    if (uuid_equal(&s->id, id))
-        return s;
+    TAILQ_FOREACH (s, &v->chain, link)
+        if (uuid_equal(&s->id, id))
+            return s;
     return NULL;
 }
 
@@ -74,6 +74,7 @@ void snapshot_free(struct snapshot *s)
     if (s == NULL)
         return;
     CHECK(s->store == NULL && s->dev == NULL && s->readers == 0);
+    snapshot_count_space(s);
     shard_kick_cancel(s->volume->set->shard, &s->kick);
     if (s->timer_ready)
         loop_timer_done(&s->timer);
@@ -83,6 +84,22 @@ void snapshot_free(struct snapshot *s)
 void snapshot_kick(struct snapshot *s)
 {
     shard_kick_later(s->volume->set->shard, &s->kick);
+}
+
+/* What a store has given out counts, not what its file has in hand. */
+void snapshot_count_space(struct snapshot *s)
+{
+    struct volume *v = s->volume;
+    int64_t now = 0;
+    if (v->space_used == NULL)
+        return;
+    if (s->store != NULL) {
+        struct cow_usage u;
+        cow_store_usage(s->store, &u);
+        now = (int64_t)(u.sectors_allocated * SECTOR_BYTES);
+    }
+    atomic_fetch_add_explicit(v->space_used, now - s->space_bytes, memory_order_relaxed);
+    s->space_bytes = now;
 }
 
 /* -- states ------------------------------------------------------------------- */
@@ -189,6 +206,7 @@ static void snapshot_open_end(struct snapshot *s, int code, const struct err *er
         blk_dev_close(s->dev);
         s->dev = NULL;
     }
+    snapshot_count_space(s);
     volume_done_fn *done = s->open_done;
     s->open_done = NULL;
     done(s->open_user, code, err);

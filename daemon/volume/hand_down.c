@@ -165,6 +165,7 @@ static void hand_down_put_done(struct cow_put *put, int code, const struct err *
         hand_down_wait(j);
         return;
     }
+    snapshot_count_space(j->target);
     j->done_chunks += j->count;
     shard_kick_later(j->volume->set->shard, &j->kick);
 }
@@ -360,8 +361,7 @@ void hand_down_start(void *user)
     if (v->job != NULL || v->leaving || v->opening)
         return;
     struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    {
+    TAILQ_FOREACH (s, &v->chain, link) {
         const struct record_snapshot *rs = snapshot_record(s);
         if (rs != NULL && rs->hidden)
             break;
@@ -393,8 +393,7 @@ void hand_down_cancel(struct volume *v)
 bool hand_down_status(struct volume *v, struct hand_down_status *ret)
 {
     struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    {
+    TAILQ_FOREACH (s, &v->chain, link) {
         const struct record_snapshot *rs = snapshot_record(s);
         if (rs == NULL || !rs->hidden)
             continue;

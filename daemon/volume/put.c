@@ -65,6 +65,7 @@ static void volume_put_finish(struct volume_put *p)
     struct volume *v = p->volume;
     volume_put_count(p);
     v->put_bytes_inflight -= p->bytes;
+    snapshot_count_space(p->node);
     snapshot_check_poison(p->node);
     if (!TAILQ_EMPTY(&v->puts_held))
         volume_put_resume(v);
@@ -210,11 +211,30 @@ static int volume_put_check(struct volume_put *p, struct err *reterr)
     return 0;
 }
 
+/* Counted once a put has ended, so those in flight may go past the limit, by
+ * VOLUME_PUT_BYTES_MAX a volume at most. */
+static int volume_put_check_space(const struct volume_put *p, struct err *reterr)
+{
+    const struct volume *v = p->volume;
+    const struct volume_env *env = v->set->env;
+    if (v->space_used == NULL || env->space_bytes_max == NULL)
+        return 0;
+    uint64_t max = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)env->space_bytes_max,
+                                        memory_order_relaxed);
+    int64_t used = atomic_load_explicit(v->space_used, memory_order_relaxed);
+    if (max == 0 || used < 0 || (uint64_t)used + p->bytes <= max)
+        return 0;
+    return err_set(reterr, SNAP_ENOSPC, "the volumes of %s use %lld bytes of %llu",
+                   volume_owner(&v->record), (long long)used, (unsigned long long)max);
+}
+
 static void volume_put_submit(struct volume_put *p)
 {
     struct volume *v = p->volume;
     struct err err = ERR_INIT;
     int rc = volume_put_check(p, &err);
+    if (rc == 0)
+        rc = volume_put_check_space(p, &err);
     if (rc == 0)
         rc = volume_put_parts(p, &err);
     if (rc < 0) {

@@ -140,6 +140,7 @@ static void create_committed(struct volume_commit *commit, int code, const struc
     }
     c->fence_epoch = c->dead ? v->record.lease_epoch : 0;
     TAILQ_INSERT_TAIL(&v->chain, c->node, link);
+    snapshot_count_space(c->node);
     v->chunk_sectors = c->record.chunk_size_sectors;
     c->node = NULL;
     create_end(c, 0);

@@ -60,9 +60,9 @@ static unsigned volume_set_bucket(const struct uuid *id)
 struct volume *volume_set_find(struct volume_set *set, const struct uuid *id)
 {
     struct volume *v;
-    LIST_FOREACH(v, &set->buckets[volume_set_bucket(id)], link)
-    if (uuid_equal(&v->record.id, id))
-        return v->leaving ? NULL : v;
+    LIST_FOREACH (v, &set->buckets[volume_set_bucket(id)], link)
+        if (uuid_equal(&v->record.id, id))
+            return v->leaving ? NULL : v;
     return NULL;
 }
 
@@ -70,9 +70,19 @@ void volume_set_each(struct volume_set *set, void (*fn)(struct volume *v, void *
 {
     for (unsigned i = 0; i < VOLUME_SET_BUCKETS; i++) {
         struct volume *v;
-        LIST_FOREACH(v, &set->buckets[i], link)
-        fn(v, user);
+        LIST_FOREACH (v, &set->buckets[i], link)
+            fn(v, user);
     }
+}
+
+/* -- owners ------------------------------------------------------------------ */
+
+const char *volume_owner(const struct volume_record *r)
+{
+    for (uint32_t i = 0; i < r->label_count; i++)
+        if (strcmp(r->labels[i].key, VOLUME_LABEL_OWNER) == 0)
+            return r->labels[i].value;
+    return "";
 }
 
 /* -- life --------------------------------------------------------------------- */
@@ -146,6 +156,8 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
     STAILQ_INIT(&v->create_waiters);
     TAILQ_INIT(&v->puts_held);
     v->put_kick = (struct shard_kick){.fn = volume_put_run_held, .user = v};
+    if (set->env->space_of != NULL)
+        v->space_used = set->env->space_of(set->env->space_user, volume_owner(&v->record));
     v->map = cow_map_new();
     if (v->map == NULL)
         goto no_memory;
@@ -215,8 +227,8 @@ static void volume_cancel_waiting(struct volume *v)
     snapshot_create_cancel(v);
     hand_down_cancel(v);
     struct snapshot *s;
-    TAILQ_FOREACH(s, &v->chain, link)
-    snapshot_cancel_reopen(s);
+    TAILQ_FOREACH (s, &v->chain, link)
+        snapshot_cancel_reopen(s);
 }
 
 void volume_close(struct volume *v, volume_done_fn *done, void *user)

@@ -39,12 +39,22 @@ struct volume_env {
     uint64_t cow_limit_bytes, cow_grow_step_bytes;
     uint32_t chunk_size_sectors;
     uint32_t lease_ttl_ms;
+    /* Space that a client's volumes use together, by the label VOLUME_LABEL_OWNER; both may
+     * be NULL. space_of gives a counter that lives as long as the daemon. */
+    _Atomic int64_t *(*space_of)(void *user, const char *owner);
+    const _Atomic uint64_t *space_bytes_max; /* 0: no limit */
+    void *space_user;
     /* told of what happened on its own account, to log and count; any shard's thread;
      * snapshot may be NULL, err may be NULL */
     void (*notice)(void *user, const struct volume *v, const struct snapshot *s, const char *what,
                    const struct err *err);
     void *notice_user;
 };
+
+/* Labels that begin so are the daemon's own. */
+#define VOLUME_LABEL_RESERVED "snapwire."
+/* Who made the volume, for the limits a client. */
+#define VOLUME_LABEL_OWNER VOLUME_LABEL_RESERVED "owner"
 
 enum { VOLUME_SET_BUCKETS = 256 };
 
@@ -81,6 +91,7 @@ struct snapshot {
     bool closing;
     unsigned reopen_tries;
     unsigned readers; /* reads in flight on dev */
+    int64_t space_bytes;     /* what of it is counted as its volume's owner's */
     int fault_code;
     char fault_text[ERR_TEXT_BYTES];
     struct shard_kick kick;
@@ -147,6 +158,7 @@ struct volume {
 
     struct lease lease;
     struct volume_holder holder;
+    _Atomic int64_t *space_used; /* of all volumes of its owner; NULL: not counted */
 
     STAILQ_HEAD(, snapshot_create) creates; /* the first is under way */
     struct volume_waiters create_waiters;   /* HEAD_READY and leases that wait for its end */
@@ -191,6 +203,9 @@ int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, siz
 void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
                    const struct err *err);
 
+/* The identity that made it; "": nobody known. */
+const char *volume_owner(const struct volume_record *r);
+
 /* -- records -- */
 void volume_commit_start(struct volume *v, struct volume_commit *c);
 /* Tell the registry what a record says. Thread: control. */
@@ -211,6 +226,8 @@ struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t 
 /* After an operation: a poisoned store is opened again from disk. */
 void snapshot_check_poison(struct snapshot *s);
 void snapshot_kick(struct snapshot *s);
+/* Count anew what it takes of its owner's space. */
+void snapshot_count_space(struct snapshot *s);
 /* Open device and store of a node that has neither. */
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
 /* Close store and device and drop its exceptions from the map if asked. Waits for readers. */

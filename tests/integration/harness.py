@@ -204,6 +204,19 @@ class Case(unittest.TestCase):
                                  "".join(d.log()[-4000:] for d in self.daemons if d.process))
         return Result(done)
 
+    def fails(self, code, says, *args, limits=None):
+        """Run snapctl, which must refuse with this exit code and say all of `says` (regular
+        expressions) on standard error, in words and not in a heap of them."""
+        done = subprocess.run([program("snapctl"), *map(str, args)], env=self.environment(),
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=COMMAND_TIMEOUT_S, check=False, preexec_fn=limits)
+        told = f"snapctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stderr}"
+        self.assertEqual(done.returncode, code, told)
+        for pattern in [says] if isinstance(says, str) else says:
+            self.assertRegex(done.stderr, pattern, told)
+        self.assertLess(len(done.stderr), 4000, told)
+        return Result(done)
+
     def remote(self, *args, code=0, on=None):
         on = ["--on", on] if on else []
         return self.snapctl("remote", *on, *args, code=code)

@@ -10,13 +10,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <snapwire.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "snapwire.h"
 
 struct job {
     int origin, new_data;

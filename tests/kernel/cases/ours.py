@@ -93,19 +93,20 @@ def invalidated__the_kernel_says_invalid_and_the_table_is_still_there(lab):
 
 @case('quick')
 def leftovers_past_the_end_entry__cannot_come_back_once_we_had_the_device(lab):
-    b = Both(lab, 8192, 4096, CHUNK)
-    b.cow_region.write(cowdisk.build(4096, CHUNK, [(3, 2), (4, 3)],
-                                     after_end=[(3, 50, 5), (40, 60, 6), (255, 61, 7)]))
-    b.snapshot.write(24, 16, 7)
+    """The leftovers lie in other sectors and blocks of the area than what we write."""
+    b = Both(lab, 400 * 32, 400 * 32, 32)
+    b.cow_region.write(cowdisk.build(400 * 32, 32, [(3, 2), (4, 3)],
+                                     after_end=[(3, 50, 5), (300, 60, 6), (1023, 61, 7)]))
+    b.snapshot.write(96, 64, 7)
     b.put([10])
     b.check_ours()
     b.load()
-    # entries 3 to 39: entry 40 would be next
-    lab.write_ok('/dev/mapper/s', [(c * CHUNK, CHUNK, 5) for c in range(100, 137)])
-    b.snapshot.write(800, 37 * CHUNK, 5)
+    # entries 3 to 299: entry 300 would be next
+    lab.write_ok('/dev/mapper/s', [(c * 32, 32, 5) for c in range(100, 397)])
+    b.snapshot.write(3200, 297 * 32, 5)
     b.check_kernel()
     b.unload()
-    lab.equal(sorted(b.taken()), [3, 4, 10, *range(100, 137)], 'exceptions')
+    lab.equal(sorted(b.taken()), [3, 4, 10, *range(100, 397)], 'exceptions')
 
 
 @case('quick')

@@ -8,6 +8,7 @@ here (cpio "newc"), so that neither cpio nor root is needed.
 
 What cannot be had raises Unavailable: the caller skips, loudly.
 """
+import contextlib
 import glob
 import hashlib
 import os
@@ -15,10 +16,12 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 
 META_PACKAGE = 'linux-image-cloud-amd64'
 MODULES = ['virtio_pci', 'virtio_blk', 'virtio_console', 'dm-mod', 'dm-bufio', 'dm-snapshot',
            'dm-delay', 'dm-flakey', 'dm-log-writes']
+STALE_S = 24 * 3600  # an initramfs that no run has asked for since then goes
 FOLDERS = ['bin', 'sbin', 'usr/bin', 'usr/sbin', 'lib', 'lib64', 'proc', 'sys', 'dev', 'tmp', 'run',
            'var', 'etc', 'etc/lvm', 'modules']
 
@@ -63,10 +66,15 @@ def fetch_kernel(cache):
         raise Unavailable(f'{META_PACKAGE} names no kernel package')
     _output('apt-get', 'download', real.group(1), cwd=cache)
     debs = sorted(glob.glob(f'{cache}/{real.group(1)}_*.deb'))
-    _output(need_program('dpkg'), '-x', debs[-1], f'{cache}/root.part')
-    os.rename(f'{cache}/root.part', f'{cache}/root')
+    part = f'{cache}/root.{os.getpid()}'
+    _output(need_program('dpkg'), '-x', debs[-1], part)
+    try:
+        os.rename(part, f'{cache}/root')
+    except OSError:  # another run was quicker
+        shutil.rmtree(part)
     for deb in debs:
-        os.remove(deb)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(deb)
     return cached()
 
 
@@ -148,14 +156,8 @@ def has_lvm():
 
 
 def make_initramfs(cache, modules, here, blkio):
-    """Path of the initramfs, made anew when anything in it has changed."""
+    """Path of the initramfs, named for what is in it; runs at the same time may share it."""
     files, order = _archive_files(modules, here, blkio)
-    stamp = hashlib.sha256(repr([
-        (name, path, os.stat(path).st_size, os.stat(path).st_mtime_ns)
-        for name, path in sorted(files.items())] + order).encode()).hexdigest()[:16]
-    path = f'{cache}/initramfs-{stamp}.cpio'
-    if os.path.exists(path):
-        return path
     archive = _Cpio()
     folders = set(FOLDERS)
     for name in files:
@@ -168,9 +170,15 @@ def make_initramfs(cache, modules, here, blkio):
     for name, source in sorted(files.items()):
         archive.file(name, source)
     archive.add('modules/order', stat.S_IFREG | 0o644, '\n'.join([*order, '']).encode())
-    for stale in glob.glob(f'{cache}/initramfs-*.cpio'):
-        os.remove(stale)
-    with open(path + '.part', 'wb') as f:
-        f.write(archive.close())
-    os.rename(path + '.part', path)
+    data = archive.close()
+    path = f'{cache}/initramfs-{hashlib.sha256(data).hexdigest()[:16]}.cpio'
+    if not os.path.exists(path):
+        with open(f'{path}.{os.getpid()}', 'wb') as f:
+            f.write(data)
+        os.rename(f.name, path)
+    os.utime(path)
+    for stale in glob.glob(f'{cache}/initramfs-*'):
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(stale).st_mtime < time.time() - STALE_S:
+                os.remove(stale)
     return path

@@ -39,8 +39,9 @@ def read(log):
 
 
 def crash(before, entries, cut, rng):
-    """The disk after a power loss behind entry `cut`. What was in flight then, that is what
-    follows up to the next flush, may be there as well."""
+    """The disk after a power loss behind entry `cut`. What was in flight then may be there as
+    well: what follows up to the next flush or the next write with FUA, as whatever comes after
+    one of these may have been sent because it was done."""
     disk = bytearray(before)
     flushed = max([i for i in range(cut) if entries[i].flags & FLUSH], default=0)
     chance = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])
@@ -52,4 +53,6 @@ def crash(before, entries, cut, rng):
             if durable or rng.random() < chance:
                 to = entry.sector * SECTOR + at
                 disk[to:to + SECTOR] = entry.data[at:at + SECTOR]
+        if i >= cut and entry.flags & FUA:
+            break
     return bytes(disk)

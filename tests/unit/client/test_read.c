@@ -37,7 +37,7 @@ static void answer_read(struct fake *f, struct fake_asked *a, const struct piece
 {
     Snapwire__V1__ReadResponse m = SNAPWIRE__V1__READ_RESPONSE__INIT;
     Snapwire__V1__Extent extents[8], *pointers[8];
-    uint8_t payload[2 * LEN];
+    static uint8_t payload[2 * LEN]; /* lent to the channel */
     const struct iovec iov = {payload, payload_bytes};
 
     for (size_t i = 0; i < sizeof payload; i++)
@@ -145,6 +145,8 @@ static void read__extents_that_do_not_add_up_are_refused_untouched(void **state)
         {{{4096, LEN, 3}}, 1, 0},                        /* of no kind */
         {{{4096, UINT64_MAX, 0}}, 1, LEN},               /* wraps */
         {{{4096, LEN, 1}}, 0, 0},                        /* nothing */
+        {{{4096, 512, 1}, {5120, LEN - 512, 1}}, 2, 0},  /* the lengths add up, the places do not */
+        {{{4096, 512, 0}, {4096, LEN - 512, 0}}, 2, LEN},
         {{{4096, 512, 0}, {4608, UINT64_MAX - 511, 0}, {4096, LEN, 0}}, 3, LEN},
     };
     struct fake *f = fake_new();

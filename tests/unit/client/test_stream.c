@@ -375,6 +375,11 @@ static void answer__names_the_chunks_that_failed(void **state)
     assert_int_equal(put(&w, 1, data, &good), 0);
     assert_int_equal(snapwire_stream_put(w.stream, 10, 3, data, 0, on_put, &bad, NULL), 0);
     RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    Snapwire__V1__CowPut *sent = put_of(w.f, 0);
+    static const uint64_t expected[] = {1, 10, 11, 12};
+    assert_int_equal(sent->n_old_chunks, 4);
+    assert_memory_equal(sent->old_chunks, expected, sizeof expected);
+    snapwire__v1__cow_put__free_unpacked(sent, NULL);
     m.added = 3;
     m.n_failed_chunks = m.n_failed_codes = 1;
     m.failed_chunks = failed;

@@ -415,6 +415,29 @@ static void commit__sixteen_writers_group_as_the_kernel_does(void **state)
     fix_done(&f);
 }
 
+static void commit__idle_store_waits_for_small_writes_in_flight(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed < 20; seed++) {
+        struct fix f = fix_disk(seed, 4096, 300 * 4096, 0);
+        struct put *p[10];
+
+        fix_create(&f);
+        fix_open(&f);
+        for (unsigned i = 0; i < 10; i++) {
+            p[i] = put_send(&f, i * 4, 4, 1);
+            cow_store_kick(f.store);
+        }
+        fix_run(&f);
+        assert_int_equal(fix_usage(&f).data_writes, 10);
+        assert_int_equal(fix_usage(&f).commits, 1);
+        assert_int_equal(fix_usage(&f).flushes, 2);
+        for (unsigned i = 0; i < 10; i++)
+            put_free(p[i]);
+        fix_done(&f);
+    }
+}
+
 static void commit__two_flushes_whatever_its_size(void **state)
 {
     struct fix f = fix_new(4096, 3000);
@@ -684,6 +707,7 @@ int main(void)
         cmocka_unit_test(commit__lone_put_costs_two_flushes_and_one_block),
         cmocka_unit_test(commit__steady_stream_costs_one_flush_each),
         cmocka_unit_test(commit__sixteen_writers_group_as_the_kernel_does),
+        cmocka_unit_test(commit__idle_store_waits_for_small_writes_in_flight),
         cmocka_unit_test(commit__two_flushes_whatever_its_size),
         cmocka_unit_test(commit__group_over_many_areas),
         cmocka_unit_test(commit__stale_next_area_is_zeroed_before_the_last_slot),

@@ -35,8 +35,8 @@ static void allows__follows_the_table_of_roles(void **state)
         const char *who;
         bool see, read, append, write, admin;
     } table[] = {
-        {"ann", true, false, true, false, false}, {"rob", true, true, false, false, false},
-        {"wil", true, true, true, true, false},   {"ada", true, true, true, true, true},
+        {"ann", true, false, true, false, false},   {"rob", true, true, false, false, false},
+        {"wil", true, true, true, true, false},     {"ada", true, true, true, true, true},
         {"eve", false, false, false, false, false},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
@@ -96,8 +96,8 @@ static void parse__names_the_line_of_what_is_wrong(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "reader ann *\nking bob *\n",   "reader ann *\nreader\n",
-        "reader ann *\nreader b/b *\n", "reader ann *\nreader bob nonsense\n",
+        "reader ann *\nking bob *\n",         "reader ann *\nreader\n",
+        "reader ann *\nreader b/b *\n",       "reader ann *\nreader bob nonsense\n",
         "reader ann *\nreader bob * extra\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state directory at start: the lock, what is odd, and the registry against the records. */
+#include "common/base/file.h"
+#include "daemon/service/state_dir.h"
+#include "daemon/service/trash.h"
+#include "daemon/volume/volume.h"
+#include "tests/lib/cm.h"
+#include "tests/lib/tmpdir.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { WARNINGS_MAX = 16 };
+
+struct fixture {
+    struct tmpdir dir;
+    int lock;
+    struct state_volumes volumes;
+    char warnings[WARNINGS_MAX][1024];
+    unsigned count;
+};
+
+static void keep_warning(void *user, const char *text)
+{
+    struct fixture *f = user;
+    assert_true(f->count < WARNINGS_MAX);
+    (void)snprintf(f->warnings[f->count++], sizeof f->warnings[0], "%s", text);
+}
+
+static bool is_warned(const struct fixture *f, const char *a, const char *b)
+{
+    for (unsigned i = 0; i < f->count; i++)
+        if (strstr(f->warnings[i], a) != NULL && strstr(f->warnings[i], b) != NULL)
+            return true;
+    return false;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct err err = ERR_INIT;
+    tmpdir_make(&f->dir);
+    if (state_dir_open(f->dir.path, &f->lock, &err) < 0)
+        fail_msg("%s", err.text);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    state_volumes_done(&f->volumes);
+    (void)close(f->lock);
+    tmpdir_remove(&f->dir);
+    free(f);
+    return 0;
+}
+
+static struct uuid make_volume(const struct fixture *f, const char *name, uint64_t size)
+{
+    struct volume_record r;
+    char dir[LIMIT_PATH_BYTES];
+    volume_record_init(&r);
+    r.id = uuid_make();
+    r.size_bytes = size;
+    (void)snprintf(r.name, sizeof r.name, "%s", name);
+    assert_int_equal(volume_dir_format(f->dir.path, &r.id, dir, sizeof dir, NULL), 0);
+    assert_int_equal(file_make_dir(dir, 0700, NULL), 0);
+    assert_int_equal(volume_record_save(dir, &r, NULL), 0);
+    struct uuid id = r.id;
+    volume_record_done(&r);
+    return id;
+}
+
+static void touch(const struct fixture *f, const char *fmt, const char *name)
+{
+    char path[TMPDIR_FILE_BYTES], sub[TMPDIR_FILE_BYTES];
+    (void)snprintf(sub, sizeof sub, "%s%s", fmt, name);
+    int fd = open(tmpdir_file(&f->dir, sub, path), O_CREAT | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), 1);
+    (void)close(fd);
+}
+
+static void scan(struct fixture *f)
+{
+    struct err err = ERR_INIT;
+    state_volumes_done(&f->volumes);
+    f->count = 0;
+    if (state_dir_scan(f->dir.path, &f->volumes, keep_warning, f, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void lock__second_daemon_is_refused_and_told_by_whom(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = ERR_INIT;
+    char pid[32];
+    int fd = -1;
+    assert_int_equal(state_dir_open(f->dir.path, &fd, &err), SNAP_EBUSY);
+    (void)snprintf(pid, sizeof pid, "process %ld)", (long)getpid());
+    assert_non_null(strstr(err.text, pid));
+    (void)close(f->lock);
+    assert_int_equal(state_dir_open(f->dir.path, &f->lock, &err), 0);
+}
+
+static void scan__odd_things_are_told_and_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    char id[UUID_TEXT_BYTES], folder[128], path[TMPDIR_FILE_BYTES];
+    struct uuid good = make_volume(f, "good", 4096);
+    (void)snprintf(folder, sizeof folder, "volumes/%s/", uuid_format(&good, id));
+    touch(f, folder, "stray.cow");
+    assert_int_equal(mkdir(tmpdir_file(&f->dir, "volumes/notes", path), 0700), 0);
+    struct uuid bare = uuid_make();
+    (void)snprintf(folder, sizeof folder, "volumes/%s", uuid_format(&bare, id));
+    assert_int_equal(mkdir(tmpdir_file(&f->dir, folder, path), 0700), 0);
+    struct uuid broken = uuid_make();
+    (void)snprintf(folder, sizeof folder, "volumes/%s", uuid_format(&broken, id));
+    assert_int_equal(mkdir(tmpdir_file(&f->dir, folder, path), 0700), 0);
+    (void)strcat(folder, "/");
+    touch(f, folder, "record");
+    scan(f);
+    assert_int_equal(f->volumes.count, 1);
+    assert_string_equal(f->volumes.records[0].name, "good");
+    assert_int_equal(f->count, 4);
+    assert_true(is_warned(f, "stray.cow", "neither used nor deleted"));
+    assert_true(is_warned(f, "volumes/notes", "not a volume's folder"));
+    assert_true(is_warned(f, uuid_format(&bare, id), "has no record"));
+    assert_true(is_warned(f, uuid_format(&broken, id), "not served"));
+    (void)snprintf(folder, sizeof folder, "volumes/%s/stray.cow", uuid_format(&good, id));
+    assert_int_equal(access(tmpdir_file(&f->dir, folder, path), F_OK), 0);
+}
+
+static void scan__record_of_another_volume_is_not_used(void **state)
+{
+    struct fixture *f = *state;
+    char id[UUID_TEXT_BYTES], from[TMPDIR_FILE_BYTES], to[TMPDIR_FILE_BYTES], sub[128];
+    struct uuid a = make_volume(f, "a", 4096), b = uuid_make();
+    (void)snprintf(sub, sizeof sub, "volumes/%s", uuid_format(&a, id));
+    (void)tmpdir_file(&f->dir, sub, from);
+    (void)snprintf(sub, sizeof sub, "volumes/%s", uuid_format(&b, id));
+    assert_int_equal(rename(from, tmpdir_file(&f->dir, sub, to)), 0);
+    scan(f);
+    assert_int_equal(f->volumes.count, 0);
+    assert_true(is_warned(f, id, "another volume"));
+}
+
+/* -- registry ------------------------------------------------------------------------- */
+
+static struct registry *open_registry(const struct fixture *f, bool rebuild, bool *ret_new)
+{
+    struct registry *r = NULL;
+    struct err err = ERR_INIT;
+    if (state_registry_open(f->dir.path, rebuild, ret_new, &r, &err) < 0)
+        fail_msg("%s", err.text);
+    return r;
+}
+
+static void compare(struct fixture *f, struct registry *r, bool is_new)
+{
+    struct err err = ERR_INIT;
+    if (state_registry_compare(r, &f->volumes, is_new, keep_warning, f, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void registry__missing_one_is_made_from_the_records(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid a = make_volume(f, "a", 4096);
+    struct registry_volume row;
+    bool is_new = false;
+    (void)make_volume(f, "b", 8192);
+    scan(f);
+    struct registry *r = open_registry(f, false, &is_new);
+    assert_true(is_new);
+    compare(f, r, is_new);
+    assert_int_equal(f->count, 0);
+    assert_int_equal(registry_find_volume(r, "a", &row, NULL), 0);
+    assert_true(uuid_equal(&row.id, &a));
+    assert_int_equal(registry_find_volume(r, "b", &row, NULL), 0);
+    registry_close(r);
+    r = open_registry(f, false, &is_new);
+    assert_false(is_new);
+    compare(f, r, is_new);
+    assert_int_equal(f->count, 0);
+    registry_close(r);
+}
+
+static void registry__records_win_and_the_difference_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume row, ghost = {.id = uuid_make(), .name = "b", .size_bytes = 1};
+    bool is_new = false;
+    struct uuid a = make_volume(f, "a", 4096);
+    struct registry_volume wrong = {.id = a, .name = "a", .size_bytes = 5};
+    struct registry *r = open_registry(f, false, &is_new);
+    assert_int_equal(registry_put_volume(r, &ghost, NULL, 0, NULL), 0);
+    assert_int_equal(registry_put_volume(r, &wrong, NULL, 0, NULL), 0);
+    struct uuid b = make_volume(f, "b", 8192); /* the name that the ghost has */
+    scan(f);
+    compare(f, r, false);
+    assert_true(is_warned(f, "volume b", "has no record"));
+    assert_true(is_warned(f, "volume a", "differs"));
+    assert_int_equal(registry_find_volume(r, "b", &row, NULL), 0);
+    assert_true(uuid_equal(&row.id, &b));
+    assert_int_equal(registry_get_volume(r, &a, &row, NULL), 0);
+    assert_int_equal(row.size_bytes, 4096);
+    assert_int_equal(f->volumes.count, 2);
+    registry_close(r);
+}
+
+static void registry__second_record_of_a_name_is_not_served(void **state)
+{
+    struct fixture *f = *state;
+    bool is_new = false;
+    (void)make_volume(f, "a", 4096);
+    (void)make_volume(f, "a", 4096);
+    (void)make_volume(f, "c", 4096);
+    scan(f);
+    struct registry *r = open_registry(f, false, &is_new);
+    compare(f, r, true);
+    assert_int_equal(f->volumes.count, 2);
+    assert_true(is_warned(f, "another volume is called a", "not served"));
+    registry_close(r);
+}
+
+static void registry__damaged_one_is_refused_and_rebuilt_on_demand(void **state)
+{
+    struct fixture *f = *state;
+    char path[TMPDIR_FILE_BYTES], garbage[8192];
+    struct registry *r = NULL;
+    struct err err = ERR_INIT;
+    bool is_new = false;
+    memset(garbage, 0x5a, sizeof garbage);
+    assert_int_equal(file_replace(tmpdir_file(&f->dir, "registry.db", path), garbage,
+                                  sizeof garbage, 0600, NULL),
+                     0);
+    assert_int_equal(state_registry_open(f->dir.path, false, &is_new, &r, &err), SNAP_ECORRUPT);
+    assert_non_null(strstr(err.text, "--rebuild-registry"));
+    r = open_registry(f, true, &is_new);
+    assert_true(is_new);
+    assert_int_equal(access(tmpdir_file(&f->dir, "registry.db.old", path), F_OK), 0);
+    registry_close(r);
+}
+
+/* -- trash ------------------------------------------------------------------------------- */
+
+static void trash__volume_is_gone_at_once_and_its_files_afterwards(void **state)
+{
+    struct fixture *f = *state;
+    char id[UUID_TEXT_BYTES], folder[128], path[TMPDIR_FILE_BYTES];
+    struct uuid a = make_volume(f, "a", 4096);
+    (void)snprintf(folder, sizeof folder, "volumes/%s/", uuid_format(&a, id));
+    touch(f, folder, "x.cow");
+    assert_int_equal(trash_volume(f->dir.path, &a, NULL), 0);
+    scan(f);
+    assert_int_equal(f->volumes.count, 0);
+    assert_int_equal(f->count, 0);
+    (void)snprintf(folder, sizeof folder, "trash/%s", id);
+    assert_int_equal(access(tmpdir_file(&f->dir, folder, path), F_OK), 0);
+    trash_empty(f->dir.path);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(trash_volume(f->dir.path, &a, NULL), SNAP_ENOENT);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(lock__second_daemon_is_refused_and_told_by_whom),
+        CASE(scan__odd_things_are_told_and_left_alone),
+        CASE(scan__record_of_another_volume_is_not_used),
+        CASE(registry__missing_one_is_made_from_the_records),
+        CASE(registry__records_win_and_the_difference_is_told),
+        CASE(registry__second_record_of_a_name_is_not_served),
+        CASE(registry__damaged_one_is_refused_and_rebuilt_on_demand),
+        CASE(trash__volume_is_gone_at_once_and_its_files_afterwards),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

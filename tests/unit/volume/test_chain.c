@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Deleting with hand-down, and what damage and invalidity do to a chain. */
+#include "tests/unit/volume/volume_fixture.h"
+
+/* Three snapshots, each with some first overwrites; nobody holds the lease at the end.
+ *
+ *   s1: 10-19 = 100+n     s2: 15-24 = 50+n     s3: 22-29 = n */
+static void make_chain(struct fixture *f, struct uuid id[3])
+{
+    static const struct {
+        const char *name;
+        uint64_t first;
+        uint32_t count;
+        uint8_t fill;
+    } steps[3] = {{"s1", 10, 10, 100}, {"s2", 15, 10, 50}, {"s3", 22, 8, 0}};
+    for (int i = 0; i < 3; i++) {
+        id[i] = fixture_create(f, steps[i].name); /* no lease is held: at once */
+        struct writer w = fixture_writer(f, "w");
+        assert_int_equal(call(f, fixture_do_acquire, &w), 0);
+        fixture_put(f, id[i], f->volume->lease.epoch, steps[i].first, steps[i].count,
+                    steps[i].fill);
+        lease_free(&f->volume->lease);
+    }
+}
+
+static int want_s1(unsigned n)
+{
+    if (n >= 10 && n < 20)
+        return (int)(100 + n);
+    if (n >= 20 && n < 25)
+        return (int)(50 + n);
+    return n >= 25 && n < 30 ? (int)n : ORIGIN;
+}
+
+static int want_s2(unsigned n)
+{
+    if (n >= 15 && n < 25)
+        return (int)(50 + n);
+    return n >= 25 && n < 30 ? (int)n : ORIGIN;
+}
+
+static int want_s3(unsigned n)
+{
+    return n >= 22 && n < 30 ? (int)n : ORIGIN;
+}
+
+static void expect_all(struct fixture *f, const struct uuid id[3])
+{
+    fixture_expect(f, id[0], want_s1);
+    fixture_expect(f, id[1], want_s2);
+    fixture_expect(f, id[2], want_s3);
+}
+
+/* -- deleting ----------------------------------------------------------------------------- */
+
+static void delete__middle_one_hands_down_what_the_older_lacks(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3], key = uuid_make();
+    char cow[LIMIT_PATH_BYTES];
+    make_chain(f, id);
+    expect_all(f, id);
+    assert_int_equal(fixture_delete(f, id[1], key, false), 0);
+    assert_int_equal(fixture_delete(f, id[1], key, false), 0); /* the same try again */
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), SNAP_ENOENT);
+    fixture_expect(f, id[0], want_s1);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[0]).exceptions, 15);
+    assert_int_equal(fixture_look(f, id[1]).nodes, 2);
+    assert_false(fixture_look(f, id[1]).there);
+    for (int i = 0; i < 200 && access(fixture_cow_path(f, id[1], cow, sizeof cow), F_OK) == 0; i++)
+        (void)usleep(5000);
+    assert_int_equal(access(cow, F_OK), -1);
+    fixture_expect(f, id[0], want_s1);
+    fixture_expect(f, id[2], want_s3);
+    fixture_reopen(f);
+    fixture_expect(f, id[0], want_s1);
+    fixture_expect(f, id[2], want_s3);
+    assert_int_equal(fixture_delete(f, id[1], key, false), 0);
+}
+
+static void delete__newest_then_oldest(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    assert_int_equal(fixture_delete(f, id[2], uuid_make(), false), 0);
+    fixture_expect(f, id[1], want_s2);
+    fixture_settle(f);
+    fixture_expect(f, id[1], want_s2);
+    fixture_expect(f, id[0], want_s1);
+    assert_int_equal(fixture_delete(f, id[0], uuid_make(), false), 0);
+    fixture_settle(f);
+    fixture_expect(f, id[1], want_s2);
+    assert_int_equal(fixture_look(f, id[1]).nodes, 1);
+}
+
+static void delete__all_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), 0);
+    assert_int_equal(fixture_delete(f, id[2], uuid_make(), false), 0);
+    assert_int_equal(fixture_delete(f, id[0], uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[0]).nodes, 0);
+    assert_int_equal(f->volume->chunk_sectors, 0);
+}
+
+static void delete__job_goes_on_after_opening_again(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    struct call closing, deleting;
+    struct snapshot_delete_spec spec = {.id = id[1], .key = uuid_make()};
+    call_begin(&deleting, f, fixture_do_delete, &spec);
+    assert_int_equal(call_wait(&deleting), 0);
+    call_begin(&closing, f, fixture_do_close, NULL);
+    assert_int_equal(call_wait(&closing), 0);
+    f->volume = NULL;
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    fixture_expect(f, id[0], want_s1);
+    fixture_settle(f);
+    fixture_expect(f, id[0], want_s1);
+    assert_int_equal(fixture_look(f, id[0]).nodes, 2);
+}
+
+/* s1's device cannot be opened, so that the job waits with s2 and s3 hidden. */
+static void block_hand_down(struct fixture *f, const struct uuid id[3])
+{
+    char cow[LIMIT_PATH_BYTES], aside[LIMIT_PATH_BYTES + 8];
+    (void)fixture_cow_path(f, id[1], cow, sizeof cow);
+    (void)snprintf(aside, sizeof aside, "%s.aside", cow);
+    assert_int_equal(rename(cow, aside), 0);
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, id[1]).state, SNAPSHOT_DAMAGED);
+    assert_int_equal(rename(aside, cow), 0);
+}
+
+static void delete__job_waits_for_a_damaged_target(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    block_hand_down(f, id);
+    assert_int_equal(fixture_delete(f, id[2], uuid_make(), false), 0);
+    (void)usleep(50000);
+    assert_true(fixture_look(f, id[2]).hidden);
+    assert_true(fixture_look(f, id[2]).job);
+    fixture_reopen(f);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[2]).nodes, 2);
+    fixture_expect(f, id[0], want_s1);
+    fixture_expect(f, id[1], want_s2);
+}
+
+static void put__chunk_of_a_hidden_newer_one_exists(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    /* a job that is not there: s3 is hidden and stays */
+    f->volume->opening = true;
+    assert_int_equal(fixture_delete(f, id[2], uuid_make(), false), 0);
+    assert_true(fixture_look(f, id[2]).hidden);
+    uint64_t epoch = fixture_lease(f);
+    struct batch b = fixture_batch(id[1], epoch, 24, 8, 7); /* 24 own, 25-29 hidden, 30, 31 new */
+    b.zero_chunks[0] = 28;
+    b.zero_chunks[1] = 40;
+    b.zero_count = 2;
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.existed, 7);
+    assert_int_equal(b.added, 3);
+    struct reading *g = calloc(1, sizeof *g);
+    *g = (struct reading){.snapshot = id[1], .offset = 29 * CHUNK_BYTES, .len = 3 * CHUNK_BYTES};
+    assert_int_equal(call(f, fixture_do_read, g), 0);
+    assert_int_equal(g->bytes[0], 29);
+    assert_int_equal(g->bytes[CHUNK_BYTES], 37);
+    assert_int_equal(g->bytes[2 * CHUNK_BYTES], 38);
+    free(g);
+    f->volume->opening = false;
+    fixture_reopen(f);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[1]).exceptions, 10 + 5 + 3);
+}
+
+/* -- damage --------------------------------------------------------------------------------- */
+
+static void scribble(const struct fixture *f, struct uuid id, off_t offset, uint8_t byte)
+{
+    char cow[LIMIT_PATH_BYTES];
+    int fd = open(fixture_cow_path(f, id, cow, sizeof cow), O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+    (void)close(fd);
+}
+
+static void open__damaged_one_is_told_and_the_rest_is_served(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    scribble(f, id[1], 0, 'X'); /* the magic */
+    fixture_reopen(f);
+    struct look l = fixture_look(f, id[1]);
+    assert_int_equal(l.state, SNAPSHOT_DAMAGED);
+    assert_true(strlen(l.text) > 0);
+    l = fixture_look(f, id[0]);
+    assert_int_equal(l.state, SNAPSHOT_DAMAGED);
+    assert_non_null(strstr(l.text, "reads through s2"));
+    assert_int_equal(fixture_look(f, id[2]).state, SNAPSHOT_OK);
+    fixture_expect(f, id[2], want_s3);
+    struct reading *g = calloc(1, sizeof *g);
+    *g = (struct reading){.snapshot = id[0], .len = 4096};
+    assert_int_equal(call(f, fixture_do_read, g), SNAP_ECORRUPT);
+    free(g);
+}
+
+static void open__missing_file_is_damage_and_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    block_hand_down(f, id);
+    fixture_reopen(f);
+    expect_all(f, id);
+}
+
+static void open__invalid_one_makes_the_older_ones_invalid(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    scribble(f, id[1], 4, 0); /* valid = 0 */
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_INVALID);
+    assert_int_equal(fixture_look(f, id[1]).state, SNAPSHOT_INVALID);
+    assert_int_equal(fixture_look(f, id[2]).state, SNAPSHOT_OK);
+    /* and they stay so when it is deleted */
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[1]).nodes, 2);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_INVALID);
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_INVALID);
+    fixture_expect(f, id[2], want_s3);
+}
+
+static void delete__damaged_one_that_others_need_wants_force(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    scribble(f, id[1], 0, 'X');
+    fixture_reopen(f);
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), SNAP_ECORRUPT);
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), true), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_INVALID);
+    assert_int_equal(fixture_look(f, id[1]).nodes, 2);
+}
+
+/* -- check ------------------------------------------------------------------------------------ */
+
+struct checking {
+    struct volume_check check;
+    struct call *call;
+};
+
+static void check_called(struct volume_check *c, int code, const struct err *err)
+{
+    struct checking *g = c->user;
+    free(c->faults);
+    call_end(g->call, code, err);
+}
+
+static void do_check(struct call *c)
+{
+    struct checking *g = c->arg;
+    g->call = c;
+    g->check.done = check_called;
+    g->check.user = g;
+    volume_check_start(c->f->volume, &g->check);
+}
+
+static void check__sound_open_store_and_damaged_closed_one(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    make_chain(f, id);
+    struct checking g = {.check = {.snapshot = id[1]}};
+    assert_int_equal(call(f, do_check, &g), 0);
+    assert_true(g.check.sound);
+    assert_int_equal(g.check.exceptions, 10);
+    scribble(f, id[1], 4096 + 16, 15); /* the second entry's old_chunk: a double */
+    fixture_reopen(f);
+    g = (struct checking){.check = {.snapshot = id[1]}};
+    assert_int_equal(call(f, do_check, &g), 0);
+    assert_false(g.check.sound);
+    assert_true(g.check.faults_total >= 1);
+}
+
+/* -- full ----------------------------------------------------------------------------------------
+ */
+
+static struct uuid make_small(struct fixture *f)
+{
+    struct make m = {.id = uuid_make(), .name = "small", .limit_bytes = 8 * CHUNK_BYTES};
+    assert_int_equal(call(f, fixture_do_create, &m), 0);
+    return m.id;
+}
+
+static void full__refuse_keeps_what_there_is(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = make_small(f);
+    uint64_t epoch = fixture_lease(f);
+    struct batch b = fixture_batch(s, epoch, 0, 20, 0);
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.first_code, SNAP_ENOSPC);
+    assert_true(b.added >= 5 && b.added <= 6);
+    assert_int_equal(b.added + b.failed, 20);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_OK);
+    assert_int_equal(fixture_look(f, s).exceptions, b.added);
+}
+
+static void full__invalidate_reaches_the_older_ones(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct uuid s2 = make_small(f);
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    struct batch b = fixture_batch(s2, fixture_lease(f), 0, 20, 0);
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.first_code, SNAP_EINVALID);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_INVALID);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_INVALID);
+}
+
+static void delete__target_limit_is_raised_for_what_is_handed_down(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid small = make_small(f);
+    struct uuid big = fixture_create(f, "big");
+    fixture_put(f, big, fixture_lease(f), 0, 40, 0);
+    lease_free(&f->volume->lease);
+    assert_int_equal(fixture_delete(f, big, uuid_make(), false), 0);
+    fixture_settle(f);
+    struct look l = fixture_look(f, small);
+    assert_int_equal(l.exceptions, 40);
+    assert_true(l.limit_bytes > 40 * CHUNK_BYTES);
+}
+
+/* -- space of a client ------------------------------------------------------------------------ */
+
+static _Atomic int64_t space_used;
+static _Atomic uint64_t space_max;
+
+static _Atomic int64_t *space_of(void *user, const char *owner)
+{
+    (void)user;
+    (void)owner;
+    return &space_used;
+}
+
+static void space__limit_refuses_and_deleting_gives_back(void **state)
+{
+    struct fixture *f = *state;
+    f->env.space_of = space_of;
+    f->env.space_bytes_max = &space_max;
+    fixture_reopen(f);
+    struct uuid s = fixture_create(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    atomic_store(&space_max, 20 * CHUNK_BYTES);
+    fixture_put(f, s, epoch, 0, 10, 0);
+    assert_int_equal(atomic_load(&space_used), 12 * CHUNK_BYTES);
+    struct batch b = fixture_batch(s, epoch, 10, 10, 0);
+    assert_int_equal(call(f, fixture_do_put, &b), SNAP_ENOSPC);
+    fixture_put(f, s, epoch, 10, 8, 0);
+    fixture_reopen(f);
+    assert_int_equal(atomic_load(&space_used), 20 * CHUNK_BYTES);
+    assert_int_equal(fixture_delete(f, s, uuid_make(), false), 0);
+    fixture_settle(f);
+    for (int i = 0; i < 200 && fixture_look(f, s).nodes > 0; i++)
+        (void)usleep(5000);
+    assert_int_equal(atomic_load(&space_used), 0);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(delete__middle_one_hands_down_what_the_older_lacks),
+        CASE(delete__newest_then_oldest),
+        CASE(delete__all_at_once),
+        CASE(delete__job_goes_on_after_opening_again),
+        CASE(delete__job_waits_for_a_damaged_target),
+        CASE(put__chunk_of_a_hidden_newer_one_exists),
+        CASE(open__damaged_one_is_told_and_the_rest_is_served),
+        CASE(open__missing_file_is_damage_and_comes_back),
+        CASE(open__invalid_one_makes_the_older_ones_invalid),
+        CASE(delete__damaged_one_that_others_need_wants_force),
+        CASE(check__sound_open_store_and_damaged_closed_one),
+        CASE(full__refuse_keeps_what_there_is),
+        CASE(full__invalidate_reaches_the_older_ones),
+        CASE(space__limit_refuses_and_deleting_gives_back),
+        CASE(delete__target_limit_is_raised_for_what_is_handed_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A volume on a real shard with real files in a folder that goes away. The test runs on its
+ * own thread; every step is posted to the shard and waited for. */
+#ifndef SNAP_TESTS_UNIT_VOLUME_FIXTURE_H
+#define SNAP_TESTS_UNIT_VOLUME_FIXTURE_H
+
+#include "common/base/bytes.h"
+#include "common/base/file.h"
+#include "daemon/volume/change.h"
+#include "daemon/volume/put.h"
+#include "daemon/volume/read.h"
+#include "tests/lib/cm.h"
+#include "tests/lib/tmpdir.h"
+
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CHUNK_SECTORS = 8, CHUNK_BYTES = 4096, CHUNKS = 64, TTL_MS = 200 };
+
+struct fixture {
+    struct tmpdir dir;
+    struct shard *shard;
+    struct control *control;
+    struct volume_env env;
+    struct volume_set set;
+    struct volume *volume;
+    struct volume_record record; /* what the volume is first made from */
+    struct uuid id, instance;
+    unsigned quiesced, lost; /* events that the holder heard */
+};
+
+/* One step on the shard: fn starts it, call_end() when it is over. */
+struct call {
+    struct loop_msg msg;
+    void (*fn)(struct call *c);
+    struct fixture *f;
+    sem_t done;
+    int code;
+    struct err err;
+    void *arg;
+};
+
+static inline void call_end(void *user, int code, const struct err *err)
+{
+    struct call *c = user;
+    c->code = code;
+    if (err != NULL)
+        c->err = *err;
+    sem_post(&c->done);
+}
+
+static inline void call_start(struct loop_msg *msg)
+{
+    struct call *c = CONTAINER_OF(msg, struct call, msg);
+    c->fn(c);
+}
+
+static inline void call_begin(struct call *c, struct fixture *f, void (*fn)(struct call *),
+                              void *arg)
+{
+    *c = (struct call){.msg = {.fn = call_start}, .fn = fn, .f = f, .arg = arg};
+    sem_init(&c->done, 0, 0);
+    shard_post(f->shard, &c->msg);
+}
+
+static inline int call_wait(struct call *c)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    if (sem_timedwait(&c->done, &until) < 0)
+        fail_msg("a step on the shard did not end");
+    sem_destroy(&c->done);
+    return c->code;
+}
+
+static inline int call(struct fixture *f, void (*fn)(struct call *), void *arg)
+{
+    struct call c;
+    call_begin(&c, f, fn, arg);
+    return call_wait(&c);
+}
+
+/* -- life ------------------------------------------------------------------------- */
+
+static inline void fixture_do_open(struct call *c)
+{
+    struct fixture *f = c->f;
+    struct err err = ERR_INIT;
+    struct volume_record r;
+    char dir[LIMIT_PATH_BYTES];
+    int rc = volume_dir_format(f->env.state_dir, &f->id, dir, sizeof dir, &err);
+    if (rc == 0)
+        rc = volume_record_load(dir, &r, &err);
+    if (rc == 0)
+        rc = volume_new(&f->set, &r, &f->volume, &err);
+    if (rc < 0)
+        call_end(c, rc, &err);
+    else
+        volume_open(f->volume, call_end, c);
+}
+
+static inline void fixture_do_close(struct call *c)
+{
+    volume_close(c->f->volume, call_end, c);
+}
+
+static inline void fixture_reopen(struct fixture *f)
+{
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+}
+
+static inline int fixture_setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    char path[TMPDIR_FILE_BYTES], dir[LIMIT_PATH_BYTES];
+    struct err err = ERR_INIT;
+    struct shard_config config = {.io_engine = "threads"};
+    tmpdir_make(&f->dir);
+    (void)tmpdir_file(&f->dir, "volumes", path);
+    f->id = uuid_make();
+    f->instance = uuid_make();
+    f->env = (struct volume_env){.state_dir = f->dir.path,
+                                 .clock = clock_system(),
+                                 .cow_limit_bytes = 8 << 20,
+                                 .cow_grow_step_bytes = 1 << 16,
+                                 .chunk_size_sectors = CHUNK_SECTORS,
+                                 .lease_ttl_ms = TTL_MS};
+    volume_record_init(&f->record);
+    f->record.id = f->id;
+    (void)snprintf(f->record.name, sizeof f->record.name, "vol");
+    f->record.size_bytes = CHUNKS * CHUNK_BYTES;
+    if (file_make_dir(path, 0700, &err) < 0 || control_new(&f->control, &err) < 0 ||
+        shard_new(&config, &f->shard, &err) < 0 ||
+        volume_dir_format(f->dir.path, &f->id, dir, sizeof dir, &err) < 0 ||
+        file_make_dir(dir, 0700, &err) < 0 || volume_record_save(dir, &f->record, &err) < 0)
+        fail_msg("%s", err.text);
+    f->env.control = f->control;
+    volume_set_init(&f->set, f->shard, &f->env, acl_new_empty());
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    *state = f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    struct fixture *f = *state;
+    if (f->volume != NULL)
+        assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    control_free(f->control);
+    shard_free(f->shard);
+    volume_set_done(&f->set);
+    volume_record_done(&f->record);
+    tmpdir_remove(&f->dir);
+    free(f);
+    return 0;
+}
+
+/* -- snapshots ----------------------------------------------------------------------- */
+
+struct make {
+    struct uuid id;
+    const char *name;
+    uint64_t limit_bytes;
+    uint32_t chunk_sectors;
+};
+
+static inline void fixture_do_create(struct call *c)
+{
+    const struct make *m = c->arg;
+    struct snapshot_spec spec = {.id = m->id,
+                                 .name = m->name,
+                                 .limit_bytes = m->limit_bytes,
+                                 .chunk_sectors = m->chunk_sectors};
+    snapshot_create_start(c->f->volume, &spec, call_end, c);
+}
+
+static inline struct uuid fixture_create(struct fixture *f, const char *name)
+{
+    struct make m = {.id = uuid_make(), .name = name};
+    assert_int_equal(call(f, fixture_do_create, &m), 0);
+    return m.id;
+}
+
+static inline void fixture_do_delete(struct call *c)
+{
+    snapshot_delete(c->f->volume, c->arg, call_end, c);
+}
+
+static inline int fixture_delete(struct fixture *f, struct uuid id, struct uuid key, bool force)
+{
+    struct snapshot_delete_spec spec = {.id = id, .key = key, .force = force};
+    return call(f, fixture_do_delete, &spec);
+}
+
+struct look {
+    struct uuid id;
+    bool there, hidden;
+    enum snapshot_state state;
+    char text[ERR_TEXT_BYTES];
+    uint64_t exceptions, limit_bytes;
+    unsigned nodes;
+    bool job;
+};
+
+static inline void fixture_do_look(struct call *c)
+{
+    struct look *l = c->arg;
+    struct volume *v = c->f->volume;
+    struct snapshot *s = volume_snapshot_find(v, &l->id);
+    const struct snapshot *each;
+    struct hand_down_status h;
+    TAILQ_FOREACH (each, &v->chain, link)
+        l->nodes++;
+    l->job = hand_down_status(v, &h);
+    if (s != NULL) {
+        struct cow_usage u = {.exceptions = 0};
+        l->there = true;
+        l->hidden = snapshot_record(s)->hidden;
+        l->limit_bytes = snapshot_record(s)->limit_bytes;
+        l->state = snapshot_state(s, l->text, sizeof l->text);
+        if (s->store != NULL)
+            cow_store_usage(s->store, &u);
+        l->exceptions = u.exceptions;
+    }
+    call_end(c, 0, NULL);
+}
+
+static inline struct look fixture_look(struct fixture *f, struct uuid id)
+{
+    struct look l = {.id = id};
+    (void)call(f, fixture_do_look, &l);
+    return l;
+}
+
+/* Until no job is due any more. */
+static inline void fixture_settle(struct fixture *f)
+{
+    for (int i = 0; i < 2000; i++) {
+        struct look l = fixture_look(f, f->id);
+        if (!l.job)
+            return;
+        (void)usleep(2000);
+    }
+    fail_msg("the hand-down job does not end");
+}
+
+/* -- the writer ------------------------------------------------------------------------ */
+
+static inline void fixture_tell(struct volume *v, const struct volume_holder *h,
+                                enum volume_event event)
+{
+    (void)h;
+    struct fixture *f = (struct fixture *)((char *)v->set - offsetof(struct fixture, set));
+    if (event == VOLUME_EVENT_QUIESCE)
+        f->quiesced++;
+    else
+        f->lost++;
+}
+
+struct writer {
+    const char *identity;
+    struct uuid instance;
+    uint64_t epoch;
+    uint64_t session;
+    bool steal;
+    uint64_t size_bytes;
+    const char *fingerprint;
+    bool new_origin;
+};
+
+static inline void fixture_do_acquire(struct call *c)
+{
+    const struct writer *w = c->arg;
+    struct volume_lease_request r = {
+        .ask = {.identity = w->identity,
+                .instance = w->instance,
+                .epoch = w->epoch,
+                .steal = w->steal},
+        .origin_size_bytes = w->size_bytes,
+        .fingerprint = (const uint8_t *)w->fingerprint,
+        .fingerprint_bytes = w->fingerprint != NULL ? (uint32_t)strlen(w->fingerprint) : 0,
+        .new_origin = w->new_origin,
+        .holder = {.tell = fixture_tell, .session = w->session}};
+    volume_lease_acquire(c->f->volume, &r, call_end, c);
+}
+
+static inline struct writer fixture_writer(const struct fixture *f, const char *identity)
+{
+    return (struct writer){.identity = identity,
+                           .instance = f->instance,
+                           .session = 1,
+                           .size_bytes = CHUNKS * CHUNK_BYTES};
+}
+
+/* A lease for "w"; returns its epoch. */
+static inline uint64_t fixture_lease(struct fixture *f)
+{
+    struct writer w = fixture_writer(f, "w");
+    assert_int_equal(call(f, fixture_do_acquire, &w), 0);
+    return f->volume->lease.epoch;
+}
+
+static inline void fixture_do_ready(struct call *c)
+{
+    struct volume *v = c->f->volume;
+    volume_head_ready(v, "w", v->lease.epoch, 1, call_end, c);
+}
+
+/* -- content ------------------------------------------------------------------------------ */
+
+struct batch {
+    struct volume_put put;
+    struct call *call;
+    uint64_t old_chunks[CHUNKS], zero_chunks[CHUNKS];
+    uint32_t old_count, zero_count;
+    uint8_t fill; /* content of every chunk: this byte + its number */
+    uint64_t epoch;
+    struct uuid head;
+    struct buf *buf;
+    uint32_t added, existed, failed;
+    int first_code;
+};
+
+static inline void fixture_put_done(struct volume_put *p, int code, const struct err *err)
+{
+    struct batch *b = p->user;
+    b->added = p->added;
+    b->existed = p->existed;
+    b->failed = p->failed;
+    b->first_code = p->first_fail.code;
+    volume_put_done(p);
+    buf_give(b->buf);
+    call_end(b->call, code, err);
+}
+
+static inline void fixture_do_put(struct call *c)
+{
+    struct batch *b = c->arg;
+    b->call = c;
+    b->buf = buf_take(c->f->shard->pool, (size_t)b->old_count * CHUNK_BYTES + 1);
+    for (uint32_t i = 0; i < b->old_count; i++)
+        memset(b->buf->data + (size_t)i * CHUNK_BYTES, (int)(b->fill + b->old_chunks[i]),
+               CHUNK_BYTES);
+    b->put = (struct volume_put){.identity = "w",
+                                 .epoch = b->epoch,
+                                 .head = b->head,
+                                 .old_chunks = b->old_chunks,
+                                 .old_count = b->old_count,
+                                 .payload = b->buf->data,
+                                 .payload_bytes = (size_t)b->old_count * CHUNK_BYTES,
+                                 .zero_chunks = b->zero_chunks,
+                                 .zero_count = b->zero_count,
+                                 .done = fixture_put_done,
+                                 .user = b};
+    volume_put_start(c->f->volume, &b->put);
+}
+
+/* Chunks first … first + count - 1. */
+static inline struct batch fixture_batch(struct uuid head, uint64_t epoch, uint64_t first,
+                                         uint32_t count, uint8_t fill)
+{
+    struct batch b = {.old_count = count, .fill = fill, .epoch = epoch, .head = head};
+    for (uint32_t i = 0; i < count; i++)
+        b.old_chunks[i] = first + i;
+    return b;
+}
+
+static inline void fixture_put(struct fixture *f, struct uuid head, uint64_t epoch, uint64_t first,
+                               uint32_t count, uint8_t fill)
+{
+    struct batch b = fixture_batch(head, epoch, first, count, fill);
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.failed, 0);
+}
+
+enum { ORIGIN = -1 };
+
+struct reading {
+    struct volume_read read;
+    struct call *call;
+    struct uuid snapshot;
+    uint64_t offset;
+    uint32_t len;
+    int bytes[CHUNKS * CHUNK_BYTES]; /* each byte, or ORIGIN */
+};
+
+static inline void fixture_read_done(struct volume_read *r, int code, const struct err *err)
+{
+    struct reading *g = r->user;
+    unsigned part = 0;
+    size_t in_part = 0;
+    for (uint32_t i = 0; code == 0 && i < r->extent_count; i++)
+        for (uint64_t b = 0; b < r->extents[i].len_bytes; b++) {
+            uint64_t at = r->extents[i].offset_bytes + b - g->offset;
+            if (r->extents[i].kind == VOLUME_EXTENT_ORIGIN) {
+                g->bytes[at] = ORIGIN;
+                continue;
+            }
+            g->bytes[at] = ((const uint8_t *)r->iov[part].iov_base)[in_part++];
+            if (in_part == r->iov[part].iov_len) {
+                part++;
+                in_part = 0;
+            }
+        }
+    buf_give(r->buf);
+    volume_read_done(r);
+    call_end(g->call, code, err);
+}
+
+static inline void fixture_do_read(struct call *c)
+{
+    struct reading *g = c->arg;
+    g->call = c;
+    g->read = (struct volume_read){.snapshot = g->snapshot,
+                                   .offset_bytes = g->offset,
+                                   .len_bytes = g->len,
+                                   .done = fixture_read_done,
+                                   .user = g};
+    volume_read_start(c->f->volume, &g->read);
+}
+
+/* The whole view must be: chunk i reads want(i) everywhere. */
+static inline void fixture_expect(struct fixture *f, struct uuid snapshot, int (*want)(unsigned))
+{
+    struct reading *g = calloc(1, sizeof *g);
+    g->snapshot = snapshot;
+    g->len = CHUNKS * CHUNK_BYTES;
+    assert_int_equal(call(f, fixture_do_read, g), 0);
+    for (unsigned i = 0; i < CHUNKS * CHUNK_BYTES; i++)
+        if (g->bytes[i] != want(i / CHUNK_BYTES))
+            fail_msg("byte %u (chunk %u) is %d, not %d", i, i / CHUNK_BYTES, g->bytes[i],
+                     want(i / CHUNK_BYTES));
+    free(g);
+}
+
+static inline char *fixture_cow_path(const struct fixture *f, struct uuid snapshot, char *buf,
+                                     size_t len)
+{
+    char volume[UUID_TEXT_BYTES], text[UUID_TEXT_BYTES];
+    (void)snprintf(buf, len, "%s/volumes/%s/%s.cow", f->dir.path, uuid_format(&f->id, volume),
+                   uuid_format(&snapshot, text));
+    return buf;
+}
+
+#endif
