@@ -6,6 +6,8 @@
  */
 #include "client/snapctl/cli.h"
 
+#include "common/base/bytes.h"
+#include "common/base/limits.h"
 #include "common/base/size.h"
 
 #include <signal.h>
@@ -18,6 +20,7 @@ enum { EXIT_USAGE = 2, KEY_JSON = 0x1001 };
 
 static const struct argp_option common_options[] = {
     {.name = "json", .key = KEY_JSON, .doc = "print data as JSON", .group = 90},
+    {.key = 'h', .flags = OPTION_HIDDEN, .group = 90},
     {.name = "quiet", .key = 'q', .doc = "no progress, no remarks", .group = 90},
     {0},
 };
@@ -27,6 +30,9 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
     struct cli *cli = state->input;
     (void)arg;
     switch (key) {
+    case 'h': /* as --help */
+        argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
+        return 0;
     case KEY_JSON:
         cli->json = true;
         return 0;
@@ -90,6 +96,15 @@ uint64_t cli_size_arg(const struct argp_state *state, const char *option, const 
     struct err why = ERR_INIT;
     if (size_parse(text, &bytes, &why) < 0)
         cli_usage_error(state, "%s: %s", option, why.text);
+    return bytes;
+}
+
+uint64_t cli_chunk_size_arg(const struct argp_state *state, const char *text)
+{
+    uint64_t bytes = cli_size_arg(state, "--chunk-size", text);
+    if (!u64_is_pow2(bytes) || bytes < SECTOR_BYTES ||
+        bytes > (uint64_t)LIMIT_CHUNK_SECTORS_MAX * SECTOR_BYTES)
+        cli_usage_error(state, "--chunk-size: %s is no power of two from 512 to 16M", text);
     return bytes;
 }
 

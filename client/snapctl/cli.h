@@ -47,6 +47,8 @@ _Noreturn void cli_usage_error(const struct argp_state *state, const char *fmt, 
     SNAP_PRINTF(2, 3);
 /* A size option's value, or a usage error naming the option. */
 uint64_t cli_size_arg(const struct argp_state *state, const char *option, const char *text);
+/* --chunk-size: a power of two from 512 to 16M, in bytes, or a usage error. */
+uint64_t cli_chunk_size_arg(const struct argp_state *state, const char *text);
 
 /* A remark for people on stderr, unless --quiet. */
 void cli_note(const struct cli *cli, const char *fmt, ...) SNAP_PRINTF(2, 3);

@@ -15,6 +15,7 @@
 struct create_args {
     const char *path;
     uint64_t size_bytes, chunk_bytes;
+    bool has_size;
 };
 
 static error_t parse_create(int key, char *arg, struct argp_state *state)
@@ -23,12 +24,10 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 's':
         a->size_bytes = cli_size_arg(state, "--size", arg);
+        a->has_size = true;
         return 0;
     case 'c':
-        a->chunk_bytes = cli_size_arg(state, "--chunk-size", arg);
-        if (!u64_is_pow2(a->chunk_bytes) || a->chunk_bytes < SECTOR_BYTES ||
-            a->chunk_bytes > (uint64_t)LIMIT_CHUNK_SECTORS_MAX * SECTOR_BYTES)
-            cli_usage_error(state, "--chunk-size: %s is no power of two from 512 to 16M", arg);
+        a->chunk_bytes = cli_chunk_size_arg(state, arg);
         return 0;
     case ARGP_KEY_ARG:
         if (a->path)
@@ -39,7 +38,7 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
         if (!a->path)
             cli_usage_error(state, "which COW device? Name a file to make or a block device");
         /* a header, an area of the table and one chunk */
-        if (a->size_bytes && (a->size_bytes % SECTOR_BYTES || a->size_bytes < 3 * a->chunk_bytes))
+        if (a->has_size && (a->size_bytes % SECTOR_BYTES || a->size_bytes < 3 * a->chunk_bytes))
             cli_usage_error(state,
                             "--size: %" PRIu64 " bytes; a multiple of 512 with room for three "
                             "chunks, %" PRIu64 " bytes, is the least",
@@ -53,9 +52,10 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
 static int create_on(struct blk_engine *engine, const struct create_args *a, struct err *reterr)
 {
     struct blk_dev *dev = NULL;
-    unsigned flags = BLK_OPEN_BUFFERED | BLK_OPEN_EXCLUSIVE;
-    bool make_file = a->size_bytes != 0;
-    int rc = blk_open(engine, a->path, make_file ? flags | BLK_OPEN_CREATE : flags, &dev, reterr);
+    bool make_file = a->has_size;
+    /* a block device directly: then the least chunk size is its logical block, as for the kernel */
+    unsigned how = make_file ? BLK_OPEN_BUFFERED | BLK_OPEN_CREATE : 0;
+    int rc = blk_open(engine, a->path, BLK_OPEN_EXCLUSIVE | how, &dev, reterr);
     if (rc == SNAP_EEXIST)
         return err_set(reterr, rc, "%s exists; for a block device leave out --size", a->path);
     if (rc == SNAP_ENOENT && !make_file)
@@ -101,6 +101,8 @@ int cow_cmd_create(struct cli *cli, int argc, char **argv, struct err *reterr)
     if (rc == 0)
         rc = create_on(engine, &a, reterr);
     blk_engine_free(engine);
+    if (rc == 0)
+        cli_note(cli, "made %s, an empty COW device", a.path);
     return rc;
 }
 
@@ -122,6 +124,23 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     default:
         return ARGP_ERR_UNKNOWN;
     }
+}
+
+/* Open the COW device that the words name, give the value that `what` makes of it to `show`. */
+static int show_one(struct cli *cli, const struct argp *argp, int argc, char **argv,
+                    json_t *(*what)(const struct cow_dev *d, const char *path),
+                    int (*show)(const struct cli *cli, json_t *take,
+                                const struct out_column *columns, struct err *reterr),
+                    const struct out_column *columns, struct err *reterr)
+{
+    const char *path = NULL;
+    cli_parse(cli, argp, argc, argv, &path);
+    struct cow_dev d = {0};
+    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
+    if (rc == 0)
+        rc = show(cli, what(&d, path), columns, reterr);
+    cow_dev_close(&d);
+    return rc;
 }
 
 /* -- info ------------------------------------------------------------------------------------ */
@@ -162,25 +181,19 @@ int cow_cmd_info(struct cli *cli, int argc, char **argv, struct err *reterr)
         {"status", "Status", OUT_TEXT},
         {0},
     };
-    const char *path = NULL;
-    cli_parse(cli, &argp, argc, argv, &path);
-    struct cow_dev d = {0};
-    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
-    if (rc == 0)
-        rc = out_object(cli, info_json(&d, path), columns, reterr);
-    cow_dev_close(&d);
-    return rc;
+    return show_one(cli, &argp, argc, argv, info_json, out_object, columns, reterr);
 }
 
 /* -- list ------------------------------------------------------------------------------------- */
 
-static json_t *runs_json(const struct cow_map *map)
+static json_t *runs_json(const struct cow_dev *d, const char *path)
 {
     json_t *rows = json_array();
     struct cow_run run;
+    (void)path;
     uint64_t old = 0;
     uint32_t seq = 0;
-    while (rows && cow_map_next(map, old, seq, &run)) {
+    while (rows && cow_map_next(d->map, old, seq, &run)) {
         if (json_array_append_new(
                 rows, json_pack("{s:I, s:I, s:I}", "old", (json_int_t)run.old_chunk, "new",
                                 (json_int_t)run.new_chunk, "count", (json_int_t)run.count)) != 0) {
@@ -205,14 +218,7 @@ int cow_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
         {"count", "COUNT", OUT_NUMBER},
         {0},
     };
-    const char *path = NULL;
-    cli_parse(cli, &argp, argc, argv, &path);
-    struct cow_dev d = {0};
-    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
-    if (rc == 0)
-        rc = out_rows(cli, runs_json(d.map), columns, reterr);
-    cow_dev_close(&d);
-    return rc;
+    return show_one(cli, &argp, argc, argv, runs_json, out_rows, columns, reterr);
 }
 
 /* -- check --------------------------------------------------------------------------------------
@@ -236,35 +242,40 @@ static error_t parse_check(int key, char *arg, struct argp_state *state)
     return rc;
 }
 
-struct fault_list {
-    json_t *rows;
-    uint64_t total;
+/* What a look at the device found. */
+struct findings {
+    json_t *faults;
+    uint64_t total; /* of them; the list is cut */
+    uint64_t
+        leftovers; /* entries behind the table's end: no fault, but the kernel trips over them */
+    bool invalid, repaired;
 };
 
 static void add_fault(void *user, const struct cow_fault *f)
 {
-    struct fault_list *list = user;
+    struct findings *found = user;
     enum { SHOWN_MAX = 1000 };
-    if (list->total++ >= SHOWN_MAX)
+    if (found->total++ >= SHOWN_MAX)
         return;
-    (void)json_array_append_new(
-        list->rows, json_pack("{s:I, s:I, s:I, s:I, s:s}", "area", (json_int_t)f->area_no, "index",
-                              (json_int_t)f->index, "old", (json_int_t)f->exception.old_chunk,
-                              "new", (json_int_t)f->exception.new_chunk, "fault", f->text));
+    (void)json_array_append_new(found->faults,
+                                json_pack("{s:I, s:I, s:I, s:I, s:s}", "area",
+                                          (json_int_t)f->area_no, "index", (json_int_t)f->index,
+                                          "old", (json_int_t)f->exception.old_chunk, "new",
+                                          (json_int_t)f->exception.new_chunk, "fault", f->text));
 }
 
-static int print_faults(const struct cli *cli, struct fault_list *list, struct err *reterr)
+static int look(const char *path, struct findings *found, struct err *reterr)
 {
-    static const struct out_column columns[] = {
-        {"area", "AREA", OUT_NUMBER}, {"index", "INDEX", OUT_NUMBER}, {"old", "OLD", OUT_NUMBER},
-        {"new", "NEW", OUT_NUMBER},   {"fault", "FAULT", OUT_TEXT},   {0},
-    };
-    if (!cli->json)
-        return out_rows(cli, json_incref(list->rows), columns, reterr);
-    return out_object(cli,
-                      json_pack("{s:b, s:I, s:O}", "sound", list->total == 0, "faults_total",
-                                (json_int_t)list->total, "faults", list->rows),
-                      columns, reterr);
+    struct cow_dev d = {0};
+    struct cow_usage u;
+    int rc = cow_dev_open(path, COW_DEV_INSPECT, add_fault, found, &d, reterr);
+    if (rc == 0) {
+        cow_store_usage(d.store, &u);
+        found->leftovers = u.leftovers;
+        found->invalid = cow_store_state(d.store) == COW_INVALID;
+    }
+    cow_dev_close(&d);
+    return rc;
 }
 
 /* What opening for writing does: it zeroes, durably, what stands past the end entry. */
@@ -281,13 +292,48 @@ static int repair(const char *path, struct err *reterr)
     return rc;
 }
 
+static int print_findings(const struct cli *cli, const struct findings *found, struct err *reterr)
+{
+    static const struct out_column columns[] = {
+        {"area", "AREA", OUT_NUMBER}, {"index", "INDEX", OUT_NUMBER}, {"old", "OLD", OUT_NUMBER},
+        {"new", "NEW", OUT_NUMBER},   {"fault", "FAULT", OUT_TEXT},   {0},
+    };
+    if (!cli->json)
+        return out_rows(cli, json_incref(found->faults), columns, reterr);
+    return out_object(cli,
+                      json_pack("{s:b, s:b, s:I, s:I, s:b, s:O}", "sound", found->total == 0,
+                                "valid", !found->invalid, "faults_total", (json_int_t)found->total,
+                                "leftovers", (json_int_t)found->leftovers, "repaired",
+                                found->repaired, "faults", found->faults),
+                      columns, reterr);
+}
+
+/* In words, what is no fault. */
+static void remark(const struct cli *cli, const char *path, const struct findings *found)
+{
+    const char *entries = found->leftovers == 1 ? "entry" : "entries";
+    if (found->invalid)
+        cli_note(cli, "%s: the snapshot is invalid (that is no structural fault)", path);
+    if (found->repaired)
+        cli_note(cli, "%s: zeroed %" PRIu64 " left-over %s behind the table's end", path,
+                 found->leftovers, entries);
+    else if (found->leftovers > 0 && found->total == 0 && !found->invalid)
+        cli_note(cli,
+                 "%s: %" PRIu64 " left-over %s of a torn write behind the table's end (that is no "
+                 "structural fault); zero before the kernel opens it: snapctl cow check --repair "
+                 "%s",
+                 path, found->leftovers, entries, path);
+    if (found->total == 0)
+        cli_note(cli, "%s: sound", path);
+}
+
 int cow_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
         {.name = "repair",
          .key = 'r',
          .doc = "zero what a torn area write left behind the table's end; nothing else is "
-                "ever changed"},
+                "ever changed, and nothing at all when there is a fault"},
         {0},
     };
     static const struct argp argp = {
@@ -299,25 +345,21 @@ int cow_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr)
     };
     struct check_args a = {0};
     cli_parse(cli, &argp, argc, argv, &a);
-    struct fault_list list = {.rows = json_array()};
-    struct cow_dev d = {0};
-    int rc = list.rows ? 0 : err_set(reterr, SNAP_ENOMEM, "list of faults");
-    if (rc == 0)
-        rc = cow_dev_open(a.path, COW_DEV_INSPECT, add_fault, &list, &d, reterr);
-    if (rc == 0 && cow_store_state(d.store) == COW_INVALID)
-        cli_note(cli, "%s: the snapshot is invalid (that is no structural fault)", a.path);
-    bool opened = rc == 0;
-    cow_dev_close(&d);
-    if (opened)
-        rc = print_faults(cli, &list, reterr);
-    if (rc == 0 && list.total > 0)
-        rc = err_set(reterr, SNAP_ECORRUPT, "%s: %" PRIu64 " fault%s", a.path, list.total,
-                     list.total == 1 ? "" : "s");
-    if (rc == 0 && a.repair)
+    struct findings found = {.faults = json_array()};
+    int rc = found.faults ? look(a.path, &found, reterr)
+                          : err_set(reterr, SNAP_ENOMEM, "list of faults");
+    if (rc == 0 && a.repair && found.total == 0) {
         rc = repair(a.path, reterr);
-    if (rc == 0 && !cli->json)
-        cli_note(cli, "%s: sound", a.path);
-    json_decref(list.rows);
+        found.repaired = rc == 0 && found.leftovers > 0 && !found.invalid;
+    }
+    if (rc == 0)
+        rc = print_findings(cli, &found, reterr);
+    if (rc == 0)
+        remark(cli, a.path, &found);
+    if (rc == 0 && found.total > 0)
+        rc = err_set(reterr, SNAP_ECORRUPT, "%s: %" PRIu64 " fault%s%s", a.path, found.total,
+                     found.total == 1 ? "" : "s", a.repair ? "; nothing was changed" : "");
+    json_decref(found.faults);
     return rc;
 }
 

@@ -75,7 +75,7 @@ static int check_loop(const char *path, const struct stat *st, struct err *reter
     return rc;
 }
 
-static int lock_file(int fd, const char *path, struct err *reterr)
+int origin_lock_file(int fd, const char *path, struct err *reterr)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
@@ -91,7 +91,7 @@ static int check_free(const char *path, int fd, const struct stat *st, struct er
     if (rc == 0 && S_ISREG(st->st_mode))
         rc = check_loop(path, st, reterr);
     if (rc == 0 && S_ISREG(st->st_mode))
-        rc = lock_file(fd, path, reterr);
+        rc = origin_lock_file(fd, path, reterr);
     return rc;
 }
 
@@ -112,6 +112,11 @@ int origin_open(const char *path, bool writable, struct origin *ret, struct err 
         flags |= O_EXCL;
     }
     int fd = open(path, flags);
+    if (fd < 0 && errno == EBUSY)
+        return err_set(reterr, SNAP_EBUSY,
+                       "%s is in use: it or a part of it is mounted, belongs to LVM, RAID or "
+                       "device-mapper, or another program has it; see lsblk %s",
+                       path, path);
     if (fd < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "%s", path);
     uint64_t size = (uint64_t)st.st_size;

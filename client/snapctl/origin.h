@@ -29,6 +29,9 @@ struct origin {
 int origin_open(const char *path, bool writable, struct origin *ret, struct err *reterr) SNAP_WUR;
 void origin_close(struct origin *o); /* takes one that is ORIGIN_INIT */
 
+/* Lock a file that is open for writing. Errors: SNAP_EBUSY (another program has it). */
+int origin_lock_file(int fd, const char *path, struct err *reterr) SNAP_WUR;
+
 /* Whole or an error; a read past the end gives zeros there. */
 int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
                 struct err *reterr) SNAP_WUR;
@@ -63,12 +66,17 @@ struct sink {
 #define SINK_INIT ((struct sink){.fd = -1})
 
 /* path "-" or NULL: standard output (refused when a terminal). A new file is written as
- * PATH.partial and renamed when it is whole; an existing file is SNAP_EEXIST. */
+ * PATH.partial, under a lock, and renamed when it is whole; what a run that was killed left
+ * there is written over. Errors: SNAP_EEXIST (the file exists), SNAP_EBUSY (another program
+ * writes PATH.partial). */
 int sink_open(const char *path, uint64_t size_bytes, struct sink *ret, struct err *reterr) SNAP_WUR;
+/* SNAP_EINVAL when the sink is the block device of this name, which is read from. */
+int sink_check_apart(const struct sink *s, const char *path, struct err *reterr) SNAP_WUR;
 /* Offsets ascend; gaps are holes. Zero blocks of data become holes in a file. */
 int sink_write(struct sink *s, uint64_t offset_bytes, const void *buf, uint64_t len_bytes,
                struct err *reterr) SNAP_WUR;
-/* Bring it to its size, make it durable, give a new file its name. */
+/* Bring it to its size, make it durable, give a new file its name.
+ * Errors: SNAP_EEXIST (somebody else made a file of that name meanwhile; it stays). */
 int sink_finish(struct sink *s, struct err *reterr) SNAP_WUR;
 void sink_close(struct sink *s); /* without finish: the partial file is removed */
 

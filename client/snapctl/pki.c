@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CA_DAYS = 3650, ISSUE_DAYS = 825, DAYS_MAX = 36500, ALSO_MAX = 32 };
+enum { CA_DAYS = 3650, ISSUE_DAYS = 825, DAYS_MAX = 36500, ALSO_MAX = 32, COMMON_NAME_MAX = 64 };
 
 struct pki_args {
     const char *dir, *name;
+    bool takes_name; /* a second word */
     const char *server, *client;
     const char *also[ALSO_MAX + 1];
     unsigned also_count;
@@ -20,14 +21,20 @@ struct pki_args {
     uint32_t days;
 };
 
-/* A name, or for servers an address too (colons and dots are in a name's alphabet, a
- * leading colon is not). */
 static void check_name(const struct argp_state *state, const char *name)
 {
     struct err why = ERR_INIT;
-    uint8_t raw[16];
-    if (inet_pton(AF_INET6, name, raw) != 1 && name_check(name, "name", &why) < 0)
+    if (name_check(name, "name", &why) < 0)
         cli_usage_error(state, "%s", why.text);
+}
+
+/* A server's may be an address too: colons and dots are in a name's alphabet, a leading
+ * colon is not. */
+static void check_server_name(const struct argp_state *state, const char *name)
+{
+    uint8_t raw[16];
+    if (inet_pton(AF_INET6, name, raw) != 1)
+        check_name(state, name);
 }
 
 static uint32_t parse_days(const struct argp_state *state, const char *text)
@@ -44,7 +51,7 @@ static error_t parse_pki(int key, char *arg, struct argp_state *state)
     struct pki_args *a = state->input;
     switch (key) {
     case 's':
-        check_name(state, arg);
+        check_server_name(state, arg);
         a->server = arg;
         return 0;
     case 'c':
@@ -52,12 +59,14 @@ static error_t parse_pki(int key, char *arg, struct argp_state *state)
         a->client = arg;
         return 0;
     case 'a':
-        check_name(state, arg);
+        check_server_name(state, arg);
         if (a->also_count == ALSO_MAX)
             cli_usage_error(state, "more than %d times --also", ALSO_MAX);
         a->also[a->also_count++] = arg;
         return 0;
     case 'n':
+        if (*arg == '\0' || strlen(arg) > COMMON_NAME_MAX)
+            cli_usage_error(state, "--name: 1 to %d bytes", COMMON_NAME_MAX);
         a->common_name = arg;
         return 0;
     case 'd':
@@ -66,8 +75,8 @@ static error_t parse_pki(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_ARG:
         if (!a->dir)
             a->dir = arg;
-        else if (!a->name && strstr(state->name, "revoke"))
-            a->name = arg;
+        else if (a->takes_name && !a->name)
+            check_server_name(state, a->name = arg);
         else
             return ARGP_ERR_UNKNOWN;
         return 0;
@@ -159,12 +168,13 @@ static int cmd_revoke(struct cli *cli, int argc, char **argv, struct err *reterr
         .doc = "Take a certificate back: it is put in DIR/ca.crl, which daemons read again on "
                "SIGHUP.",
     };
-    struct pki_args a = {0};
+    struct pki_args a = {.takes_name = true};
     cli_parse(cli, &argp, argc, argv, &a);
     const char *kind = a.server ? "server" : a.client ? "client" : NULL;
     const char *name = a.server ? a.server : a.client ? a.client : a.name;
     if (!name || (kind && a.name) || (a.server && a.client))
-        return err_set(reterr, SNAP_EINVAL, "give one NAME to revoke");
+        return err_set(reterr, SNAP_EINVAL,
+                       "give one NAME to revoke: NAME, --server NAME or --client NAME");
     bool server = pki_has(a.dir, "server", name), client = pki_has(a.dir, "client", name);
     if (!kind && server && client)
         return err_set(reterr, SNAP_EINVAL,

@@ -7,7 +7,13 @@
  *   revoked/KIND-NAME-SERIAL.crt     what was taken back
  *
  * Serial numbers are random; the revocation list is ca.crl itself, read, added to
- * and signed anew: there is no database beside it that could disagree.
+ * and signed anew: there is no database beside it that could disagree. Changes of a
+ * folder are made one after the other, under a lock on it.
+ *
+ * A crash leaves nothing that stands in the way. The .crt is what exists: its key is
+ * written before it, and a key alone is made anew by the next issue. The list is
+ * written before the certificate moves away, so that revoke can be run again. An
+ * authority's key without its certificate is used, not replaced: it may have signed.
  */
 #include "client/snapctl/pki_make.h"
 
@@ -18,15 +24,23 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
-enum { BACKDATE_S = 300, SERIAL_BYTES = 16, CERTIFICATE_VERSION_3 = 2, CRL_VERSION_2 = 1 };
+enum {
+    BACKDATE_S = 300,
+    COMMON_NAME_BYTES = 64,
+    SERIAL_BYTES = 16,
+    CERTIFICATE_VERSION_3 = 2,
+    CRL_VERSION_2 = 1
+};
 
 static void x509_done(X509 **p)
 {
@@ -109,39 +123,58 @@ static int save_crl(const char *path, X509_CRL *crl, struct err *reterr)
     return save_bio(path, bio, 0644, reterr);
 }
 
-/* The file's text as a BIO that owns nothing: *text must outlive it. */
-static int open_pem(const char *path, char **text, BIO **ret, struct err *reterr)
+/* Read a file's one object with `read`. */
+static int load_pem(const char *path, const char *what, void *(*read)(BIO *bio), void **ret,
+                    struct err *reterr)
 {
+    CLEANUP_FREE char *text = NULL;
     size_t len = 0;
-    int rc = file_read_all(path, LIMIT_CONFIG_BYTES, text, &len, reterr);
+    int rc = file_read_all(path, LIMIT_CONFIG_BYTES, &text, &len, reterr);
     if (rc < 0)
         return rc;
-    *ret = BIO_new_mem_buf(*text, (int)len);
-    return *ret ? 0 : fail(reterr, path);
+    CLEANUP_BIO *bio = BIO_new_mem_buf(text, (int)len);
+    if (!bio)
+        return fail(reterr, path);
+    *ret = read(bio);
+    ERR_clear_error();
+    return *ret ? 0 : err_set(reterr, SNAP_ECORRUPT, "%s: holds no PEM %s", path, what);
+}
+
+static void *read_certificate(BIO *bio)
+{
+    return PEM_read_bio_X509(bio, NULL, NULL, NULL);
+}
+static void *read_key(BIO *bio)
+{
+    return PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+}
+static void *read_crl(BIO *bio)
+{
+    return PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
 }
 
 static int load_certificate(const char *path, X509 **ret, struct err *reterr)
 {
-    CLEANUP_FREE char *text = NULL;
-    CLEANUP_BIO *bio = NULL;
-    int rc = open_pem(path, &text, &bio, reterr);
-    if (rc < 0)
-        return rc;
-    *ret = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    ERR_clear_error();
-    return *ret ? 0 : err_set(reterr, SNAP_ECORRUPT, "%s: holds no PEM certificate", path);
+    void *read = NULL;
+    int rc = load_pem(path, "certificate", read_certificate, &read, reterr);
+    *ret = read;
+    return rc;
 }
 
 static int load_key(const char *path, EVP_PKEY **ret, struct err *reterr)
 {
-    CLEANUP_FREE char *text = NULL;
-    CLEANUP_BIO *bio = NULL;
-    int rc = open_pem(path, &text, &bio, reterr);
-    if (rc < 0)
-        return rc;
-    *ret = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-    ERR_clear_error();
-    return *ret ? 0 : err_set(reterr, SNAP_ECORRUPT, "%s: holds no PEM key", path);
+    void *read = NULL;
+    int rc = load_pem(path, "key", read_key, &read, reterr);
+    *ret = read;
+    return rc;
+}
+
+static int load_crl(const char *path, X509_CRL **ret, struct err *reterr)
+{
+    void *read = NULL;
+    int rc = load_pem(path, "revocation list", read_crl, &read, reterr);
+    *ret = read;
+    return rc;
 }
 
 static int load_authority(const char *dir, X509 **ret_ca, EVP_PKEY **ret_key, struct err *reterr)
@@ -159,6 +192,24 @@ static int load_authority(const char *dir, X509 **ret_ca, EVP_PKEY **ret_key, st
         rc = load_key(path, ret_key, reterr);
     if (rc == 0 && X509_check_private_key(*ret_ca, *ret_key) != 1)
         rc = err_set(reterr, SNAP_EMISMATCH, "%s: ca.key is not the key of ca.crt", dir);
+    return rc;
+}
+
+/* One change of a folder at a time: two revocations at once would lose one of them. */
+static int lock_folder(const char *dir, int *ret_fd, struct err *reterr)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX) == 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    int rc = errno == ENOENT
+                 ? err_set(reterr, SNAP_ENOENT,
+                           "there is no folder %s; make an authority with: snapctl pki init %s",
+                           dir, dir)
+                 : err_set_errno(reterr, err_code_of_errno(errno), errno, "lock %s", dir);
+    if (fd >= 0)
+        (void)close(fd);
     return rc;
 }
 
@@ -185,14 +236,16 @@ static bool set_serial(X509 *x)
     return ok;
 }
 
-/* What every certificate has: version, serial, validity, subject, key. */
+/* What every certificate has: version, serial, validity, subject, key. The subject is for
+ * people and may not be longer than a common name can be; the identity is the alternative name. */
 static bool fill_certificate(X509 *x, const char *common_name, uint32_t days, EVP_PKEY *key)
 {
     return X509_set_version(x, CERTIFICATE_VERSION_3) && set_serial(x) &&
            X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_S) &&
            X509_time_adj_ex(X509_getm_notAfter(x), (int)days, 0, NULL) &&
            X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_UTF8,
-                                      (const unsigned char *)common_name, -1, -1, 0) &&
+                                      (const unsigned char *)common_name,
+                                      (int)strnlen(common_name, COMMON_NAME_BYTES), -1, 0) &&
            X509_set_pubkey(x, key);
 }
 
@@ -202,10 +255,12 @@ static bool is_address(const char *name)
     return inet_pton(AF_INET, name, raw) == 1 || inet_pton(AF_INET6, name, raw) == 1;
 }
 
-/* "DNS:a,IP:127.0.0.1": names were checked to hold neither comma nor control characters. */
+/* "DNS:a,IP:127.0.0.1": names were checked to hold neither comma nor control characters. A
+ * client's is an identity whatever it looks like. */
 static int alt_names(const struct pki_issue *what, char *buf, size_t buf_bytes, struct err *reterr)
 {
-    int n = snprintf(buf, buf_bytes, "%s:%s", is_address(what->name) ? "IP" : "DNS", what->name);
+    int n = snprintf(buf, buf_bytes, "%s:%s", what->server && is_address(what->name) ? "IP" : "DNS",
+                     what->name);
     if (strcmp(what->name, "localhost") == 0 && what->server)
         n += snprintf(buf + n, buf_bytes - (size_t)n, ",IP:127.0.0.1,IP:::1");
     for (const char *const *a = what->also; a && *a; a++) {
@@ -217,6 +272,13 @@ static int alt_names(const struct pki_issue *what, char *buf, size_t buf_bytes, 
                                           : err_set(reterr, SNAP_ELIMIT, "too many names at once");
 }
 
+/* No longer than its authority: it would be refused from then on anyway. */
+static bool end_with_authority(X509 *x, const X509 *ca)
+{
+    return ASN1_TIME_compare(X509_get0_notAfter(x), X509_get0_notAfter(ca)) <= 0 ||
+           X509_set1_notAfter(x, X509_get0_notAfter(ca));
+}
+
 static int make_certificate(const struct pki_issue *what, X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *key,
                             X509 **ret, struct err *reterr)
 {
@@ -225,7 +287,7 @@ static int make_certificate(const struct pki_issue *what, X509 *ca, EVP_PKEY *ca
     if (rc < 0)
         return rc;
     CLEANUP_X509 *x = X509_new();
-    if (!x || !fill_certificate(x, what->name, what->days, key) ||
+    if (!x || !fill_certificate(x, what->name, what->days, key) || !end_with_authority(x, ca) ||
         !X509_set_issuer_name(x, X509_get_subject_name(ca)) ||
         !add_extension(x, ca, NID_basic_constraints, "critical,CA:FALSE") ||
         !add_extension(x, ca, NID_key_usage, "critical,digitalSignature") ||
@@ -258,10 +320,11 @@ static int make_authority(const char *common_name, uint32_t days, EVP_PKEY *key,
 
 /* -- revocation lists -------------------------------------------------------------------------- */
 
-/* Date it (valid as long as the authority), sort, sign. */
+/* Date it (valid as long as the authority; from a little before now, for daemons whose clock
+ * is behind), sort, sign. */
 static int sign_crl(X509_CRL *crl, X509 *ca, EVP_PKEY *ca_key, struct err *reterr)
 {
-    ASN1_TIME *now = X509_gmtime_adj(NULL, 0);
+    ASN1_TIME *now = X509_gmtime_adj(NULL, -BACKDATE_S);
     bool ok = now && X509_CRL_set_version(crl, CRL_VERSION_2) &&
               X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca)) &&
               X509_CRL_set1_lastUpdate(crl, now) &&
@@ -287,41 +350,42 @@ static int add_revoked(X509_CRL *crl, X509 *x, struct err *reterr)
     return fail(reterr, "add to the revocation list");
 }
 
-static int load_crl(const char *path, X509_CRL **ret, struct err *reterr)
-{
-    CLEANUP_FREE char *text = NULL;
-    CLEANUP_BIO *bio = NULL;
-    int rc = open_pem(path, &text, &bio, reterr);
-    if (rc < 0)
-        return rc;
-    *ret = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
-    ERR_clear_error();
-    return *ret ? 0 : err_set(reterr, SNAP_ECORRUPT, "%s: holds no PEM revocation list", path);
-}
-
 /* -- what the commands call
  * ------------------------------------------------------------------------ */
+
+/* The key that a first try left, or a new one. */
+static int authority_key(const char *path, EVP_PKEY **ret, struct err *reterr)
+{
+    struct err why = ERR_INIT;
+    int rc = load_key(path, ret, &why);
+    if (rc != SNAP_ENOENT)
+        return rc < 0 ? err_copy(reterr, &why) : 0;
+    *ret = EVP_EC_gen("P-256");
+    return *ret ? save_key(path, *ret, reterr) : fail(reterr, "make key");
+}
 
 int pki_init(const char *dir, const char *common_name, uint32_t days, struct err *reterr)
 {
     char path[LIMIT_PATH_BYTES];
-    if (pki_has(dir, "ca", ""))
-        return err_set(reterr, SNAP_EEXIST, "%s holds an authority already", dir);
-    int rc = file_make_dir(dir, 0700, reterr);
-    if (rc < 0)
-        return rc;
-    CLEANUP_KEY *key = EVP_EC_gen("P-256");
+    CLEANUP_CLOSE int lock = -1;
+    CLEANUP_KEY *key = NULL;
     CLEANUP_X509 *ca = NULL;
-    CLEANUP_CRL *crl = X509_CRL_new();
-    if (!key || !crl)
-        return fail(reterr, "make key");
-    rc = make_authority(common_name, days, key, &ca, reterr);
+    CLEANUP_CRL *crl = NULL;
+    int rc = file_make_dir(dir, 0700, reterr);
     if (rc == 0)
-        rc = sign_crl(crl, ca, key, reterr);
+        rc = lock_folder(dir, &lock, reterr);
+    if (rc == 0 && pki_has(dir, "ca", ""))
+        rc = err_set(reterr, SNAP_EEXIST, "%s holds an authority already", dir);
     if (rc == 0)
         rc = path_of(path, reterr, dir, "ca", "", ".key");
     if (rc == 0)
-        rc = save_key(path, key, reterr);
+        rc = authority_key(path, &key, reterr);
+    if (rc == 0 && !(crl = X509_CRL_new()))
+        rc = fail(reterr, "make revocation list");
+    if (rc == 0)
+        rc = make_authority(common_name, days, key, &ca, reterr);
+    if (rc == 0)
+        rc = sign_crl(crl, ca, key, reterr);
     if (rc == 0)
         rc = path_of(path, reterr, dir, "ca", "", ".crl");
     if (rc == 0)
@@ -333,23 +397,34 @@ int pki_init(const char *dir, const char *common_name, uint32_t days, struct err
     return rc;
 }
 
+static int check_current(const char *dir, const X509 *ca, struct err *reterr)
+{
+    if (X509_cmp_current_time(X509_get0_notAfter(ca)) > 0)
+        return 0;
+    return err_set(reterr, SNAP_EINVAL,
+                   "the authority in %s has expired; make a new one in another folder", dir);
+}
+
 int pki_issue(const char *dir, const struct pki_issue *what, struct err *reterr)
 {
     const char *kind = what->server ? "server" : "client";
     char path[LIMIT_PATH_BYTES];
+    CLEANUP_CLOSE int lock = -1;
     CLEANUP_X509 *ca = NULL, *x = NULL;
     CLEANUP_KEY *ca_key = NULL, *key = NULL;
-    if (pki_has(dir, kind, what->name))
-        return err_set(reterr, SNAP_EEXIST,
-                       "%s/%s-%s.crt exists; to replace it: snapctl pki revoke %s %s", dir, kind,
-                       what->name, dir, what->name);
-    int rc = load_authority(dir, &ca, &ca_key, reterr);
-    if (rc < 0)
-        return rc;
-    key = EVP_EC_gen("P-256");
-    if (!key)
-        return fail(reterr, "make key");
-    rc = make_certificate(what, ca, ca_key, key, &x, reterr);
+    int rc = lock_folder(dir, &lock, reterr);
+    if (rc == 0 && pki_has(dir, kind, what->name))
+        rc = err_set(reterr, SNAP_EEXIST,
+                     "%s/%s-%s.crt exists; to replace it: snapctl pki revoke %s --%s %s", dir, kind,
+                     what->name, dir, kind, what->name);
+    if (rc == 0)
+        rc = load_authority(dir, &ca, &ca_key, reterr);
+    if (rc == 0)
+        rc = check_current(dir, ca, reterr);
+    if (rc == 0 && !(key = EVP_EC_gen("P-256")))
+        rc = fail(reterr, "make key");
+    if (rc == 0)
+        rc = make_certificate(what, ca, ca_key, key, &x, reterr);
     if (rc == 0)
         rc = path_of(path, reterr, dir, kind, what->name, ".key");
     if (rc == 0)
@@ -384,6 +459,8 @@ static int move_revoked(const char *dir, const char *kind, const char *name, X50
     if (rc == 0 && rename(from, to) != 0)
         rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "move %s", from);
     if (rc == 0)
+        rc = file_sync_parent(from, reterr);
+    if (rc == 0)
         rc = path_of(from, reterr, dir, kind, name, ".key");
     if (rc == 0)
         (void)unlink(from); /* a key of no use; that it is gone already is no fault */
@@ -396,11 +473,18 @@ int pki_revoke(const char *dir, const char *kind, const char *name, struct err *
     CLEANUP_X509 *ca = NULL, *x = NULL;
     CLEANUP_KEY *ca_key = NULL;
     CLEANUP_CRL *crl = NULL;
-    int rc = load_authority(dir, &ca, &ca_key, reterr);
+    CLEANUP_CLOSE int lock = -1;
+    int rc = lock_folder(dir, &lock, reterr);
+    if (rc == 0)
+        rc = load_authority(dir, &ca, &ca_key, reterr);
     if (rc == 0)
         rc = path_of(path, reterr, dir, kind, name, ".crt");
     if (rc == 0)
         rc = load_certificate(path, &x, reterr);
+    if (rc == 0 && X509_verify(x, X509_get0_pubkey(ca)) != 1) {
+        ERR_clear_error();
+        rc = err_set(reterr, SNAP_EMISMATCH, "%s was not issued by %s/ca.crt", path, dir);
+    }
     if (rc == 0)
         rc = path_of(path, reterr, dir, "ca", "", ".crl");
     if (rc == 0)

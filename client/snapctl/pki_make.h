@@ -17,12 +17,17 @@ struct pki_issue {
     uint32_t days;
 };
 
+/* Each change of a folder waits for the one before. */
+
 /* Make dir with ca.key, ca.crt and an empty ca.crl. Errors: SNAP_EEXIST (there is an
- * authority already; nothing is overwritten). */
+ * authority already; nothing is overwritten).
+ * A ca.key that stands there without ca.crt is used. */
 int pki_init(const char *dir, const char *common_name, uint32_t days, struct err *reterr) SNAP_WUR;
-/* Make dir/{server,client}-NAME.{key,crt}. Errors: SNAP_EEXIST, SNAP_ENOENT (no authority). */
+/* Make dir/{server,client}-NAME.{key,crt}, valid for so many days but not beyond the authority.
+ * Errors: SNAP_EEXIST, SNAP_ENOENT (no authority), SNAP_EINVAL (it has expired). */
 int pki_issue(const char *dir, const struct pki_issue *what, struct err *reterr) SNAP_WUR;
-/* Put the certificate in ca.crl, move it to dir/revoked. kind: "server" or "client". */
+/* Put the certificate in ca.crl, move it to dir/revoked. kind: "server" or "client".
+ * Errors: SNAP_ENOENT, SNAP_EMISMATCH (of another authority). */
 int pki_revoke(const char *dir, const char *kind, const char *name, struct err *reterr) SNAP_WUR;
 bool pki_has(const char *dir, const char *kind, const char *name);
 

@@ -201,9 +201,11 @@ static int check_not_merged(struct export *x, uint64_t *exceptions, struct err *
     bool merged = s->state == SNAPWIRE_SNAPSHOT_MERGING || s->exceptions < *exceptions;
     *exceptions = s->exceptions;
     snapwire_free(s);
-    return merged ? err_set(reterr, SNAP_EBUSY,
-                            "%s is being merged into its origin; export it before or not at all",
-                            x->target.text)
+    return merged ? err_set(
+                        reterr, SNAP_EBUSY,
+                        "%s is being merged into its origin, or was cut off in that; finish it, or "
+                        "end it with snapctl remote merge --abort",
+                        x->target.text)
                   : 0;
 }
 
@@ -244,6 +246,8 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
         rc = make_buffers(x, reterr);
     if (rc == 0)
         rc = sink_open(a->output, x->origin.size_bytes, &x->sink, reterr);
+    if (rc == 0)
+        rc = sink_check_apart(&x->sink, a->origin, reterr);
     if (rc < 0)
         return rc;
     progress_start(&x->progress, cli, "export", x->origin.size_bytes);

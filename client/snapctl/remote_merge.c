@@ -27,7 +27,7 @@ enum { PAGE_RUNS = 8192 };
 struct merge_args {
     struct remote_words words;
     const char *origin;
-    bool new_origin, steal;
+    bool abort, new_origin, steal;
 };
 
 struct merge {
@@ -274,6 +274,30 @@ static int open_writer(struct merge *m, const struct cli *cli, const struct merg
     return remote_writer_open(&m->writer, &m->remote, &ask, reterr);
 }
 
+static int roll_back(struct merge *m, struct cli *cli, struct err *reterr)
+{
+    int rc = begin(m, cli, reterr);
+    if (rc == 0)
+        rc = write_view_back(m, reterr);
+    if (rc == 0 && m->table_mode)
+        rc = empty_table(m, reterr);
+    if (rc == 0)
+        rc = end(m, reterr);
+    progress_end(&m->progress);
+    if (rc == 0)
+        rc = report(cli, m, reterr);
+    return rc;
+}
+
+/* What is rolled back has reached the disk, or its exceptions are there still. */
+static int end_cut_off(struct merge *m, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    if (snapwire_merge_abort_sync(m->writer.lease, &m->target.snapshot, &why) < 0)
+        return remote_error(&why, reterr);
+    return 0;
+}
+
 static int merge(struct merge *m, struct cli *cli, const struct merge_args *args,
                  struct err *reterr)
 {
@@ -288,16 +312,7 @@ static int merge(struct merge *m, struct cli *cli, const struct merge_args *args
     if (rc == 0)
         rc = open_writer(m, cli, args, reterr);
     if (rc == 0)
-        rc = begin(m, cli, reterr);
-    if (rc == 0)
-        rc = write_view_back(m, reterr);
-    if (rc == 0 && m->table_mode)
-        rc = empty_table(m, reterr);
-    if (rc == 0)
-        rc = end(m, reterr);
-    progress_end(&m->progress);
-    if (rc == 0)
-        rc = report(cli, m, reterr);
+        rc = args->abort ? end_cut_off(m, reterr) : roll_back(m, cli, reterr);
     return rc;
 }
 
@@ -307,6 +322,9 @@ static error_t parse_merge(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'O':
         a->origin = arg;
+        return 0;
+    case 'a':
+        a->abort = true;
         return 0;
     case 'n':
         a->new_origin = true;
@@ -327,6 +345,10 @@ int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
         {.name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the disk that is rolled back"},
+        {.name = "abort",
+         .key = 'a',
+         .doc = "end a merge that was cut off: the snapshot stays, to be used as before; the "
+                "origin stays as far as it was rolled back"},
         {.name = "new-origin",
          .key = 'n',
          .doc = "the volume's origin is another disk than before, and that is right"},

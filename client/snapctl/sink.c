@@ -47,6 +47,32 @@ static int open_block(struct sink *s, struct err *reterr)
     return 0;
 }
 
+/* The working file: one of a killed run is taken over, one in use is not. */
+static int open_partial(struct sink *s, struct err *reterr)
+{
+    struct stat mine, named;
+    int fd = open(s->partial, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "%s", s->partial);
+    int rc = 0;
+    if (fstat(fd, &mine) != 0 || !S_ISREG(mine.st_mode))
+        rc = err_set(reterr, SNAP_EEXIST, "%s is there and is no file; remove it", s->partial);
+    if (rc == 0)
+        rc = origin_lock_file(fd, s->partial, reterr);
+    /* whoever had the lock may have given the file its name, or removed it */
+    if (rc == 0 && (stat(s->partial, &named) != 0 || named.st_ino != mine.st_ino ||
+                    named.st_dev != mine.st_dev))
+        rc = err_set(reterr, SNAP_EBUSY, "%s was in use by another program until now", s->partial);
+    if (rc == 0 && ftruncate(fd, 0) != 0)
+        rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "empty %s", s->partial);
+    if (rc < 0) {
+        (void)close(fd);
+        return rc;
+    }
+    s->fd = fd;
+    return 0;
+}
+
 int sink_open(const char *path, uint64_t size_bytes, struct sink *ret, struct err *reterr)
 {
     struct sink s = SINK_INIT;
@@ -64,13 +90,20 @@ int sink_open(const char *path, uint64_t size_bytes, struct sink *ret, struct er
     } else if (lstat(path, &st) == 0) {
         rc = err_set(reterr, SNAP_EEXIST, "%s exists; remove it or name another", path);
     } else {
-        s.fd = open(s.partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (s.fd < 0)
-            rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "%s", s.partial);
+        rc = open_partial(&s, reterr);
     }
     if (rc == 0)
         *ret = s;
     return rc;
+}
+
+int sink_check_apart(const struct sink *s, const char *path, struct err *reterr)
+{
+    struct stat mine, other;
+    if (!s->is_block || fstat(s->fd, &mine) != 0 || stat(path, &other) != 0 ||
+        !S_ISBLK(other.st_mode) || mine.st_rdev != other.st_rdev)
+        return 0;
+    return err_set(reterr, SNAP_EINVAL, "%s is read from; name another place to write to", s->path);
 }
 
 static int put(struct sink *s, uint64_t offset_bytes, const uint8_t *p, uint64_t len_bytes,
@@ -140,6 +173,21 @@ int sink_write(struct sink *s, uint64_t offset_bytes, const void *buf, uint64_t 
     return rc;
 }
 
+/* From its working name to its own, over nothing that has come there meanwhile. */
+static int take_name(struct sink *s, struct err *reterr)
+{
+    int rc = renameat2(AT_FDCWD, s->partial, AT_FDCWD, s->path, RENAME_NOREPLACE);
+    if (rc != 0 && errno == EEXIST)
+        return err_set(reterr, SNAP_EEXIST, "%s has come into being meanwhile; it was left alone",
+                       s->path);
+    if (rc != 0 && (errno == EINVAL || errno == ENOSYS)) /* a file system that cannot tell */
+        rc = rename(s->partial, s->path);
+    if (rc != 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "rename %s", s->partial);
+    s->partial[0] = '\0';
+    return file_sync_parent(s->path, reterr);
+}
+
 int sink_finish(struct sink *s, struct err *reterr)
 {
     int rc = fill_gap(s, s->size_bytes, reterr);
@@ -149,20 +197,14 @@ int sink_finish(struct sink *s, struct err *reterr)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "size of %s", s->path);
     if (fsync(s->fd) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "sync %s", s->path);
-    if (s->partial[0]) {
-        if (rename(s->partial, s->path) != 0)
-            return err_set_errno(reterr, err_code_of_errno(errno), errno, "rename %s", s->partial);
-        s->partial[0] = '\0';
-        return file_sync_parent(s->path, reterr);
-    }
-    return 0;
+    return s->partial[0] ? take_name(s, reterr) : 0;
 }
 
 void sink_close(struct sink *s)
 {
+    if (s->fd >= 0 && s->partial[0])
+        (void)unlink(s->partial); /* while the lock is held: afterwards it may be another's */
     if (s->fd >= 0)
         (void)close(s->fd);
-    if (s->fd >= 0 && s->partial[0])
-        (void)unlink(s->partial);
     *s = SINK_INIT;
 }

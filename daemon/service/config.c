@@ -12,14 +12,18 @@
 #include "daemon/service/config.h"
 
 #include "common/base/bytes.h"
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
 #include "common/base/size.h"
 #include "common/net/addr.h"
 
 #include <confuse.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DEFAULT_STATE_DIR "/var/lib/snapwire"
@@ -243,11 +247,11 @@ static int check_together(const char *path, const struct config *c,
                           void (*warn)(void *, const char *), void *user, struct err *reterr)
 {
     bool tcp = false;
+    uint64_t least = 3 * (uint64_t)c->chunk_size_sectors * SECTOR_BYTES;
+    if (!c->state_dir[0])
+        return err_set(reterr, SNAP_EINVAL, "%s: state_dir: is empty; name a folder", path);
     if (c->listen_count == 0)
         return err_set(reterr, SNAP_EINVAL, "%s: listen: name at least one address", path);
-    if (c->listen_count > CONFIG_LISTEN_MAX)
-        return err_set(reterr, SNAP_EINVAL, "%s: listen: more than %d addresses", path,
-                       CONFIG_LISTEN_MAX);
     for (unsigned i = 0; i < c->listen_count; i++)
         tcp |= strncmp(c->listen[i], "unix:", 5) != 0;
     const struct {
@@ -257,7 +261,11 @@ static int check_together(const char *path, const struct config *c,
                  {"tls.key", c->tls_key},
                  {"tls.crl", c->tls_crl}};
     for (size_t i = 0; tcp && i < ARRAY_LEN(files); i++)
-        if (files[i].file[0] && access(files[i].file, R_OK) != 0)
+        if (!files[i].file[0] && files[i].file != c->tls_crl)
+            return err_set(reterr, SNAP_EINVAL,
+                           "%s: %s: is empty, and listen names an address that needs TLS", path,
+                           files[i].key);
+        else if (files[i].file[0] && access(files[i].file, R_OK) != 0)
             return err_set_errno(reterr, SNAP_EINVAL, errno,
                                  "%s: %s: cannot read %s (make it with: snapctl pki)", path,
                                  files[i].key, files[i].file);
@@ -266,7 +274,12 @@ static int check_together(const char *path, const struct config *c,
     if (c->buffer_bytes_max < c->window_bytes)
         return err_set(reterr, SNAP_EINVAL, "%s: limits.buffers: must be at least limits.window",
                        path);
-    if (c->cow_limit_bytes != 0 && c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
+    if (c->cow_limit_bytes < least)
+        return err_set(reterr, SNAP_EINVAL,
+                       "%s: cow.limit: must have room for three chunks of cow.chunk_size, %" PRIu64
+                       " bytes",
+                       path, least);
+    if (c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
         warn(user, "cow.grow_step is above cow.limit; files grow to their limit at once");
     if (tcp && !c->tls_crl[0] && warn)
         warn(user, "tls.crl is not set: certificates cannot be revoked");
@@ -343,31 +356,38 @@ void config_defaults(struct config *c)
     (void)cfg_free(cfg);
 }
 
+/* The text is read before libconfuse sees it: its scanner ends the program on a read error. */
+static int parse(cfg_t *cfg, const char *path, struct err *reterr)
+{
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+    int rc = file_read_all(path, LIMIT_CONFIG_BYTES, &text, &len, reterr);
+    if (rc < 0)
+        return rc;
+    if (memchr(text, '\0', len))
+        return err_set(reterr, SNAP_EINVAL, "%s: a zero byte in the text", path);
+    loading.path = path;
+    loading.reterr = reterr;
+    loading.rc = 0;
+    int parsed = cfg_parse_buf(cfg, text);
+    rc = loading.rc;
+    loading.reterr = NULL;
+    if (parsed != CFG_SUCCESS && rc == 0)
+        rc = err_set(reterr, SNAP_EINVAL, "%s: cannot be parsed", path);
+    if (rc == 0 && cfg_size(cfg, "listen") > CONFIG_LISTEN_MAX)
+        rc = err_set(reterr, SNAP_EINVAL, "%s: listen: more than %d addresses", path,
+                     CONFIG_LISTEN_MAX);
+    return rc;
+}
+
 int config_load(const char *path, struct config *ret, void (*warn)(void *, const char *),
                 void *user, struct err *reterr)
 {
     cfg_t *cfg = new_cfg();
     if (!cfg)
         return err_set(reterr, SNAP_ENOMEM, "configuration");
-    loading.path = path;
-    loading.reterr = reterr;
-    loading.rc = 0;
-    int rc = 0;
-    switch (cfg_parse(cfg, path)) {
-    case CFG_SUCCESS:
-        break;
-    case CFG_FILE_ERROR:
-        rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "cannot read %s", path);
-        break;
-    default:
-        rc = loading.rc < 0 ? loading.rc
-                            : err_set(reterr, SNAP_EINVAL, "%s: cannot be parsed", path);
-        break;
-    }
-    if (rc == 0 && cfg_size(cfg, "listen") > CONFIG_LISTEN_MAX)
-        rc = err_set(reterr, SNAP_EINVAL, "%s: listen: more than %d addresses", path,
-                     CONFIG_LISTEN_MAX);
     struct config c = {0};
+    int rc = parse(cfg, path, reterr);
     if (rc == 0) {
         take_all(cfg, &c);
         rc = check_together(path, &c, warn, user, reterr);

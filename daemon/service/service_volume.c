@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* -- create -------------------------------------------------------------------------- */
 
@@ -105,6 +106,9 @@ static int volume_create_store(struct request *req, struct err *reterr)
         return rc;
     err_clear(reterr);
     rc = volume_dir_format(server->env.state_dir, &c->record.id, dir, sizeof dir, reterr);
+    (void)snprintf(path, sizeof path, "%s/record", dir);
+    if (rc == 0 && access(path, F_OK) == 0)
+        rc = err_set(reterr, SNAP_EEXIST, "%s has a record already, which is not served", dir);
     if (rc == 0)
         rc = file_make_dir(dir, 0700, reterr);
     if (rc == 0)
@@ -113,7 +117,6 @@ static int volume_create_store(struct request *req, struct err *reterr)
         return rc;
     rc = volume_registry_put(server->registry, &c->record, reterr);
     if (rc < 0) { /* nobody has heard of it: undo */
-        (void)snprintf(path, sizeof path, "%s/record", dir);
         (void)remove(path);
         (void)remove(dir);
     }

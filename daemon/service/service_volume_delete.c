@@ -6,7 +6,8 @@
  *   holder is told     rights, registry, key
  *
  * The move is the commit point: after it the volume does not come back at a start. What a
- * crash leaves in trash/ is removed then.
+ * crash leaves in trash/ is removed then, its key noted before: the same try again is told
+ * that it has succeeded.
  */
 #include "daemon/service/server.h"
 
@@ -84,7 +85,7 @@ static void volume_delete_run(struct request *req)
 {
     struct server *server = req->session->server;
     const struct volume_deletion *d = req->op;
-    req->code = trash_volume(server->env.state_dir, &req->volume_id, &req->err);
+    req->code = trash_volume(server->env.state_dir, &req->volume_id, &d->key, &req->err);
     if (req->code < 0)
         return;
     volume_delete_rights(req);

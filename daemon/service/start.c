@@ -106,6 +106,13 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
 
 /* -- state ------------------------------------------------------------------------------- */
 
+static void service_trash_key(void *user, const struct uuid *key)
+{
+    struct err err = ERR_INIT;
+    if (registry_key_put(user, key, 0, &err) < 0)
+        LOG_WARN("the key of a deletion is not kept", F_ERR(&err));
+}
+
 int service_open_state(struct service *s, bool rebuild_registry, struct err *reterr)
 {
     struct server *server = &s->server;
@@ -113,7 +120,6 @@ int service_open_state(struct service *s, bool rebuild_registry, struct err *ret
     int rc = state_dir_open(path, &s->lock_fd, reterr);
     if (rc < 0)
         return rc;
-    trash_empty(path);
     int n = snprintf(server->acl_path, sizeof server->acl_path, "%s/acl", path);
     if (n < 0 || (size_t)n >= sizeof server->acl_path)
         return err_set(reterr, SNAP_EINVAL, "the state directory's path is too long");
@@ -126,6 +132,10 @@ int service_open_state(struct service *s, bool rebuild_registry, struct err *ret
     if (rc == 0)
         rc = state_registry_compare(server->registry, &s->found, is_new, service_warn, server,
                                     reterr);
+    if (rc == 0) {
+        trash_each_key(path, service_trash_key, server->registry);
+        trash_empty(path);
+    }
     if (rc == 0 && is_new && s->found.count > 0)
         LOG_INFO("registry made anew from the records", F_U64("volumes", s->found.count));
     server->env.registry = server->registry;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* trash/: one rename makes a volume's deletion durable, files go afterwards. */
+/* trash/: one rename makes a volume's deletion durable, with the key of the request that
+ * asked for it; files go afterwards. */
 #include "daemon/service/trash.h"
 
 #include "common/base/file.h"
@@ -11,17 +12,37 @@
 #include <stdio.h>
 #include <string.h>
 
-int trash_volume(const char *state_dir, const struct uuid *id, struct err *reterr)
+int trash_volume(const char *state_dir, const struct uuid *id, const struct uuid *key,
+                 struct err *reterr)
 {
-    char from[LIMIT_PATH_BYTES], to[LIMIT_PATH_BYTES + UUID_TEXT_BYTES + 8], text[UUID_TEXT_BYTES];
+    char from[LIMIT_PATH_BYTES], to[LIMIT_PATH_BYTES + 2 * UUID_TEXT_BYTES + 8];
+    char text[UUID_TEXT_BYTES], key_text[UUID_TEXT_BYTES];
     int rc = volume_dir_format(state_dir, id, from, sizeof from, reterr);
     if (rc < 0)
         return rc;
-    (void)snprintf(to, sizeof to, "%s/trash/%s", state_dir, uuid_format(id, text));
+    (void)snprintf(to, sizeof to, "%s/trash/%s.%s", state_dir, uuid_format(id, text),
+                   uuid_format(key, key_text));
     if (rename(from, to) < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "move %s to trash/", from);
     rc = file_sync_parent(from, reterr);
     return rc < 0 ? rc : file_sync_parent(to, reterr);
+}
+
+void trash_each_key(const char *state_dir, void (*fn)(void *user, const struct uuid *key),
+                    void *user)
+{
+    char trash[LIMIT_PATH_BYTES + 8];
+    struct uuid key;
+    (void)snprintf(trash, sizeof trash, "%s/trash", state_dir);
+    DIR *d = opendir(trash);
+    if (d == NULL)
+        return;
+    const struct dirent *e;
+    while ((e = readdir(d)) != NULL)
+        if (strlen(e->d_name) == 2 * UUID_TEXT_BYTES - 1 &&
+            uuid_parse_text(e->d_name + UUID_TEXT_BYTES, &key, NULL) == 0)
+            fn(user, &key);
+    (void)closedir(d);
 }
 
 /* A volume's folder holds files only. */

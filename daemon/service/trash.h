@@ -6,8 +6,12 @@
 #include "common/base/err.h"
 #include "common/base/uuid.h"
 
-/* Move volumes/<uuid> to trash/<uuid>, durably. */
-int trash_volume(const char *state_dir, const struct uuid *id, struct err *reterr) SNAP_WUR;
+/* Move volumes/<uuid> to trash/<uuid>.<key>, durably. */
+int trash_volume(const char *state_dir, const struct uuid *id, const struct uuid *key,
+                 struct err *reterr) SNAP_WUR;
+/* The keys of deletions that a crash left there, for the registry. */
+void trash_each_key(const char *state_dir, void (*fn)(void *user, const struct uuid *key),
+                    void *user);
 /* Remove what is there; what cannot be removed stays for the next time. */
 void trash_empty(const char *state_dir);
 

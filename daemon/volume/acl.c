@@ -135,11 +135,15 @@ static int parse_line(char *line, struct acl_grant *ret, struct err *reterr)
     return 0;
 }
 
-static size_t count_lines(const char *text, size_t len)
+/* How many grants a text may hold: its lines that are neither empty nor a remark. */
+static size_t count_grants(const char *text, size_t len)
 {
-    size_t n = 1;
-    for (size_t i = 0; i < len; i++)
-        n += text[i] == '\n';
+    size_t n = 0;
+    bool fresh = true; /* at the start of a line, or in the blanks there */
+    for (size_t i = 0; i < len; i++) {
+        n += fresh && !strchr(" \t\n#", text[i]);
+        fresh = text[i] == '\n' || (fresh && strchr(" \t", text[i]));
+    }
     return n;
 }
 
@@ -171,11 +175,11 @@ int acl_parse(const char *text, size_t len, struct acl **ret, struct err *reterr
 {
     if (memchr(text, '\0', len))
         return err_set(reterr, SNAP_ECORRUPT, "a zero byte in the text");
-    size_t lines = count_lines(text, len);
-    if (lines > ACL_GRANTS_MAX)
-        return err_set(reterr, SNAP_ELIMIT, "more than %d lines", ACL_GRANTS_MAX);
+    size_t grants = count_grants(text, len);
+    if (grants > ACL_GRANTS_MAX)
+        return err_set(reterr, SNAP_ELIMIT, "more than %d grants", ACL_GRANTS_MAX);
     CLEANUP_FREE char *copy = strndup(text, len);
-    struct acl *a = acl_alloc(lines);
+    struct acl *a = acl_alloc(grants);
     int rc = copy && a ? parse_lines(copy, a, reterr) : err_set(reterr, SNAP_ENOMEM, "grants");
     if (rc < 0) {
         acl_unref(a);
@@ -225,8 +229,6 @@ int acl_with(const struct acl *a, const struct acl_grant *g, struct acl **ret, s
     int rc = name_check(g->identity, "identity", reterr);
     if (rc < 0)
         return rc;
-    if (a->count >= ACL_GRANTS_MAX)
-        return err_set(reterr, SNAP_ELIMIT, "there are %d grants already", ACL_GRANTS_MAX);
     struct acl *b = acl_alloc(a->count + 1);
     if (!b)
         return err_set(reterr, SNAP_ENOMEM, "grants");
@@ -240,6 +242,11 @@ int acl_with(const struct acl *a, const struct acl_grant *g, struct acl **ret, s
     if (g->role == ACL_NONE && !found) {
         acl_unref(b);
         return err_set(reterr, SNAP_ENOENT, "'%s' has no such grant", g->identity);
+    }
+    if (g->role != ACL_NONE && b->count >= ACL_GRANTS_MAX) {
+        acl_unref(b);
+        return err_set(reterr, SNAP_ELIMIT, "there are %d grants already; take one back first",
+                       ACL_GRANTS_MAX);
     }
     if (g->role != ACL_NONE)
         b->grants[b->count++] = *g;

@@ -121,8 +121,7 @@ static enum snapshot_state snapshot_own_state(const struct snapshot *s)
     case COW_MERGING:
         break;
     }
-    const struct record_snapshot *rs = snapshot_record(s);
-    return rs != NULL && rs->merging ? SNAPSHOT_MERGING : SNAPSHOT_OK;
+    return SNAPSHOT_OK;
 }
 
 static int snapshot_state_rank(enum snapshot_state state)
@@ -164,6 +163,9 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
             culprit = n;
         }
     }
+    const struct record_snapshot *own_record = snapshot_record(s);
+    if (worst == SNAPSHOT_OK && own_record != NULL && own_record->merging)
+        worst = SNAPSHOT_MERGING;
     if (text == NULL || text_bytes == 0)
         return worst;
     text[0] = '\0';

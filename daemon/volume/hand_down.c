@@ -5,8 +5,8 @@
  *   oldest hidden ──> older one? ──no──────────────────────────────> drop
  *                        │ yes
  *                        ├─ older is invalid: nothing to save ─────> drop
- *                        ├─ hidden is invalid or damaged: ─────────> invalidate older, drop
- *                        ├─ older is damaged, or no room: wait, try again
+ *                        ├─ hidden is invalid: ────────────────────> invalidate older, drop
+ *                        ├─ either is damaged, or no room: wait, try again
  *                        └─ raise its limit ──> copy batches ──────> drop
  *
  *   drop: record without it (durable) ──> close ──> unlink ──> next job
@@ -339,20 +339,25 @@ static void hand_down_begin(struct hand_down *j)
         hand_down_drop(j);
         return;
     }
-    bool source_sound =
-        source->store != NULL && !source->closing && cow_store_state(source->store) == COW_READY;
-    if (!target_ready || source->reopening || cow_store_state(target->store) != COW_READY) {
+    if (!target_ready || cow_store_state(target->store) != COW_READY) {
         (void)err_set(&j->err, SNAP_EBUSY, "the next older snapshot cannot take exceptions: %s",
                       target->fault_text[0] != '\0' ? target->fault_text : "it is not ready");
         hand_down_wait(j);
         return;
     }
-    if (source_sound) {
+    bool source_open = source->store != NULL && !source->closing;
+    enum cow_state state = source_open ? cow_store_state(source->store) : COW_DAMAGED;
+    if (state == COW_READY) {
         hand_down_reserve(j);
-        return;
+    } else if (state == COW_INVALID) {
+        snapshot_kick(target);
+        cow_store_invalidate(target->store, hand_down_invalidated, j);
+    } else {
+        /* it may be sound again when its disk is back: nothing is given up for it */
+        (void)err_set(&j->err, SNAP_EBUSY, "its COW device cannot be read: %s",
+                      source->fault_text[0] != '\0' ? source->fault_text : "it is not ready");
+        hand_down_wait(j);
     }
-    snapshot_kick(target);
-    cow_store_invalidate(target->store, hand_down_invalidated, j);
 }
 
 void hand_down_start(void *user)

@@ -6,7 +6,7 @@
  *   ask: another     new         busy; new when expired    busy; new when expired
  *                                or stealing               or stealing (sealed: wait)
  *   grant            HELD        HELD, next epoch          HELD, next epoch
- *   check            stale       renews                    renews; puts are stale
+ *   check            stale       renews (fenced: stale)    renews; puts are stale
  *   head ready       -           STILL                     STILL
  *   disconnect       -           stays HELD                HELD (sealed: stays)
  *   release          -           FREE                      FREE
@@ -15,7 +15,9 @@
  * The end of a lease's time changes nothing by itself: it only lets others in. A
  * writer that comes back late and finds its epoch still the last one has missed
  * nothing, since a new head over a dead writer moves the epoch on. So a laptop
- * that slept goes on, and one whose place was taken is told SNAP_ESTALE.
+ * that slept goes on, and one whose place was taken is told SNAP_ESTALE. It is told so
+ * from the moment at which the taking begins, not when it is durable: a renewal in
+ * between would make it believe in a lease that is about to end.
  *
  * It must not know of connections, records or snapshots. Thread: the owner's.
  */
@@ -61,7 +63,7 @@ int lease_ask(const struct lease *l, const struct lease_request *r, uint64_t now
 {
     if (l->sealed)
         return LEASE_WAIT;
-    if (lease_is_of(l, r))
+    if (lease_is_of(l, r) && !l->fenced)
         return LEASE_KEEP;
     if (r->epoch != 0)
         return err_set(reterr, SNAP_ESTALE, "the lease of epoch %llu is gone, the last is %llu",
@@ -81,6 +83,7 @@ void lease_grant(struct lease *l, uint64_t epoch, const char *identity, const st
 {
     CHECK(epoch >= l->epoch);
     l->phase = LEASE_HELD;
+    l->fenced = false;
     l->epoch = epoch;
     l->instance = *instance;
     if (identity != l->holder)
@@ -104,10 +107,16 @@ void lease_disconnect(struct lease *l, uint64_t session)
 void lease_free(struct lease *l)
 {
     l->phase = LEASE_FREE;
+    l->fenced = false;
     l->holder[0] = '\0';
     memset(&l->instance, 0, sizeof l->instance);
     l->connected = false;
     l->session = 0;
+}
+
+void lease_fence(struct lease *l, bool fence)
+{
+    l->fenced = fence && l->phase != LEASE_FREE;
 }
 
 int lease_check(struct lease *l, const char *identity, uint64_t epoch, uint64_t now_ns,
@@ -121,6 +130,9 @@ int lease_check(struct lease *l, const char *identity, uint64_t epoch, uint64_t 
                        (unsigned long long)epoch, (unsigned long long)l->epoch);
     if (strcmp(identity, l->holder) != 0)
         return err_set(reterr, SNAP_ESTALE, "the lease is %s's", l->holder);
+    if (l->fenced)
+        return err_set(reterr, SNAP_ESTALE, "the lease of epoch %llu is being taken over",
+                       (unsigned long long)epoch);
     l->renewed_ns = now_ns;
     return 0;
 }
@@ -156,15 +168,17 @@ void lease_still(struct lease *l, uint64_t session)
     l->phase = LEASE_STILL;
 }
 
-void lease_seal(struct lease *l)
+void lease_seal(struct lease *l, enum lease_quiet quiet)
 {
     l->sealed = true;
+    lease_fence(l, quiet == LEASE_QUIET_DEAD);
 }
 
 void lease_quiesce_end(struct lease *l, uint64_t fenced_epoch)
 {
     l->quiesce = false;
     l->sealed = false;
+    l->fenced = false;
     if (l->phase == LEASE_STILL)
         l->phase = LEASE_HELD;
     if (fenced_epoch != 0) {

@@ -23,6 +23,8 @@ struct lease {
     enum lease_phase phase;
     bool quiesce; /* a new head is wanted: the writer is to stand still */
     bool sealed;  /* the new head is being committed: nothing changes until lease_quiesce_end() */
+    bool fenced;  /* its successor, or a head made without it, is being committed: the holder
+                   * hears SNAP_ESTALE from now on and cannot renew */
     bool connected;
     uint64_t session; /* the connection that holds it; 0: none */
     uint64_t epoch;
@@ -62,6 +64,8 @@ void lease_grant(struct lease *l, uint64_t epoch, const char *identity, const st
 void lease_disconnect(struct lease *l, uint64_t session);
 /* The release is durable, or the volume goes away. */
 void lease_free(struct lease *l);
+/* From the moment at which another is to take its place; undone when that fails. */
+void lease_fence(struct lease *l, bool fence);
 
 /* Any request of the lease; renews it. Errors: SNAP_ESTALE. */
 int lease_check(struct lease *l, const char *identity, uint64_t epoch, uint64_t now_ns,
@@ -79,7 +83,8 @@ enum lease_quiet {
 void lease_quiesce_begin(struct lease *l);
 enum lease_quiet lease_quiet(const struct lease *l, uint64_t now_ns);
 void lease_still(struct lease *l, uint64_t session); /* HEAD_READY; after lease_check() */
-void lease_seal(struct lease *l);
+/* quiet: what lease_quiet() said. */
+void lease_seal(struct lease *l, enum lease_quiet quiet);
 /* fenced_epoch: the epoch that was committed over a dead holder; 0: the holder goes on. */
 void lease_quiesce_end(struct lease *l, uint64_t fenced_epoch);
 

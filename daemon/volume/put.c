@@ -7,9 +7,9 @@
  *                                                                       policy says so
  *
  * The payload stands where the network left it, aligned; the store writes it from
- * there. Zero chunks share the shard's one buffer of zeros. The epoch and the head
- * are checked when a request leaves the queue, not when it enters: a fenced writer's
- * requests die there.
+ * there. Zero chunks share the shard's one buffer of zeros. The epoch is checked when a
+ * request enters the queue and, with the head, when it leaves it: a writer that was
+ * fenced meanwhile has its requests die there.
  *
  * While a hidden newer snapshot still hands its exceptions down, a chunk that it has
  * counts as existing: the head's view of it is that exception, and the first content wins.
@@ -326,8 +326,14 @@ void volume_put_start(struct volume *v, struct volume_put *p)
         return;
     }
     p->bytes = ((uint64_t)p->old_count + p->zero_count) * v->chunk_sectors * SECTOR_BYTES;
-    if (!TAILQ_EMPTY(&v->puts_held) || volume_put_must_wait(v, p))
-        TAILQ_INSERT_TAIL(&v->puts_held, p, link);
-    else
+    if (TAILQ_EMPTY(&v->puts_held) && !volume_put_must_wait(v, p)) {
         volume_put_submit(p);
+        return;
+    }
+    /* who has no lease shall not fill the queue of who has one */
+    rc = lease_check_put(&v->lease, p->identity, p->epoch, volume_now_ns(v), &err);
+    if (rc < 0)
+        volume_put_end(p, rc, &err);
+    else
+        TAILQ_INSERT_TAIL(&v->puts_held, p, link);
 }

@@ -6,6 +6,7 @@
  * meaning must not be dropped in silence), and what a text says of itself twice
  * has to agree: order of seq, doubled names and uuids.
  */
+#include "common/base/bytes.h"
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
 #include "common/base/name.h"
@@ -150,6 +151,21 @@ static int reader_end(struct reader *r)
 static const char *const kind_names[] = {"remote", "hosted"};
 static const char *const policy_names[] = {"refuse", "invalidate"};
 
+static void get_chunk_size(struct reader *r, const char *key, uint32_t *ret_sectors)
+{
+    *ret_sectors = (uint32_t)get_u64(r, key, LIMIT_CHUNK_SECTORS_MAX);
+    if (r->rc == 0 && !u64_is_pow2(*ret_sectors))
+        reader_fail(r, key, "no power of two");
+}
+
+/* A file in the volume's folder, or the absolute path of a bound device. */
+static void get_cow_path(struct reader *r, const char *key, char ret[LIMIT_PATH_BYTES])
+{
+    get_text(r, key, ret, LIMIT_PATH_BYTES);
+    if (r->rc == 0 && ret[0] != '/' && (ret[0] == '\0' || ret[0] == '.' || strchr(ret, '/')))
+        reader_fail(r, key, "neither a file's name nor an absolute path");
+}
+
 static int parse_snapshot(const json_t *object, struct record_snapshot *s, struct err *reterr)
 {
     struct reader r = {.object = object, .reterr = reterr};
@@ -157,12 +173,12 @@ static int parse_snapshot(const json_t *object, struct record_snapshot *s, struc
     get_name(&r, "name", s->name);
     s->seq = (uint32_t)get_u64(&r, "seq", UINT32_MAX - 1);
     s->created_s = (int64_t)get_u64(&r, "created_s", INT64_MAX);
-    s->chunk_size_sectors = (uint32_t)get_u64(&r, "chunk_size_sectors", LIMIT_CHUNK_SECTORS_MAX);
+    get_chunk_size(&r, "chunk_size_sectors", &s->chunk_size_sectors);
     s->limit_bytes = get_u64(&r, "limit_bytes", INT64_MAX);
     s->hidden = get_bool(&r, "hidden");
     s->merging = get_bool(&r, "merging");
     s->unverified = get_bool(&r, "unverified");
-    get_text(&r, "cow_path", s->cow_path, sizeof s->cow_path);
+    get_cow_path(&r, "cow_path", s->cow_path);
     return reader_end(&r);
 }
 
@@ -395,6 +411,10 @@ int volume_record_save(const char *dir, const struct volume_record *r, struct er
     int rc = record_path(dir, path, reterr);
     if (rc == 0)
         rc = volume_record_format(r, &text, &len, reterr);
+    if (rc == 0 && len > LIMIT_RECORD_BYTES) /* it could not be read back */
+        rc = err_set(reterr, SNAP_ELIMIT,
+                     "the record of volume '%s' would have %zu bytes, more than %d", r->name, len,
+                     LIMIT_RECORD_BYTES);
     if (rc == 0)
         rc = file_replace(path, text, len, 0600, reterr);
     return rc;

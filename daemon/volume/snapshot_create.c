@@ -163,8 +163,11 @@ static void create_check_quiet(struct snapshot_create *c)
     struct volume *v = c->volume;
     uint64_t now = volume_now_ns(v);
     enum lease_quiet quiet = lease_quiet(&v->lease, now);
+    if (v->lease_commits > 0)
+        quiet = LEASE_QUIET_NO; /* its end polls again */
     if (quiet == LEASE_QUIET_NO && now < c->deadline_ns) {
-        uint64_t until = u64_min(c->deadline_ns, lease_end_ns(&v->lease));
+        uint64_t until = v->lease_commits > 0 ? c->deadline_ns
+                                              : u64_min(c->deadline_ns, lease_end_ns(&v->lease));
         loop_timer_set(&c->timer, (until > now ? until - now : 0) / 1000000 + 1);
         return;
     }
@@ -177,7 +180,7 @@ static void create_check_quiet(struct snapshot_create *c)
     }
     c->dead = quiet == LEASE_QUIET_DEAD;
     c->phase = CREATE_COMMIT;
-    lease_seal(&v->lease);
+    lease_seal(&v->lease, quiet);
     struct snapshot *head = volume_head(v);
     if (head == NULL || head->store == NULL || head->closing) {
         create_drained(c, 0, NULL);

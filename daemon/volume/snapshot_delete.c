@@ -2,6 +2,7 @@
 /* Deleting a snapshot: hidden at once, folded into the next older one afterwards.
  *
  *   refuse new puts ──> drain ──> commit: hidden, tombstone ──> answer ──> hand-down job
+ *                        └─ damaged, and by force: the next older one becomes invalid first
  *
  * The tombstone is in the same commit, so a client that lost the answer and asks again
  * with its key hears the same. Puts to a head that is being deleted are stale from the
@@ -52,14 +53,54 @@ static void delete_committed(struct volume_commit *commit, int code, const struc
     free(d);
 }
 
+static void delete_commit(struct snapshot_delete *d)
+{
+
+    d->commit =
+        (struct volume_commit){.change = delete_change, .done = delete_committed, .user = d};
+    volume_commit_start(d->volume, &d->commit);
+}
+
 static void delete_drained(void *user, int code, const struct err *err)
 {
     (void)code; /* nothing more comes in; what failed in there was told to those who asked */
     (void)err;
+    delete_commit(user);
+}
+
+static void delete_fail(struct snapshot_delete *d, int code, const struct err *err)
+{
+    struct volume *v = d->volume;
+    d->node->leaving = false;
+    d->done(d->user, code, err);
+    volume_unref(v);
+    free(d);
+}
+
+static void delete_invalidated(void *user, int code, const struct err *err)
+{
     struct snapshot_delete *d = user;
-    d->commit =
-        (struct volume_commit){.change = delete_change, .done = delete_committed, .user = d};
-    volume_commit_start(d->volume, &d->commit);
+    if (code < 0)
+        delete_fail(d, code, err);
+    else
+        delete_commit(d);
+}
+
+/* What it held for the older ones is lost; that is made durable before it goes. */
+static void delete_damaged(struct snapshot_delete *d)
+{
+    struct snapshot *older = TAILQ_PREV(d->node, snapshot_list, link);
+    struct err err = ERR_INIT;
+    if (older == NULL || (older->store != NULL && cow_store_state(older->store) == COW_INVALID)) {
+        delete_commit(d);
+    } else if (older->store == NULL || older->closing) {
+        int code =
+            err_set(&err, SNAP_EBUSY, "the next older snapshot is damaged too: delete it first");
+        delete_fail(d, code, &err);
+    } else {
+        snapshot_kick(older);
+        cow_store_invalidate(older->store, delete_invalidated, d);
+    }
 }
 
 static int delete_check(struct volume *v, const struct snapshot_delete_spec *spec,
@@ -107,7 +148,7 @@ void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
     volume_ref(v);
     s->leaving = true;
     if (s->store == NULL || s->closing) {
-        delete_drained(d, 0, NULL);
+        delete_damaged(d);
         return;
     }
     snapshot_kick(s);

@@ -90,8 +90,8 @@ struct snapshot {
     bool reopening;          /* was poisoned, is being opened again */
     bool closing;
     unsigned reopen_tries;
-    unsigned readers; /* reads in flight on dev */
-    int64_t space_bytes;     /* what of it is counted as its volume's owner's */
+    unsigned readers;    /* reads in flight on dev */
+    int64_t space_bytes; /* what of it is counted as its volume's owner's */
     int fault_code;
     char fault_text[ERR_TEXT_BYTES];
     struct shard_kick kick;
@@ -157,6 +157,7 @@ struct volume {
     bool committing;
 
     struct lease lease;
+    unsigned lease_commits; /* leases that may be given any moment: no head is made meanwhile */
     struct volume_holder holder;
     _Atomic int64_t *space_used; /* of all volumes of its owner; NULL: not counted */
 

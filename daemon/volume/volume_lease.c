@@ -71,6 +71,7 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
             return rc;
         if (rc == LEASE_WAIT)
             return err_set(reterr, SNAP_EBUSY, "a new head is being made");
+        lease_fence(&v->lease, true);
         next->lease_epoch = v->record.lease_epoch + 1;
         (void)snprintf(next->lease_holder, sizeof next->lease_holder, "%s", a->identity);
         next->lease_instance = a->ask.instance;
@@ -98,6 +99,9 @@ static void acquire_wait(struct lease_acquire *a)
 static void acquire_committed(struct volume_commit *commit, int code, const struct err *err)
 {
     struct lease_acquire *a = commit->user;
+    a->volume->lease_commits--;
+    if (code < 0)
+        lease_fence(&a->volume->lease, false);
     if (code < 0 && a->volume->lease.sealed && !a->volume->leaving)
         acquire_wait(a);
     else if (code < 0)
@@ -130,6 +134,7 @@ static void acquire_ask(struct lease_acquire *a)
     }
     a->commit =
         (struct volume_commit){.change = acquire_change, .done = acquire_committed, .user = a};
+    v->lease_commits++;
     volume_commit_start(v, &a->commit);
 }
 

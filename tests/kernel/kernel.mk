@@ -14,8 +14,8 @@ $(BLKIO): tests/kernel/guest/blkio.c
 objs_cow_driver := $(call obj_of,$(wildcard tests/kernel/driver/*.c))
 $(COW_DRIVER): $(objs_cow_driver) $(call link_libs,cow)
 	@echo "  LD      $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(objs_cow_driver) -Wl,--start-group $(call link_libs,cow) -Wl,--end-group \
-	    $(call sys_libs,cow)
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(objs_cow_driver) -Wl,--start-group \
+	    $(call link_libs,cow) -Wl,--end-group $(call sys_libs,cow)
 
 .PHONY: check-kernel torture-kernel
 check-kernel: $(BLKIO) $(COW_DRIVER) $(BUILD)/snapctl

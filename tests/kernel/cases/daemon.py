@@ -64,6 +64,26 @@ def daemon_and_client_killed__the_kernel_reads_the_first_generation(lab):
 
 
 @case('quick', 'random')
+def killed_in_a_merge__origin_and_device_still_make_the_first_generation(lab):
+    """However far the roll-back came, the kernel reads the same snapshot."""
+    with Service(lab, SECTORS) as service:
+        first = service.content
+        service.create('a', 8, '--cow-size', '24M')
+        service.apply('a', service.next_generation(2, 1500))
+        client = service.case.spawn('remote', 'merge', 'v@a', '--origin', service.origin_file)
+        time.sleep(lab.rng.random() * 0.1)
+        service.daemon.kill()
+        client.kill()
+        client.wait()
+        o = service.region('o', service.origin_file)
+        below, files = o.dev, service.cow_files()
+        if 'a' in files:
+            cow = service.region('cow', files['a'])
+            below = lab.snapshot('s', o.dev, cow.dev, SECTORS, 8)
+        lab.content(below, first)
+
+
+@case('quick', 'random')
 def chain_of_the_daemon__equals_stacked_kernel_targets(lab):
     with Service(lab, SECTORS) as service:
         generations = []

@@ -58,7 +58,6 @@ def full__reads_allocated_equals_total_while_valid(lab):
 
 @case('quick')
 def origin_write_without_room__invalidates_with_P_and_PO_and_succeeds(lab):
-    o, want, cow = None, None, None
     for store in ('P', 'PO'):
         o, want = lab.origin(f'o{store}', ORIGIN)
         cow = lab.region(f'cow{store}', 12 * CHUNK)

@@ -8,15 +8,8 @@ ORIGIN = 8192
 COW = 8192
 
 
-def merge(lab, origin, cow, name='m', wait=True):
-    """Start snapshot-merge and wait until it is done or has failed; the last status."""
-    lab.table(name, f'0 {ORIGIN} snapshot-merge {origin} {cow} P {CHUNK}')
-    if not wait:
-        return ''
-    return ' '.join(lab.sh(
-        f'for i in $(seq 400); do set -- $(dmsetup status {name}); shift 3\n'
-        '[ "${1%/*}" = "$2" ] && break\n[ "$1" = Merge ] && break\n[ "$1" = Invalid ] && break\n'
-        'usleep 20000; done; echo "$@"').split())
+def merge(lab, origin, cow, **options):
+    return lab.merge('m', origin, cow, ORIGIN, **options)
 
 
 def random_table(lab, count):
@@ -55,10 +48,7 @@ def merge_that_fails_half_way__leaves_a_table_that_loads_with_the_same_content(l
     o, want = lab.origin('o', ORIGIN)
     table = [(c, 2 + i + (i >= 256)) for i, c in enumerate(range(100, 500))]
     cow = lab.region('cow', COW, data=cowdisk.build(COW, CHUNK, table))
-    bad = 300 * CHUNK
-    lab.table('broken', f'''0 {bad} linear {o.dev} 0
-{bad} {CHUNK} error
-{bad + CHUNK} {ORIGIN - bad - CHUNK} linear {o.dev} {bad + CHUNK}''')
+    lab.broken('broken', o.dev, ORIGIN, 300 * CHUNK, CHUNK)
     status = merge(lab, '/dev/mapper/broken', cow.dev)
     lab.equal(status, 'Merge failed', 'status')
     lab.remove('m', 'broken')

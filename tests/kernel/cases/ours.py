@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices that Snapwire's store writes, and what the kernel makes of them; and back."""
+import dataclasses
+
 from klib import cowdisk, snapctl
 from klib.both import Both
 from klib.runner import case
@@ -50,6 +52,45 @@ def usual_chunk_size__into_the_second_area(lab):
     b.check_kernel()
     b.kernel_overwrites_origin(15, 4)
     b.check_ours()
+
+
+@case('quick')
+def disk_of_4096_byte_sectors__takes_what_we_wrote(lab):
+    for chunk in (8, 32):
+        b = Both(lab, 400 * chunk, 420 * chunk, chunk, disk='pool4k')
+        b.create()
+        b.put(lab.rng.sample(range(400), 300), batch=16)
+        b.check_ours()
+        b.check_kernel()
+        b.unload()
+        lab.remove('o', 'cow')
+
+
+@case('quick', 'random')
+def room__both_take_the_same_number_of_exceptions_on_any_device(lab):
+    """Chunks of one sector: 32 exceptions an area, so ends of areas come often."""
+    origin = lab.region('o', 200)
+    sizes = [*range(34, 38), *range(66, 70), *lab.rng.sample(range(3, 120), 3)]
+    for size in sizes:
+        name = f'cow{size}_{lab.rng.randrange(1 << 30)}'
+        theirs = lab.region(name, size)
+        lab.snapshot('s', origin.dev, theirs.dev, 200, 1, 'PO')
+        lab.write('/dev/mapper/s', [(c, 1, 5) for c in range(200)])
+        lab.remove('s', name)
+        # where the next area is missing the kernel goes invalid; we stay valid
+        full = dataclasses.replace(theirs.cow(), valid=1)
+        want = len(full.table)
+        for batch, depth in ((1, 1), (32, 4)):
+            path = f'{lab.scratch}/cow'
+            lab.program('tests/kernel/driver/cow_driver', 'create', path, size, 1)
+            out = lab.program('tests/kernel/driver/cow_driver', 'put', path, batch, depth,
+                              data=b''.join(b'%d 5\n' % c for c in range(200)), status=1)
+            with open(path, 'rb') as f:
+                ours = cowdisk.read(f.read())
+            lab.equal((len(ours.table), out.count(b'added')), (want, want),
+                      f'exceptions on {size} chunks, {batch} a put')
+            lab.equal(out.count(b'ENOSPC'), 200 - want, 'refusals')
+            lab.equal(ours.status(), full.status(), 'status')
 
 
 @case('quick')

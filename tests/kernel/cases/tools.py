@@ -138,7 +138,7 @@ def check_repair__takes_away_what_the_kernel_would_resurrect(lab):
 
 
 @case('quick')
-def stacked_kernel_targets__equal_export_over_newer_ones(lab):
+def stacked_kernel_targets__equal_export_and_merge_over_newer_ones(lab):
     """The kernel writes the whole chain: each snapshot target stands on the next newer one and
     is written to; then the chain is read offline."""
     sectors = 8192
@@ -157,6 +157,10 @@ def stacked_kernel_targets__equal_export_over_newer_ones(lab):
     lab.remove('s2', 's1', 's0')
     for cow, path in files:
         cow.save(path)
-    data = snapctl.export(lab, files[0][1], o.save(f'{lab.scratch}/origin'),
-                          [path for _, path in files[1:]])
+    origin, newer = o.save(f'{lab.scratch}/origin'), [path for _, path in files[1:]]
+    data = snapctl.export(lab, files[0][1], origin, newer)
     lab.equal(data == want.bytes(), True, 'the export equals what the kernel read')
+    words = [word for path in newer for word in ('--over', path)]
+    lab.program('snapctl', 'cow', 'merge', files[0][1], *words, '--origin', origin)
+    with open(origin, 'rb') as f:
+        lab.equal(f.read() == want.bytes(), True, 'and so does the origin, rolled back')

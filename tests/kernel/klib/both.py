@@ -17,12 +17,12 @@ DRIVER = 'tests/kernel/driver/cow_driver'
 
 
 class Both:
-    def __init__(self, lab, origin_sectors, cow_sectors, chunk):
+    def __init__(self, lab, origin_sectors, cow_sectors, chunk, disk='pool'):
         self.lab, self.chunk = lab, chunk
         self.sectors = origin_sectors
-        self.origin_region, self.origin = lab.origin('o', origin_sectors)
+        self.origin_region, self.origin = lab.origin('o', origin_sectors, disk=disk)
         self.snapshot = self.origin.copy()
-        self.cow_region = lab.region('cow', cow_sectors)
+        self.cow_region = lab.region('cow', cow_sectors, disk=disk)
         self.cow_file, self.origin_file = f'{lab.scratch}/cow', f'{lab.scratch}/origin'
         self.loaded = False
         self.next_tag = 10
@@ -234,21 +234,12 @@ class Both:
     def kernel_merges(self, bad_chunk=None):
         """snapshot-merge to the end, or until it must write bad_chunk of the origin."""
         self.unload()
-        lab, dev, n, c = self.lab, self.origin_region.dev, self.sectors, self.chunk
+        lab, below, c = self.lab, self.origin_region.dev, self.chunk
         before = self.on_disk().table
-        if bad_chunk is None:
-            parts = [f'0 {n} linear {dev} 0']
-        else:
-            bad, end = bad_chunk * c, min(n, (bad_chunk + 1) * c)
-            parts = [f'0 {bad} linear {dev} 0'] if bad else []
-            parts += [f'{bad} {end - bad} error']
-            parts += [f'{end} {n - end} linear {dev} {end}'] if end < n else []
-        lab.table('below', '\n'.join(parts))
-        lab.table('m', f'0 {n} snapshot-merge /dev/mapper/below {self.cow_region.dev} P {c}')
-        last = lab.sh('for i in $(seq 1000); do set -- $(dmsetup status m); shift 3\n'
-                      '[ "${1%/*}" = "$2" ] && break; [ "$1" = Merge ] && break; usleep 20000; '
-                      'done; echo "$@"', timeout_s=120).strip()
-        lab.remove('m', 'below')
+        if bad_chunk is not None:
+            below = lab.broken('below', below, self.sectors, bad_chunk * c, c)
+        last = lab.merge('m', below, self.cow_region.dev, self.sectors, c)
+        lab.remove('m', *(['below'] if bad_chunk is not None else []))
         if last != 'Merge failed':
             lab.equal(last, f'{2 * c}/{self.cow_region.count} {2 * c}', 'status of the merge')
         self._settle_merge(before)

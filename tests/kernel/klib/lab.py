@@ -178,6 +178,26 @@ class Lab:
     def snapshot_origin(self, name, origin, sectors):
         return self.table(name, f'0 {sectors} snapshot-origin {origin}')
 
+    def broken(self, name, dev, sectors, first, count):
+        """A device over dev on which `count` sectors from `first` on cannot be read or written."""
+        end = min(first + count, sectors)
+        parts = [f'0 {first} linear {dev} 0'] if first else []
+        parts += [f'{first} {end - first} error']
+        parts += [f'{end} {sectors - end} linear {dev} {end}'] if end < sectors else []
+        return self.table(name, '\n'.join(parts))
+
+    def merge(self, name, origin, cow, sectors, chunk=8, wait=True):
+        """Start snapshot-merge; its status once it has ended, one way or the other."""
+        self.table(name, f'0 {sectors} snapshot-merge {origin} {cow} P {chunk}')
+        if not wait:
+            return ''
+        return self.sh(f'''for i in $(seq 2000); do
+    set -- $(dmsetup status {name}); shift 3
+    [ "${{1%/*}}" = "$2" ] || [ "$1" = Merge ] || [ "$1" = Invalid ] && break
+    usleep 20000
+done
+echo "$@"''', timeout_s=120).strip()
+
     def refused(self, table, options=''):
         """The errno name for which the kernel refuses this table; AssertionError if it takes it."""
         r = self.run(f'dmsetup create refused {options} --table "{table}"')

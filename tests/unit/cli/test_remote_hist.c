@@ -15,7 +15,7 @@ static int by_value(const void *a, const void *b)
 static void percentile__is_within_a_thirtysecond_of_the_true_one(void **state)
 {
     (void)state;
-    enum { COUNT = 20000 };
+    enum { COUNT = 19997 };
     static uint64_t values[COUNT];
     static const unsigned permille[] = {1, 100, 500, 900, 990, 999, 1000};
     struct rng r;
@@ -38,7 +38,7 @@ static void percentile__is_within_a_thirtysecond_of_the_true_one(void **state)
     }
 }
 
-static void percentile__of_none_one_and_huge_values(void **state)
+static void percentile__of_none_one_three_and_huge_values(void **state)
 {
     (void)state;
     struct hist h = {0};
@@ -49,13 +49,19 @@ static void percentile__of_none_one_and_huge_values(void **state)
     hist_add(&h, UINT64_MAX);
     assert_true(hist_percentile(&h, 1000) == UINT64_MAX);
     assert_true(h.max == UINT64_MAX && h.count == 2);
+    struct hist three = {0};
+    for (uint64_t v = 1; v <= 3; v++)
+        hist_add(&three, v);
+    assert_true(hist_percentile(&three, 500) == 2); /* one value is no half of three */
+    assert_true(hist_percentile(&three, 333) == 1);
+    assert_true(hist_percentile(&three, 334) == 2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentile__is_within_a_thirtysecond_of_the_true_one),
-        cmocka_unit_test(percentile__of_none_one_and_huge_values),
+        cmocka_unit_test(percentile__of_none_one_three_and_huge_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "tests/unit/net/pki.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 static struct pki pki;
 static struct tls_context *tls_server, *tls_client;
@@ -206,7 +207,11 @@ static void chan__random_frames_arrive_whole_and_in_order_through_tiny_windows(b
     traffic_init(&up, &p.client, &p.server, seed);
     traffic_init(&down, &p.server, &p.client, seed + 7);
     up.kind = FRAME_REQUEST;
+    const uint64_t end = test_now_ms() + 60000;
     while (up.seen < TRAFFIC_FRAMES || down.seen < TRAFFIC_FRAMES) {
+        if (test_now_ms() > end)
+            fail_msg("stuck at %llu and %llu frames", (unsigned long long)up.seen,
+                     (unsigned long long)down.seen);
         struct traffic *const both[] = {&up, &down};
         const uint64_t before = up.seen + down.seen;
         for (unsigned i = 0; i < 2; i++)
@@ -494,7 +499,7 @@ struct mover {
     struct buf_pool *pool;
     struct end *end;
     pthread_t thread;
-    unsigned done;
+    atomic_uint done;
     uint64_t payload_bytes;
 };
 
@@ -508,7 +513,7 @@ static void moved_frame(struct chan *c, void *user, struct chan_frame *f)
         assert_memory_equal(f->payload->data, pattern, f->header.payload_bytes);
         m->payload_bytes += f->header.payload_bytes;
     }
-    m->done++;
+    atomic_fetch_add(&m->done, 1);
     assert_int_equal(chan_send(c, &out, NULL), 0);
     chan_frame_done(f);
 }
@@ -552,6 +557,9 @@ static void detach_on_frame(struct end *e, struct chan_frame *f)
     e->down = 1;
     m->msg.fn = attach_there;
     loop_post(m->to, &m->msg);
+    /* the other thread is well at it before this callback returns */
+    while (atomic_load(&m->done) < 5)
+        usleep(1000);
 }
 
 static void chan_detach__takes_what_was_read_to_the_other_thread(bool tls)
@@ -603,9 +611,7 @@ static void chan_detach__is_refused_while_frames_are_held(bool tls)
 }
 BOTH(chan_detach__is_refused_while_frames_are_held)
 
-/* -- cuts
- * ----------------------------------------------------------------------------------------------------
- */
+/* -- cuts ---------------------------------------------------------------- */
 
 /* A wire between the two that passes pieces of any length, and is cut after so many bytes. */
 struct wire {
@@ -656,8 +662,10 @@ static void chan__cut_anywhere_goes_down_once_and_leaks_nothing(bool tls)
             if (p.client.up && p.client.c != NULL && sent[0] < 20)
                 sent[0] +=
                     end_send(&p.client, FRAME_REQUEST, sent[0], 500, pattern, 30000, NULL) == 0;
-            if (p.server.up && p.server.c != NULL && sent[1] < 20)
-                sent[1] += end_send(&p.server, FRAME_EVENT, sent[1], 500, pattern, 3000, NULL) == 0;
+            if (p.server.up && p.server.c != NULL && sent[1] < 20) {
+                const int r = end_send(&p.server, FRAME_EVENT, sent[1], 500, pattern, 3000, NULL);
+                sent[1] += r == 0;
+            }
             loop_turn(p.loop, 0);
             if (p.client.frames >= 20 && p.server.frames >= 20)
                 break;

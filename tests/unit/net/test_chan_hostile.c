@@ -134,7 +134,7 @@ static void hostile__garbage_instead_of_a_frame(void **state)
     (void)state;
     raw_begin(&r);
     raw_connect(&r, true);
-    raw_send(&r, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 37);
+    raw_send(&r, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 35);
     expect_violation(&r, "not Snapwire");
 }
 

@@ -276,6 +276,34 @@ static void chan_revoked__tells_after_a_reload(void **state)
     pair_done(&p);
 }
 
+/* A turn reads a bounded amount. What OpenSSL has read ahead then, no poll tells of. */
+static void tls__what_was_read_ahead_is_not_forgotten(void **state)
+{
+    enum { FRAME_BYTES = 32768 };
+    static uint8_t payload[FRAME_BYTES];
+    (void)state;
+    for (unsigned extra = 0; extra < 12; extra++) {
+        struct pair p;
+        struct tls_context *server, *client;
+        const unsigned count = 30 + extra / 4;
+        const size_t last = 1 + extra % 4 * 8000;
+        pair_init(&p);
+        context(&pki, true, "server", NULL, &server);
+        context(&pki, false, "client", NULL, &client);
+        connect_tls(&p, server, client, "localhost");
+        PUMP_UNTIL(&p, p.server.up == 1 && p.client.up == 1);
+        chan_pause(p.server.c, true);
+        for (unsigned i = 0; i < count; i++)
+            assert_int_equal(end_send(&p.client, FRAME_REQUEST, i, 0, payload, FRAME_BYTES, NULL),
+                             0);
+        assert_int_equal(end_send(&p.client, FRAME_REQUEST, count, 0, payload, last, NULL), 0);
+        pump_ms(&p, 10);
+        chan_pause(p.server.c, false);
+        PUMP_UNTIL(&p, p.server.frames == count + 1);
+        pair_done(&p);
+    }
+}
+
 /* -- what is no TLS peer of ours ------------------------------------------------------------- */
 
 /* A server channel and a bare TCP socket. */
@@ -419,6 +447,7 @@ int main(void)
         cmocka_unit_test(tls__daemon_is_known_by_its_ip_address_too),
         cmocka_unit_test(tls__identity_is_no_name_that_could_do_harm),
         cmocka_unit_test(chan_revoked__tells_after_a_reload),
+        cmocka_unit_test(tls__what_was_read_ahead_is_not_forgotten),
         cmocka_unit_test(tls__plain_text_is_refused),
         cmocka_unit_test(tls__handshake_that_stalls_is_given_up),
         cmocka_unit_test(tls__version_1_2_is_refused),

@@ -83,6 +83,10 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "limits {\n requests_per_connection = 0\n}\n", ":3:", "requests_per_connection"},
         {LOCAL "limits { window = 1K }\n", "", "limits.window"},
         {"listen = {}\n", "", "listen"},
+        {LOCAL "state_dir = \"\"\n", "", "state_dir"},
+        {LOCAL "cow {\n limit = 0\n}\n", "", "cow.limit"},
+        {LOCAL "cow {\n limit = 2M\n chunk_size = 1M\n}\n", "", "cow.limit"},
+        {"listen = {\"localhost:0\"}\ntls { ca = \"\" }\n", "", "tls.ca"},
         {"listen = {\"localhost:0\"}\ntls { ca = \"/nonexistent/ca\" }\n", "", "tls.ca"},
     };
     struct config *c = calloc(1, sizeof *c);
@@ -107,6 +111,27 @@ static void load__missing_file_is_named(void **state)
     free(c);
 }
 
+/* libconfuse's scanner would end the program: a reload must not. */
+static void load__what_cannot_be_read_is_an_error_and_not_the_end(void **state)
+{
+    (void)state;
+    struct config *c = calloc(1, sizeof *c);
+    struct err e = ERR_INIT;
+    assert_true(config_load("/tmp", c, NULL, NULL, &e) < 0);
+    assert_non_null(strstr(e.text, "/tmp"));
+    assert_int_equal(config_load("/dev/zero", c, NULL, NULL, &e), SNAP_ELIMIT);
+    assert_non_null(strstr(e.text, "/dev/zero"));
+    char path[] = "/tmp/snapwire-config-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, LOCAL "\0shards = nonsense\n", sizeof LOCAL + 18),
+                     (ssize_t)sizeof LOCAL + 18);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(config_load(path, c, NULL, NULL, &e), SNAP_EINVAL);
+    assert_int_equal(unlink(path), 0);
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +139,7 @@ int main(void)
         cmocka_unit_test(defaults__are_those_of_an_empty_file),
         cmocka_unit_test(load__names_line_and_key_of_what_is_wrong),
         cmocka_unit_test(load__missing_file_is_named),
+        cmocka_unit_test(load__what_cannot_be_read_is_an_error_and_not_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -250,22 +250,31 @@ static void registry__damaged_one_is_refused_and_rebuilt_on_demand(void **state)
 
 /* -- trash ------------------------------------------------------------------------------- */
 
+static void keep_key(void *user, const struct uuid *key)
+{
+    struct uuid *ret = user;
+    *ret = *key;
+}
+
 static void trash__volume_is_gone_at_once_and_its_files_afterwards(void **state)
 {
     struct fixture *f = *state;
     char id[UUID_TEXT_BYTES], folder[128], path[TMPDIR_FILE_BYTES];
-    struct uuid a = make_volume(f, "a", 4096);
+    struct uuid a = make_volume(f, "a", 4096), key = uuid_make(), found = {{0}};
+    char key_text[UUID_TEXT_BYTES];
     (void)snprintf(folder, sizeof folder, "volumes/%s/", uuid_format(&a, id));
     touch(f, folder, "x.cow");
-    assert_int_equal(trash_volume(f->dir.path, &a, NULL), 0);
+    assert_int_equal(trash_volume(f->dir.path, &a, &key, NULL), 0);
     scan(f);
     assert_int_equal(f->volumes.count, 0);
     assert_int_equal(f->count, 0);
-    (void)snprintf(folder, sizeof folder, "trash/%s", id);
+    (void)snprintf(folder, sizeof folder, "trash/%s.%s", id, uuid_format(&key, key_text));
+    trash_each_key(f->dir.path, keep_key, &found);
+    assert_true(uuid_equal(&found, &key));
     assert_int_equal(access(tmpdir_file(&f->dir, folder, path), F_OK), 0);
     trash_empty(f->dir.path);
     assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(trash_volume(f->dir.path, &a, NULL), SNAP_ENOENT);
+    assert_int_equal(trash_volume(f->dir.path, &a, &key, NULL), SNAP_ENOENT);
 }
 
 int main(void)

@@ -3,7 +3,10 @@
 #include "daemon/volume/acl.h"
 
 #include "tests/lib/cm.h"
+#include "tests/lib/tmpdir.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct acl *parse(const char *text)
@@ -110,6 +113,42 @@ static void parse__names_the_line_of_what_is_wrong(void **state)
     assert_int_equal(acl_parse("reader a *\nwriter a *\n", 22, &a, NULL), SNAP_ECORRUPT);
 }
 
+/* Every list that can be had can be loaded again, and a full one can be made shorter. */
+static void save__a_full_list_is_loaded_again(void **state)
+{
+    (void)state;
+    enum { GRANTS = 65536, LINE = 16 };
+    struct tmpdir dir;
+    char path[TMPDIR_FILE_BYTES];
+    struct err e = ERR_INIT;
+    struct acl *a = NULL, *b = NULL, *c = NULL;
+    char *text = malloc(GRANTS * LINE + 1), *at = text;
+    assert_non_null(text);
+    for (int i = 0; i < GRANTS; i++)
+        at += snprintf(at, LINE + 1, "reader u%05d *\n", i);
+    if (acl_parse(text, (size_t)(at - text), &a, &e) < 0)
+        fail_msg("%s", e.text);
+    free(text);
+    assert_int_equal(acl_count(a), GRANTS);
+    tmpdir_make(&dir);
+    assert_int_equal(acl_save(tmpdir_file(&dir, "acl", path), a, &e), 0);
+    if (acl_load(path, &b, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(acl_count(b), GRANTS);
+    struct acl_grant more = {.identity = "one-more", .role = ACL_READER};
+    assert_int_equal(acl_with(b, &more, &c, &e), SNAP_ELIMIT);
+    struct acl_grant other = {.identity = "u00000", .role = ACL_WRITER};
+    assert_int_equal(acl_with(b, &other, &c, &e), 0);
+    acl_unref(c);
+    other.role = ACL_NONE;
+    assert_int_equal(acl_with(b, &other, &c, &e), 0);
+    assert_int_equal(acl_count(c), GRANTS - 1);
+    acl_unref(a);
+    acl_unref(b);
+    acl_unref(c);
+    tmpdir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +157,7 @@ int main(void)
         cmocka_unit_test(with__leaves_the_list_it_came_from_alone),
         cmocka_unit_test(without_volume__drops_only_its_grants),
         cmocka_unit_test(parse__names_the_line_of_what_is_wrong),
+        cmocka_unit_test(save__a_full_list_is_loaded_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,6 +248,28 @@ static void open__invalid_one_makes_the_older_ones_invalid(void **state)
     fixture_expect(f, id[2], want_s3);
 }
 
+static void delete__job_gives_nothing_up_for_a_device_that_is_away(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    char cow[LIMIT_PATH_BYTES], aside[LIMIT_PATH_BYTES + 8];
+    make_chain(f, id);
+    f->volume->opening = true; /* no job */
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), 0);
+    (void)fixture_cow_path(f, id[1], cow, sizeof cow);
+    (void)snprintf(aside, sizeof aside, "%s.aside", cow);
+    assert_int_equal(rename(cow, aside), 0);
+    fixture_reopen(f);
+    (void)usleep(50000);
+    assert_true(fixture_look(f, id[1]).hidden);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_DAMAGED);
+    assert_int_equal(rename(aside, cow), 0);
+    fixture_reopen(f);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_OK);
+    fixture_expect(f, id[0], want_s1);
+}
+
 static void delete__damaged_one_that_others_need_wants_force(void **state)
 {
     struct fixture *f = *state;
@@ -404,6 +426,7 @@ int main(void)
         CASE(open__missing_file_is_damage_and_comes_back),
         CASE(open__invalid_one_makes_the_older_ones_invalid),
         CASE(delete__damaged_one_that_others_need_wants_force),
+        CASE(delete__job_gives_nothing_up_for_a_device_that_is_away),
         CASE(check__sound_open_store_and_damaged_closed_one),
         CASE(full__refuse_keeps_what_there_is),
         CASE(full__invalidate_reaches_the_older_ones),

@@ -141,7 +141,9 @@ static void quiesce__silent_holder_is_dead_and_fenced(void **state)
     struct lease l = lease_held();
     lease_quiesce_begin(&l);
     assert_int_equal(lease_quiet(&l, TTL_MS * MS), LEASE_QUIET_DEAD);
-    lease_seal(&l);
+    lease_seal(&l, LEASE_QUIET_DEAD);
+    /* a renewal that comes while the head is being committed must not revive it */
+    assert_int_equal(lease_check(&l, "w", 5, TTL_MS * MS, NULL), SNAP_ESTALE);
     lease_quiesce_end(&l, 6);
     assert_int_equal(l.phase, LEASE_FREE);
     assert_int_equal(lease_check_put(&l, "w", 5, TTL_MS * MS, NULL), SNAP_ESTALE);
@@ -164,13 +166,28 @@ static void quiesce__sealed_lease_makes_everybody_wait(void **state)
     struct lease l = lease_held();
     lease_quiesce_begin(&l);
     lease_still(&l, 77);
-    lease_seal(&l);
+    lease_seal(&l, LEASE_QUIET_YES);
+    assert_int_equal(lease_check(&l, "w", 5, 1, NULL), 0);
     lease_disconnect(&l, 77);
     assert_int_equal(l.phase, LEASE_STILL);
     assert_int_equal(ask(&l, "w", one, 5, false, 1), LEASE_WAIT);
     assert_int_equal(ask(&l, "x", two, 0, true, 1), LEASE_WAIT);
     lease_quiesce_end(&l, 0);
     assert_int_equal(ask(&l, "w", one, 5, false, 1), LEASE_KEEP);
+}
+
+static void fence__holder_cannot_renew_while_its_place_is_taken(void **state)
+{
+    (void)state;
+    struct lease l = lease_held();
+    lease_fence(&l, true);
+    assert_int_equal(lease_check(&l, "w", 5, 1 * MS, NULL), SNAP_ESTALE);
+    assert_int_equal(ask(&l, "w", one, 5, false, 1), SNAP_ESTALE);
+    lease_fence(&l, false);
+    assert_int_equal(lease_check(&l, "w", 5, 2 * MS, NULL), 0);
+    lease_fence(&l, true);
+    lease_grant(&l, 6, "x", &two, 78, 3 * MS);
+    assert_int_equal(lease_check(&l, "x", 6, 4 * MS, NULL), 0);
 }
 
 static void disconnect__of_another_connection_changes_nothing(void **state)
@@ -200,6 +217,7 @@ int main(void)
         cmocka_unit_test(quiesce__silent_holder_is_dead_and_fenced),
         cmocka_unit_test(quiesce__promise_to_stand_still_ends_with_the_connection),
         cmocka_unit_test(quiesce__sealed_lease_makes_everybody_wait),
+        cmocka_unit_test(fence__holder_cannot_renew_while_its_place_is_taken),
         cmocka_unit_test(disconnect__of_another_connection_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "daemon/volume/record.h"
 
 #include "tests/lib/cm.h"
+#include "tests/lib/tmpdir.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,11 @@ static void parse__refuses_each_damage_by_name(void **state)
         {"\"seq\": 4", "\"seq\": 1", "seq"},
         {"\"next_seq\": 5", "\"next_seq\": 2", "next_seq"},
         {"\"merging\": true", "\"merging\": 1", "merging"},
+        {"\"chunk_size_sectors\": 32", "\"chunk_size_sectors\": 0", "chunk_size_sectors"},
+        {"\"chunk_size_sectors\": 32", "\"chunk_size_sectors\": 48", "chunk_size_sectors"},
+        {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"\"", "cow_path"},
+        {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"..\"", "cow_path"},
+        {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"a/b.cow\"", "cow_path"},
         {"\"created_s\": 7", "\"created_at\": 7", "created_"},
         {"\"format\": 1", "\"format\": 2", "format"},
         {"\"lease_epoch\": 9", "\"lease_epoch\": 9, \"colour\": 1", "colour"},
@@ -148,6 +154,36 @@ static void bury__remembers_the_last_ones(void **state)
     volume_record_done(&r);
 }
 
+static void save__what_could_not_be_loaded_again_is_refused(void **state)
+{
+    (void)state;
+    struct tmpdir dir;
+    struct volume_record r;
+    struct err e = ERR_INIT;
+    tmpdir_make(&dir);
+    fill(&r);
+    assert_int_equal(volume_record_save(dir.path, &r, &e), 0);
+    /* bound devices with the longest paths: 16 MiB of text are reached with 5,000 of them */
+    enum { COUNT = 5000 };
+    struct record_snapshot *grown = realloc(r.snapshots, COUNT * sizeof *grown);
+    assert_non_null(grown);
+    r.snapshots = grown;
+    for (; r.snapshot_count < COUNT; r.snapshot_count++) {
+        struct record_snapshot *s = &r.snapshots[r.snapshot_count];
+        *s = snapshot("x", 10 + r.snapshot_count);
+        memset(s->cow_path, 'd', sizeof s->cow_path - 1);
+        s->cow_path[0] = '/';
+    }
+    assert_int_equal(volume_record_save(dir.path, &r, &e), SNAP_ELIMIT);
+    assert_non_null(strstr(e.text, "disk1"));
+    volume_record_done(&r);
+    struct volume_record back; /* the one before is still there */
+    assert_int_equal(volume_record_load(dir.path, &back, &e), 0);
+    assert_int_equal(back.snapshot_count, 2);
+    volume_record_done(&back);
+    tmpdir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -155,6 +191,7 @@ int main(void)
         cmocka_unit_test(parse__refuses_each_damage_by_name),
         cmocka_unit_test(find__hidden_ones_are_known_by_uuid_only),
         cmocka_unit_test(bury__remembers_the_last_ones),
+        cmocka_unit_test(save__what_could_not_be_loaded_again_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

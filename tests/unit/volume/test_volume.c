@@ -60,6 +60,79 @@ static void create__unlisted_file_of_a_crash_is_replaced(void **state)
     assert_int_equal(fixture_look(f, m.id).state, SNAPSHOT_OK);
 }
 
+/* -- devices that the operator names ------------------------------------------------------- */
+
+struct bound {
+    struct snapshot_spec spec;
+};
+
+static void do_create_bound(struct call *c)
+{
+    const struct bound *b = c->arg;
+    snapshot_create_start(c->f->volume, &b->spec, call_end, c);
+}
+
+static struct bound bound_spec(const char *name, const char *path, bool take_over)
+{
+    return (struct bound){
+        .spec = {.id = uuid_make(), .name = name, .cow_device = path, .take_over = take_over}};
+}
+
+static void make_file(const char *path, off_t size)
+{
+    int fd = open(path, O_CREAT | O_RDWR | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, size), 0);
+    (void)close(fd);
+}
+
+static int want_taken(unsigned chunk)
+{
+    return chunk >= 10 && chunk < 14 ? (int)(7 + chunk) : ORIGIN;
+}
+
+static void bound__used_device_is_refused_unless_taken_over(void **state)
+{
+    struct fixture *f = *state;
+    char path[TMPDIR_FILE_BYTES];
+    make_file(tmpdir_file(&f->dir, "dev", path), 1 << 20);
+    struct bound b = bound_spec("s1", path, false);
+    assert_int_equal(call(f, do_create_bound, &b), 0);
+    fixture_put(f, b.spec.id, fixture_lease(f), 10, 4, 7);
+    lease_free(&f->volume->lease);
+    fixture_reopen(f);
+    fixture_expect(f, b.spec.id, want_taken);
+    /* deleting lets go of it and leaves it as it is */
+    assert_int_equal(fixture_delete(f, b.spec.id, uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_int_equal(access(path, F_OK), 0);
+    b = bound_spec("s2", path, false);
+    assert_int_equal(call(f, do_create_bound, &b), SNAP_EEXIST);
+    b = bound_spec("s2", path, true);
+    assert_int_equal(call(f, do_create_bound, &b), 0);
+    fixture_expect(f, b.spec.id, want_taken);
+    fixture_reopen(f);
+    fixture_expect(f, b.spec.id, want_taken);
+}
+
+static void bound__second_use_missing_and_unsound_devices_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    char path[TMPDIR_FILE_BYTES], other[TMPDIR_FILE_BYTES];
+    make_file(tmpdir_file(&f->dir, "dev", path), 1 << 20);
+    struct bound b = bound_spec("s1", path, false);
+    assert_int_equal(call(f, do_create_bound, &b), 0);
+    b = bound_spec("s2", path, false);
+    assert_int_equal(call(f, do_create_bound, &b), SNAP_EBUSY);
+    b = bound_spec("s2", tmpdir_file(&f->dir, "none", other), false);
+    assert_int_equal(call(f, do_create_bound, &b), SNAP_ENOENT);
+    b = bound_spec("s2", "dev", false);
+    assert_int_equal(call(f, do_create_bound, &b), SNAP_EINVAL);
+    b = bound_spec("s2", path, true);
+    assert_int_equal(call(f, do_create_bound, &b), SNAP_ENOTSUP);
+    assert_int_equal(fixture_look(f, f->id).nodes, 1);
+}
+
 /* -- put and read ------------------------------------------------------------------------- */
 
 static int want_first(unsigned chunk)
@@ -285,6 +358,28 @@ static void create__dead_writer_is_waited_for_and_fenced(void **state)
     assert_int_equal(call(f, fixture_do_put, &b), SNAP_ESTALE);
 }
 
+static void do_lease_commit(struct call *c)
+{
+    const int *change = c->arg;
+    c->f->volume->lease_commits += (unsigned)*change;
+    snapshot_create_poll(c->f->volume);
+    call_end(c, 0, NULL);
+}
+
+static void create__waits_for_a_lease_that_is_being_given(void **state)
+{
+    struct fixture *f = *state;
+    struct make m = {.id = uuid_make(), .name = "s1"};
+    struct call creating;
+    int more = 1, less = -1;
+    assert_int_equal(call(f, do_lease_commit, &more), 0);
+    call_begin(&creating, f, fixture_do_create, &m);
+    (void)usleep(100000);
+    assert_int_equal(fixture_look(f, m.id).nodes, 0);
+    assert_int_equal(call(f, do_lease_commit, &less), 0);
+    assert_int_equal(call_wait(&creating), 0);
+}
+
 static void do_renew(struct call *c)
 {
     struct volume *v = c->f->volume;
@@ -413,6 +508,9 @@ int main(void)
         CASE(create__other_chunk_size_is_refused),
         CASE(create__record_that_cannot_be_saved_changes_nothing),
         CASE(create__unlisted_file_of_a_crash_is_replaced),
+        CASE(bound__used_device_is_refused_unless_taken_over),
+        CASE(bound__second_use_missing_and_unsound_devices_are_refused),
+        CASE(create__waits_for_a_lease_that_is_being_given),
         CASE(put__old_content_reads_back_also_after_opening_again),
         CASE(put__zero_chunks_read_as_zeros),
         CASE(put__first_content_wins),
