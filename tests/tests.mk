@@ -21,7 +21,7 @@ $(call unit_bin,$(1)): $(BUILD)/tests/unit/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o 
 	@echo "  LD      $$@"
 	@$(CC) $(LDFLAGS_ALL) -o $$@ $$< -Wl,--start-group $(TESTLIB) $(call link_libs,$(1)) \
 	    -Wl,--end-group $(call sys_libs,$(1)) -lcmocka
-$(if $(filter-out base io cow,$(1)),$(call unit_bin,$(1):=.o): | $(PB_H))
+$(if $(filter-out base io cow,$(1)),$(addsuffix .o,$(call unit_bin,$(1))): | $(PB_H))
 .PHONY: unit-$(1)
 unit-$(1): $(call unit_bin,$(1))
 	@tests/lib/run-units $$^

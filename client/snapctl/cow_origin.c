@@ -222,6 +222,8 @@ int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
         rc = export_all(&r, reterr);
         progress_end(&r.in.progress);
     }
+    if (rc == 0 && !r.sink.pipe)
+        cli_note(cli, "%s: whole, %" PRIu64 " bytes", a.output, r.in.origin.size_bytes);
     sink_close(&r.sink);
     run_end(&r.in);
     return rc;
@@ -406,6 +408,9 @@ int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
         rc = a.count == 1 ? merge_table(&r, reterr) : write_view_back(&r, reterr);
         progress_end(&r.progress);
     }
+    if (rc == 0)
+        cli_note(cli, "%s: rolled back to %s, %" PRIu64 " chunks written", a.origin, a.paths[0],
+                 r.progress.done);
     run_end(&r);
     return rc;
 }

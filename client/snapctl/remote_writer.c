@@ -14,11 +14,13 @@
 
 #include "common/base/bytes.h"
 #include "common/base/cleanup.h"
+#include "common/base/clock.h"
 #include "common/base/file.h"
 
 #include <string.h>
 
-enum { TURN_MS = 200, SETTLE_TURNS = 20 };
+enum { TURN_MS = 200 };
+#define SETTLE_NS UINT64_C(2000000000)
 
 static void end_with(struct remote_writer *w, int code)
 {
@@ -187,7 +189,8 @@ int remote_writer_check(const struct remote_writer *w, struct err *reterr)
 
 void remote_writer_settle(struct remote_writer *w)
 {
-    for (int i = 0; i < SETTLE_TURNS && !w->over; i++)
+    const uint64_t end_ns = clock_now_ns(clock_system()) + SETTLE_NS;
+    while (!w->over && clock_now_ns(clock_system()) < end_ns)
         remote_writer_turn(w);
 }
 

@@ -222,9 +222,10 @@ void service_volume_create(struct request *req)
         rc = err_set(&err, SNAP_ENOTSUP, "this daemon serves volumes of kind remote only");
     if (rc == 0 && uuid_is_zero(&req->volume_id))
         rc = err_set(&err, SNAP_EINVAL, "a volume needs a uuid");
-    if (rc == 0 && (in->size_bytes == 0 || in->size_bytes > LIMIT_VOLUME_BYTES))
-        rc = err_set(&err, SNAP_EINVAL, "a volume of %llu bytes",
-                     (unsigned long long)in->size_bytes);
+    if (rc == 0 && (in->size_bytes == 0 || in->size_bytes > LIMIT_VOLUME_BYTES ||
+                    in->size_bytes % SECTOR_BYTES != 0))
+        rc = err_set(&err, SNAP_EINVAL, "a volume of %llu bytes: not a multiple of %d up to 2^60",
+                     (unsigned long long)in->size_bytes, SECTOR_BYTES);
     if (rc == 0)
         rc = volume_create_labels(req, &c->record, &err);
     if (rc < 0)

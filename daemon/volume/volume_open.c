@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening a volume: its COW devices, one after another, so that loading costs the
  * memory of one table at a time. What cannot be opened stays in the chain with the
- * reason; the rest is served. Thread: the shard's.
+ * reason; the rest is served.
+ *
+ *   open one ──> sound or damaged ──> next … ──> done
+ *      ^  └─ in use ─┐
+ *      └── a moment <┘   (until BUSY_WAIT_MS have passed: damaged)
+ *
+ * In use: a daemon that was killed lets go of its files only when the kernel has torn
+ * its ring down, which can be after its successor has begun. Thread: the shard's.
  */
 #include "daemon/volume/volume.h"
 
@@ -9,24 +16,43 @@
 
 #include <stdlib.h>
 
+enum { BUSY_RETRY_MS = 20, BUSY_WAIT_MS = 5000 };
+
 struct volume_opening {
     struct volume *volume;
     struct snapshot *next;
     bool inside; /* snapshot_open() has not returned: go on in the loop, not deeper */
     bool again;
+    uint64_t give_up_ns; /* the device at hand is waited for until then; 0: not yet */
+    struct loop_timer retry;
     volume_done_fn *done;
     void *user;
 };
 
 static void volume_open_next(struct volume_opening *o);
 
+/* Still somebody's: try the same one again soon. False: it has been waited for enough. */
+static bool volume_open_retry(struct volume_opening *o)
+{
+    uint64_t now = volume_now_ns(o->volume);
+    if (o->give_up_ns == 0)
+        o->give_up_ns = now + (uint64_t)BUSY_WAIT_MS * 1000000;
+    if (now >= o->give_up_ns)
+        return false;
+    loop_timer_set(&o->retry, BUSY_RETRY_MS);
+    return true;
+}
+
 static void volume_opened_one(void *user, int code, const struct err *err)
 {
     struct volume_opening *o = user;
+    if (code == SNAP_EBUSY && volume_open_retry(o))
+        return;
     if (code < 0)
         volume_notice(o->volume, o->next, "COW device is damaged", err);
     else if (cow_store_state(o->next->store) == COW_INVALID)
         volume_notice(o->volume, o->next, "snapshot is invalid", NULL);
+    o->give_up_ns = 0;
     o->next = TAILQ_NEXT(o->next, link);
     if (o->inside)
         o->again = true;
@@ -34,18 +60,24 @@ static void volume_opened_one(void *user, int code, const struct err *err)
         volume_open_next(o);
 }
 
+static void volume_open_end(struct volume_opening *o)
+{
+    struct volume *v = o->volume;
+    volume_done_fn *done = o->done;
+    void *user = o->user;
+    loop_timer_done(&o->retry);
+    free(o);
+    v->opening = false;
+    hand_down_start(v);
+    done(user, 0, NULL);
+    volume_unref(v);
+}
+
 static void volume_open_next(struct volume_opening *o)
 {
     do {
-        struct volume *v = o->volume;
         if (o->next == NULL) {
-            volume_done_fn *done = o->done;
-            void *user = o->user;
-            free(o);
-            v->opening = false;
-            hand_down_start(v);
-            done(user, 0, NULL);
-            volume_unref(v);
+            volume_open_end(o);
             return;
         }
         o->again = false;
@@ -53,6 +85,11 @@ static void volume_open_next(struct volume_opening *o)
         snapshot_open(o->next, volume_opened_one, o);
         o->inside = false;
     } while (o->again);
+}
+
+static void volume_open_again(void *user)
+{
+    volume_open_next(user);
 }
 
 void volume_open(struct volume *v, volume_done_fn *done, void *user)
@@ -65,6 +102,12 @@ void volume_open(struct volume *v, volume_done_fn *done, void *user)
     }
     *o = (struct volume_opening){
         .volume = v, .next = TAILQ_FIRST(&v->chain), .done = done, .user = user};
+    int rc = loop_timer_init(v->set->shard->loop, &o->retry, volume_open_again, o, &err);
+    if (rc < 0) {
+        free(o);
+        done(user, rc, &err);
+        return;
+    }
     v->opening = true;
     volume_ref(v);
     volume_open_next(o);

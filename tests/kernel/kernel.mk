@@ -17,12 +17,14 @@ $(COW_DRIVER): $(objs_cow_driver) $(call link_libs,cow)
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(objs_cow_driver) -Wl,--start-group \
 	    $(call link_libs,cow) -Wl,--end-group $(call sys_libs,cow)
 
+KERNEL_NEEDS := $(BLKIO) $(COW_DRIVER) $(BUILD)/snapctl $(BUILD)/snapwired
+
 .PHONY: check-kernel torture-kernel
-check-kernel: $(BLKIO) $(COW_DRIVER) $(BUILD)/snapctl
+check-kernel: $(KERNEL_NEEDS)
 	@KERNEL_CACHE=$(KERNEL_CACHE) tests/kernel/run-kernel --build $(BUILD)
 
 # for HOURS (or SECONDS), with ever new seeds that follow from SEED=
 HOURS ?= 1
-torture-kernel: $(BLKIO) $(COW_DRIVER) $(BUILD)/snapctl
+torture-kernel: $(KERNEL_NEEDS)
 	@KERNEL_CACHE=$(KERNEL_CACHE) tests/kernel/run-kernel --build $(BUILD) \
 	    --seconds $(if $(SECONDS),$(SECONDS),$$(( $(HOURS) * 3600 )))

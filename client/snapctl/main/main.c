@@ -89,52 +89,67 @@ static int run_command(struct cli *cli, const struct cli_group *group, int argc,
     return rc < 0 ? err_exit_code(rc) : 0;
 }
 
+/* An option that stands before the command: the group's place or in front of it. False: it is
+ * none. Ends the program where that is all there is to do. */
+static bool take_option(struct cli *cli, int argc, char **argv, int *i)
+{
+    const char *word = argv[*i];
+    if (strcmp(word, "--json") == 0) {
+        cli->json = true;
+    } else if (strcmp(word, "--quiet") == 0 || strcmp(word, "-q") == 0) {
+        cli->quiet = true;
+    } else if (strcmp(word, "--on") == 0 && *i + 1 < argc) {
+        cli->on = argv[++*i];
+    } else if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+        (void)printf("snapctl %s\n", SNAPWIRE_VERSION);
+        exit(0);
+    } else if (strcmp(word, "--words") == 0) {
+        exit(print_words(argc - *i - 1, argv + *i + 1));
+    } else {
+        return false;
+    }
+    ++*i;
+    return true;
+}
+
+static _Noreturn void usage_error(const char *text, const char *word)
+{
+    (void)fprintf(stderr, "snapctl: %s '%s'; see snapctl --help\n", text, word);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
     int i = 1;
-    for (; i < argc && argv[i][0] == '-'; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            cli.json = true;
-        } else if (strcmp(argv[i], "--quiet") == 0 || strcmp(argv[i], "-q") == 0) {
-            cli.quiet = true;
-        } else if (is_help(argv[i])) {
-            print_groups(stdout);
-            return 0;
-        } else if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
-            (void)printf("snapctl %s\n", SNAPWIRE_VERSION);
-            return 0;
-        } else if (strcmp(argv[i], "--words") == 0) {
-            return print_words(argc - i - 1, argv + i + 1);
-        } else {
-            (void)fprintf(stderr, "snapctl: unknown option '%s'; see snapctl --help\n", argv[i]);
-            return 2;
-        }
+    while (i < argc && take_option(&cli, argc, argv, &i))
+        continue;
+    if (i == argc) {
+        print_groups(stderr);
+        return 2;
     }
-    const struct cli_group *group = NULL;
-    if (i < argc) {
-        if (is_help(argv[i])) {
-            print_groups(stdout);
-            return 0;
-        }
-        group = find_group(argv[i]);
-        if (!group)
-            (void)fprintf(stderr, "snapctl: no group of commands '%s'\n\n", argv[i]);
+    if (is_help(argv[i])) {
+        print_groups(stdout);
+        return 0;
     }
+    if (strcmp(argv[i], "--on") == 0)
+        usage_error("the name of a daemon is missing behind", argv[i]);
+    if (argv[i][0] == '-')
+        usage_error("unknown option", argv[i]);
+    const struct cli_group *group = find_group(argv[i]);
     if (!group) {
+        (void)fprintf(stderr, "snapctl: no group of commands '%s'\n\n", argv[i]);
         print_groups(stderr);
         return 2;
     }
     i++;
-    /* `snapctl remote --on NAME COMMAND`: the group's own option */
-    if (i < argc && strcmp(argv[i], "--on") == 0) {
-        if (strcmp(group->name, "remote") != 0 || i + 1 >= argc) {
-            (void)fprintf(stderr, "snapctl: --on NAME stands behind 'remote' and names a daemon; "
-                                  "see snapctl remote list\n");
-            return 2;
-        }
-        cli.on = argv[i + 1];
-        i += 2;
-    }
+    while (i < argc && take_option(&cli, argc, argv, &i))
+        continue;
+    if (i < argc && strcmp(argv[i], "--on") == 0)
+        usage_error("the name of a daemon is missing behind", argv[i]);
+    if (i < argc && argv[i][0] == '-' && !is_help(argv[i]))
+        usage_error("unknown option", argv[i]);
+    if (cli.on && group != &cli_group_remote)
+        usage_error("--on names a daemon for 'remote' and means nothing to", group->name);
     return run_command(&cli, group, argc - i, argv + i);
 }
