@@ -38,7 +38,9 @@ struct daemon {
 
 /* -- command line -------------------------------------------------------------------------- */
 
-const char *argp_program_version = "snapwired " SNAPWIRE_VERSION;
+/* libc looks for it by name, so it must be seen outside this program's hidden symbols */
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "snapwired " SNAPWIRE_VERSION;
 
 enum { OPT_CHECK = 0x100, OPT_REBUILD, OPT_STATE_DIR };
 
@@ -276,6 +278,7 @@ int main(int argc, char **argv)
     if (d == NULL)
         return err_exit_code(SNAP_ENOMEM);
     d->config_path = CONFIG_PATH_DEFAULT;
+    argp_err_exit_status = err_exit_code(SNAP_EINVAL);
     if (argp_parse(&argp, argc, argv, 0, NULL, d) != 0)
         return err_exit_code(SNAP_EINVAL);
     daemon_prepare_process();

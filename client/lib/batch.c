@@ -175,12 +175,17 @@ static void batch_done(struct request *rq, const struct request_answer *a)
 
 /* -- gathering -- */
 
+/* A batch is at most a quarter of what may be in flight: one that is gathered, one on the wire,
+ * one being made durable and one whose answer is on its way keep both sides at work at once. */
 static bool batch_takes(const struct batch *b, uint32_t count, uint64_t bytes)
 {
     const struct snapwire_stream_config *k = &b->stream->config;
 
+    if (b->chunks == 0)
+        return true;
     return b->chunks + count <= k->batch_chunks_max &&
-           (b->bytes == 0 || b->bytes + bytes <= k->batch_bytes_max);
+           b->chunks + count <= k->inflight_chunks_max / 4 &&
+           b->bytes + bytes <= k->batch_bytes_max && b->bytes + bytes <= k->inflight_bytes_max / 4;
 }
 
 int batch_add(struct snapwire_stream *s, const struct put *args, struct err *reterr)

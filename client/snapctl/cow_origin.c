@@ -18,13 +18,13 @@
 #include "client/snapctl/cow_dev.h"
 #include "client/snapctl/origin.h"
 #include "common/base/bytes.h"
-#include "common/base/cleanup.h"
+#include "common/base/size.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { COPY_BYTES = 4 * 1024 * 1024, COPY_ALIGN = 4096 };
+enum { COPY_BYTES = 4 * 1024 * 1024, COPY_ALIGN = 4096, PRESERVE_MAX = 1024 };
 
 struct origin_args {
     const char *paths[COW_STACK_MAX]; /* the COW device, then the newer ones */
@@ -231,6 +231,11 @@ int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
 
 /* -- merge -------------------------------------------------------------------------------- */
 
+static int stopped(struct err *reterr)
+{
+    return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+}
+
 /* One step of the store, awaited. */
 struct awaited {
     bool done;
@@ -298,7 +303,7 @@ static int merge_table(struct origin_run *r, struct err *reterr)
     for (;;) {
         struct awaited prepared = {0}, committed = {0};
         if (cli_interrupted())
-            return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
+            return stopped(reterr);
         cow_store_merge_prepare(d->store, on_prepared, &prepared);
         int rc = await(d, &prepared, reterr);
         if (rc < 0 || prepared.run.count == 0)
@@ -313,78 +318,145 @@ static int merge_table(struct origin_run *r, struct err *reterr)
         rc = await(d, &committed, reterr);
         if (rc < 0)
             return rc;
-        progress_add(&r->progress, prepared.run.count);
+        progress_add(&r->progress, prepared.run.count * r->stack->layers[0].chunk_bytes);
     }
 }
-
-struct awaited_put {
-    struct cow_put put;
-    struct awaited w;
-};
 
 static void on_put(struct cow_put *put, int code, const struct err *err)
 {
     on_done(put->user, code, err);
 }
 
-/* Make the origin's present content of [at, at + len) an exception of the newest device,
- * unless it has one there already. */
-static int preserve(struct origin_run *r, uint64_t at, uint64_t len, struct err *reterr)
+/* Chunks of the origin on their way into the newest device, in one commit. */
+struct preserve {
+    const struct cow_dev *top;
+    uint64_t chunk_bytes;
+    uint8_t *buf;
+    uint64_t olds[PRESERVE_MAX];
+    int16_t outcomes[PRESERVE_MAX];
+    uint32_t count, room;
+};
+
+static int preserve_begin(struct preserve *p, const struct cow_stack *s, struct err *reterr)
 {
-    const struct cow_dev *top = &r->stack->devs[r->stack->count - 1];
-    uint64_t chunk = r->stack->layers[r->stack->count - 1].chunk_bytes;
-    CLEANUP_FREE uint8_t *buf = aligned_alloc(COPY_ALIGN, u64_max(chunk, COPY_ALIGN));
-    if (!buf)
-        return err_set(reterr, SNAP_ENOMEM, "copy buffer");
+    uint64_t chunk = s->layers[s->count - 1].chunk_bytes;
+    *p = (struct preserve){
+        .top = &s->devs[s->count - 1],
+        .chunk_bytes = chunk,
+        .buf = aligned_alloc(COPY_ALIGN, u64_max(chunk, COPY_BYTES)),
+        .room = (uint32_t)u64_min(u64_max(COPY_BYTES / chunk, 1), PRESERVE_MAX),
+    };
+    return p->buf ? 0 : err_set(reterr, SNAP_ENOMEM, "copy buffer");
+}
+
+/* Read what stands in [at, at + len) of the origin and has no exception in the newest device.
+ * *ret_end: how far there was room, beyond `at` in any case when nothing was gathered before. */
+static int gather(struct preserve *p, const struct origin *o, uint64_t at, uint64_t len,
+                  uint64_t *ret_end, struct err *reterr)
+{
+    uint64_t chunk = p->chunk_bytes, new_chunk;
+    *ret_end = at + len;
     for (uint64_t old = at / chunk; old * chunk < at + len; old++) {
-        uint64_t new_chunk;
-        if (cow_map_get(top->map, old, 0, &new_chunk))
+        if (cow_map_get(p->top->map, old, 0, &new_chunk) ||
+            (p->count > 0 && p->olds[p->count - 1] == old))
             continue;
-        int rc = origin_read(&r->origin, old * chunk, buf, chunk, reterr);
+        if (p->count == p->room) {
+            *ret_end = u64_max(old * chunk, at);
+            return 0;
+        }
+        int rc = origin_read(o, old * chunk, p->buf + p->count * chunk, chunk, reterr);
         if (rc < 0)
             return rc;
-        struct iovec iov = {.iov_base = buf, .iov_len = chunk};
-        int16_t outcome = COW_PENDING;
-        struct awaited w = {0};
-        struct cow_put put = {.old_chunks = &old,
-                              .count = 1,
-                              .iov = &iov,
-                              .iov_count = 1,
-                              .outcomes = &outcome,
-                              .done = on_put,
-                              .user = &w};
-        cow_store_put(top->store, &put);
-        rc = await(top, &w, reterr);
-        if (rc < 0)
-            return err_prefix(reterr, "preserve chunk %" PRIu64 " in the newest device", old), rc;
+        p->outcomes[p->count] = COW_PENDING;
+        p->olds[p->count++] = old;
     }
     return 0;
 }
 
-/* Write the whole view back, preserving what it overwrites. */
-static int write_view_back(struct origin_run *r, struct err *reterr)
+/* Make what was gathered durable exceptions. */
+static int preserve_commit(struct preserve *p, struct err *reterr)
+{
+    struct iovec iov = {.iov_base = p->buf, .iov_len = p->count * p->chunk_bytes};
+    struct awaited w = {0};
+    struct cow_put put = {.old_chunks = p->olds,
+                          .count = p->count,
+                          .iov = &iov,
+                          .iov_count = 1,
+                          .outcomes = p->outcomes,
+                          .done = on_put,
+                          .user = &w};
+    if (p->count == 0)
+        return 0;
+    cow_store_put(p->top->store, &put);
+    int rc = await(p->top, &w, reterr);
+    uint32_t i = 0;
+    while (rc < 0 && i + 1 < p->count && p->outcomes[i] >= 0)
+        i++;
+    if (rc < 0)
+        err_prefix(reterr, "preserve chunk %" PRIu64 " in the newest device", p->olds[i]);
+    p->count = 0;
+    return rc;
+}
+
+/* From `at` on, preserve what the view is going to overwrite, as much as one commit holds. */
+static int preserve_from(struct origin_run *r, struct preserve *p, uint64_t at, uint64_t *ret_end,
+                         struct err *reterr)
 {
     struct cow_view view = cow_stack_view(r->stack);
-    uint64_t at = 0;
     struct cow_extent x;
+    *ret_end = r->origin.size_bytes;
     while (cow_view_next(&view, at, r->origin.size_bytes, &x)) {
-        if (cli_interrupted())
-            return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
-        x.len_bytes = u64_min(x.len_bytes, COPY_BYTES);
-        uint64_t meant = x.len_bytes;
-        x.len_bytes = u64_align_up(meant, SECTOR_BYTES);
-        /* read first: preserving adds to the newest device, never where this extent stands */
+        uint64_t end = x.offset_bytes + x.len_bytes;
+        int rc = gather(p, &r->origin, x.offset_bytes, x.len_bytes, &at, reterr);
+        if (rc < 0)
+            return rc;
+        if (at < end) {
+            *ret_end = at;
+            break;
+        }
+    }
+    return preserve_commit(p, reterr);
+}
+
+/* Overwrite the origin with the view in [at, end). */
+static int write_back(struct origin_run *r, uint64_t at, uint64_t end, struct err *reterr)
+{
+    struct cow_view view = cow_stack_view(r->stack);
+    struct cow_extent x;
+    while (cow_view_next(&view, at, end, &x)) {
+        uint64_t meant = u64_min(x.len_bytes, COPY_BYTES);
+        x.len_bytes = u64_align_up(meant, SECTOR_BYTES); /* a last sector cut by the size */
         int rc = cow_stack_read(r->stack, &x, r->buf, reterr);
-        if (rc == 0)
-            rc = preserve(r, x.offset_bytes, meant, reterr);
         if (rc == 0)
             rc = origin_write(&r->origin, x.offset_bytes, r->buf, meant, reterr);
         if (rc < 0)
             return rc;
         at = x.offset_bytes + meant;
-        progress_add(&r->progress, meant / r->stack->layers[0].chunk_bytes);
+        progress_add(&r->progress, meant);
     }
-    return origin_sync(&r->origin, reterr);
+    return 0;
+}
+
+/* Write the whole view back, step by step preserving what is overwritten. Preserving adds to the
+ * newest device, never where the view's content stands; a preserved chunk that is larger than
+ * what is overwritten becomes part of the view with what the origin has there anyway. */
+static int merge_view(struct origin_run *r, struct err *reterr)
+{
+    struct preserve *p = malloc(sizeof *p);
+    if (!p)
+        return err_set(reterr, SNAP_ENOMEM, "chunks to preserve");
+    int rc = preserve_begin(p, r->stack, reterr);
+    for (uint64_t at = 0, end; at < r->origin.size_bytes && rc == 0; at = end) {
+        if (cli_interrupted())
+            rc = stopped(reterr);
+        if (rc == 0)
+            rc = preserve_from(r, p, at, &end, reterr);
+        if (rc == 0)
+            rc = write_back(r, at, end, reterr);
+    }
+    free(p->buf);
+    free(p);
+    return rc < 0 ? rc : origin_sync(&r->origin, reterr);
 }
 
 int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
@@ -403,14 +475,17 @@ int cow_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
     struct origin_run r;
     int rc = run_begin(&r, &a, COW_DEV_WRITE, reterr);
     if (rc == 0) {
-        progress_start(&r.progress, cli, "merge", cow_map_count(r.stack->devs[0].map));
-        r.progress.unit = PROGRESS_COUNT;
-        rc = a.count == 1 ? merge_table(&r, reterr) : write_view_back(&r, reterr);
+        bool sole = a.count == 1;
+        uint64_t table_bytes = cow_map_count(r.stack->devs[0].map) * r.stack->layers[0].chunk_bytes;
+        progress_start(&r.progress, cli, "merge", sole ? table_bytes : 0);
+        rc = sole ? merge_table(&r, reterr) : merge_view(&r, reterr);
         progress_end(&r.progress);
     }
-    if (rc == 0)
-        cli_note(cli, "%s: rolled back to %s, %" PRIu64 " chunks written", a.origin, a.paths[0],
-                 r.progress.done);
+    if (rc == 0) {
+        char size[24];
+        cli_note(cli, "%s: rolled back to %s, %s written", a.origin, a.paths[0],
+                 size_format(r.progress.done, size, sizeof size));
+    }
     run_end(&r);
     return rc;
 }

@@ -27,11 +27,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     DIRECT_ALIGN_DEFAULT_BYTES = 4096, /* where the kernel does not tell */
     FILE_MODE = 0600,                  /* old contents of somebody's disk */
+    LOCK_TRIES = 200,                  /* two seconds in all */
+    LOCK_PAUSE_NS = 10 * 1000 * 1000,
 };
 
 static int open_failed(const char *path, int sys_errno, struct err *reterr)
@@ -75,16 +78,23 @@ static int open_fd(const char *path, unsigned flags, struct stat *ret_stat, int 
 }
 
 /* Of two exclusive openers one fails; a read-only one can only hold a shared
- * lock, which keeps writers out and other readers not. */
+ * lock, which keeps writers out and other readers not.
+ *
+ * The kernel lets go of a killed process's ring, and so of the files that had requests in
+ * it, a little after the process is gone: who starts again at once has to wait for it. */
 static int lock_file(int fd, const char *path, bool read_only, struct err *reterr)
 {
     struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-        return 0;
-    if (errno == EAGAIN || errno == EACCES)
-        return err_set(reterr, SNAP_EBUSY, "lock %s: another program or volume uses it", path);
-    return err_set_errno(reterr, SNAP_EIO, errno, "lock %s", path);
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+        if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+            return 0;
+        if (errno != EAGAIN && errno != EACCES)
+            return err_set_errno(reterr, SNAP_EIO, errno, "lock %s", path);
+        (void)nanosleep(&pause, NULL);
+    }
+    return err_set(reterr, SNAP_EBUSY, "lock %s: another program or volume uses it", path);
 }
 
 /* What O_DIRECT wants of offsets, lengths and memory; 0: it cannot be had. */

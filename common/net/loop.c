@@ -8,7 +8,8 @@
  *
  * Hooks see everything that the callbacks of the turn left behind, which is what
  * lets a shard submit its disk requests, and a channel its frames, in one batch.
- * A hook that is added while hooks run is run in the same pass.
+ * A hook that is added while hooks run is run in the same pass. The last hooks come
+ * behind all others, and again behind what they themselves added.
  *
  * On a base that belongs to somebody else (loop_wrap) there is no place behind
  * the callbacks to stand in. There each callback of ours makes one event active;
@@ -33,6 +34,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+enum { HOOK_ROUNDS_MAX = 8 }; /* in one turn; then the descriptors are looked at again */
+
 TAILQ_HEAD(hook_list, loop_hook);
 STAILQ_HEAD(msg_list, loop_msg);
 
@@ -42,7 +45,7 @@ struct loop {
     bool dispatching; /* callbacks of this turn are running: the hooks are still to come */
     bool again;
     bool turn_active; /* wrapped: the turn event is already queued */
-    struct hook_list hooks;
+    struct hook_list hooks, last_hooks;
     struct loop_hook *hook_next; /* the cursor of a running pass */
     bool hooks_running;
     struct event turn_event;  /* wrapped: runs the hooks */
@@ -59,20 +62,43 @@ struct loop {
 
 /* -- hooks ------------------------------------------------------------------------ */
 
-static void hooks_run(struct loop *l)
+/* From l->hook_next to the end of the list, which may grow meanwhile. */
+static void hooks_pass(struct loop *l)
 {
-    struct loop_hook *h = TAILQ_FIRST(&l->hooks);
-    l->hooks_running = true;
-    while (h != NULL) {
+    struct loop_hook *h;
+    while ((h = l->hook_next) != NULL) {
         l->hook_next = TAILQ_NEXT(h, link);
         h->fn(h->user);
-        h = l->hook_next;
     }
+}
+
+/* The hooks, then the last ones, then what those added, until nothing is added. */
+static void hooks_run(struct loop *l)
+{
+    l->hooks_running = true;
+    l->hook_next = TAILQ_FIRST(&l->hooks);
+    for (unsigned round = 0; round == 0 || l->hook_next != NULL; round++) {
+        if (round == HOOK_ROUNDS_MAX) {
+            loop_again(l);
+            break;
+        }
+        hooks_pass(l);
+        struct loop_hook *h;
+        TAILQ_FOREACH(h, &l->last_hooks, link)
+        {
+            h->fn(h->user);
+        }
+    }
+    l->hook_next = NULL;
     l->hooks_running = false;
 }
 
 void loop_hook_remove(struct loop *l, struct loop_hook *h)
 {
+    if (h->last) {
+        TAILQ_REMOVE(&l->last_hooks, h, link);
+        return;
+    }
     if (l->hook_next == h)
         l->hook_next = TAILQ_NEXT(h, link);
     TAILQ_REMOVE(&l->hooks, h, link);
@@ -112,8 +138,19 @@ void loop_again(struct loop *l)
         (void)event_add(&l->again_event, &zero);
 }
 
+void loop_hook_add_last(struct loop *l, struct loop_hook *h)
+{
+    h->last = true;
+    TAILQ_INSERT_TAIL(&l->last_hooks, h, link);
+    if (!l->owned)
+        loop_mark_turn(l);
+    else if (!l->dispatching)
+        l->again = true;
+}
+
 void loop_hook_add(struct loop *l, struct loop_hook *h)
 {
+    h->last = false;
     TAILQ_INSERT_TAIL(&l->hooks, h, link);
     if (l->hooks_running) {
         if (l->hook_next == NULL)
@@ -218,6 +255,7 @@ static int loop_create(struct event_base *base, bool owned, struct loop **ret, s
     l->base = base;
     l->owned = owned;
     TAILQ_INIT(&l->hooks);
+    TAILQ_INIT(&l->last_hooks);
     STAILQ_INIT(&l->posted);
     STAILQ_INIT(&l->running);
     SLIST_INIT(&l->signals);

@@ -58,11 +58,15 @@ void loop_io_done(struct loop_io *io);
 struct loop_hook {
     void (*fn)(void *user);
     void *user;
+    bool last; /* the loop's own */
     TAILQ_ENTRY(loop_hook) link;
 };
 /* Also seen to: the hook runs before the loop sleeps, in this turn if callbacks or hooks are
  * running now. Hooks may add and remove hooks, themselves too. */
 void loop_hook_add(struct loop *l, struct loop_hook *h);
+/* A hook that stays, and sees what all others of the turn left to be done: nothing that they
+ * queue for it waits until the next turn. */
+void loop_hook_add_last(struct loop *l, struct loop_hook *h);
 void loop_hook_remove(struct loop *l, struct loop_hook *h);
 /* Do not sleep before the next turn: more work is there already. */
 void loop_again(struct loop *l);

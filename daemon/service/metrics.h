@@ -26,7 +26,7 @@ struct metrics {
     _Atomic uint64_t errors[METRICS_CODES]; /* by the code's number on the wire */
     _Atomic uint64_t payload_in_bytes, payload_out_bytes;
     _Atomic uint64_t connections_opened, connections_refused;
-    _Atomic uint64_t leases_lost, stores_poisoned;
+    _Atomic uint64_t leases_lost;
     struct metrics_histogram latency[METRICS_LATENCIES];
 };
 

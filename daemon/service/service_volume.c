@@ -280,6 +280,23 @@ static int volume_list_order(const void *a, const void *b)
     return strcmp((*va)->name, (*vb)->name);
 }
 
+/* Volumes that are too long for one message leave out the texts that SNAPSHOT_SHOW has too. */
+static void volume_shorten(const struct request *req, const ProtobufCMessage *whole,
+                           Snapwire__V1__Volume **volumes, size_t count)
+{
+    const Snapwire__V1__Snapshot none = SNAPWIRE__V1__SNAPSHOT__INIT;
+    if (protobuf_c_message_get_packed_size(whole) <= req->session->peer.control_bytes_max)
+        return;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < volumes[i]->n_snapshots; k++) {
+            Snapwire__V1__Snapshot *s = volumes[i]->snapshots[k];
+            s->cow_path = none.cow_path;
+            s->status = none.status;
+            s->state_text = none.state_text;
+            s->volume_name = none.volume_name;
+        }
+}
+
 static void volume_list_end(struct request *req)
 {
     struct volume_listing *l = req->op;
@@ -289,6 +306,7 @@ static void volume_list_end(struct request *req)
     }
     if (l->out.n_volumes > 1)
         qsort(l->out.volumes, l->out.n_volumes, sizeof(Snapwire__V1__Volume *), volume_list_order);
+    volume_shorten(req, &l->out.base, l->out.volumes, l->out.n_volumes);
     request_reply(req, &l->out.base);
 }
 
@@ -310,11 +328,13 @@ void service_volume_list(struct request *req)
 
 void service_volume_show(struct request *req)
 {
-    Snapwire__V1__Volume out;
-    if (!service_fill_volume(req, req->volume, &out))
+    Snapwire__V1__Volume out, *one = &out;
+    if (!service_fill_volume(req, req->volume, &out)) {
         request_no_memory(req);
-    else
-        request_reply(req, &out.base);
+        return;
+    }
+    volume_shorten(req, &out.base, &one, 1);
+    request_reply(req, &out.base);
 }
 
 /* -- resolve ------------------------------------------------------------------------------ */

@@ -92,7 +92,7 @@ static int shard_init(struct shard *s, struct err *reterr)
     s->io_ready = true;
     loop_io_want(&s->io, LOOP_READ);
     s->hook = (struct loop_hook){.fn = shard_turn_end, .user = s};
-    loop_hook_add(s->loop, &s->hook);
+    loop_hook_add_last(s->loop, &s->hook);
     return 0;
 }
 

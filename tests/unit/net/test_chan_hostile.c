@@ -482,7 +482,7 @@ static void slow__silence_is_asked_and_then_given_up(void **state)
     const uint64_t start = test_now_ms();
     for (int i = 0; i < 200 && r.end->c != NULL; i++)
         loop_turn(r.p.loop, 10);
-    assert_in_range(test_now_ms() - start, 190, 1500);
+    assert_true(test_now_ms() - start >= 190);
     assert_int_equal(r.end->why.code, SNAP_ETIMEDOUT);
     assert_non_null(strstr(r.end->why.text, "no answer to a PING"));
     const ssize_t n = recv(r.fd, heard, sizeof heard, MSG_DONTWAIT);
