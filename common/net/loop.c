@@ -84,8 +84,7 @@ static void hooks_run(struct loop *l)
         }
         hooks_pass(l);
         struct loop_hook *h;
-        TAILQ_FOREACH(h, &l->last_hooks, link)
-        {
+        TAILQ_FOREACH (h, &l->last_hooks, link) {
             h->fn(h->user);
         }
     }

@@ -34,6 +34,7 @@ enum statement {
 
 #define VOLUME_COLUMNS "id, name, kind, size_bytes, created_s, place"
 #define SNAPSHOT_COLUMNS "id, volume, name, seq, created_s, hidden, cow_path"
+#define SNAPSHOT_SELECT "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 "
 
 static const char *const statement_sql[ST_COUNT] = {
     [ST_PUT_VOLUME] = "INSERT INTO volumes (" VOLUME_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6) "
@@ -46,10 +47,8 @@ static const char *const statement_sql[ST_COUNT] = {
     [ST_FIND_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE name = ?1",
     [ST_GET_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id = ?1",
     [ST_EACH_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes ORDER BY name",
-    [ST_FIND_SNAPSHOT] =
-        "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 AND name = ?2 AND hidden = 0",
-    [ST_EACH_SNAPSHOT] =
-        "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 ORDER BY seq",
+    [ST_FIND_SNAPSHOT] = SNAPSHOT_SELECT "AND name = ?2 AND hidden = 0",
+    [ST_EACH_SNAPSHOT] = SNAPSHOT_SELECT "ORDER BY seq",
     [ST_PUT_KEY] = "INSERT OR IGNORE INTO keys (key, outcome, made_s) VALUES (?1, ?2, ?3)",
     [ST_GET_KEY] = "SELECT outcome FROM keys WHERE key = ?1",
     [ST_EXPIRE_KEYS] = "DELETE FROM keys WHERE made_s < ?1",

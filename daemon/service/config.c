@@ -36,7 +36,7 @@ static struct {
     int rc;
 } loading;
 
-static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
+static SNAP_PRINTF(2, 0) void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
     if (loading.rc < 0)
         return; /* the first one names the cause */
