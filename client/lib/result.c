@@ -203,7 +203,7 @@ static const char *const role_names[] = {"none", "append", "reader", "writer", "
 static const char *const state_names[] = {"ok",       "invalid",  "merging",   "damaged",
                                           "poisoned", "deleting", "unverified"};
 static const char *const kind_names[] = {"remote", "hosted"};
-static const char *const policy_names[] = {"refuse", "invalidate"};
+static const char *const policy_names[] = {"default", "refuse", "invalidate"};
 
 static const char *name_at(const char *const *names, size_t count, int i)
 {

@@ -234,7 +234,11 @@ SNAPWIRE_API int snapwire_server_status_sync(struct snapwire_client *client,
 /* -- volumes and snapshots ------------------------------------------------------- */
 
 enum snapwire_volume_kind { SNAPWIRE_VOLUME_REMOTE = 0, SNAPWIRE_VOLUME_HOSTED = 1 };
-enum snapwire_full_policy { SNAPWIRE_FULL_REFUSE = 0, SNAPWIRE_FULL_INVALIDATE = 1 };
+enum snapwire_full_policy {
+    SNAPWIRE_FULL_DEFAULT = 0, /* only when creating: what the daemon's configuration says */
+    SNAPWIRE_FULL_REFUSE = 1,
+    SNAPWIRE_FULL_INVALIDATE = 2,
+};
 enum snapwire_snapshot_state {
     SNAPWIRE_SNAPSHOT_OK = 0,
     SNAPWIRE_SNAPSHOT_INVALID = 1,
@@ -323,7 +327,7 @@ struct snapwire_volume_create {
     const char *name;
     uint64_t size_bytes; /* multiple of 512 */
     int kind;
-    int full_policy;
+    int full_policy; /* enum snapwire_full_policy */
     const struct snapwire_label *labels;
     size_t label_count;
 };

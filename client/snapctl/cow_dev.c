@@ -7,22 +7,6 @@
 #include "client/snapctl/cow_dev.h"
 
 #include <stdlib.h>
-#include <time.h>
-
-/* A killed writer's lock can outlive it by a moment: io_uring lets go of its files after the
- * process is gone. Who runs the command again at once must not be turned away. */
-static int open_patiently(struct blk_engine *engine, const char *path, unsigned flags,
-                          struct blk_dev **ret, struct err *reterr)
-{
-    enum { TRIES = 50, PAUSE_NS = 20 * 1000 * 1000 };
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    int rc = blk_open(engine, path, flags, ret, reterr);
-    for (int i = 0; i < TRIES && rc == SNAP_EBUSY; i++) {
-        (void)nanosleep(&pause, NULL);
-        rc = blk_open(engine, path, flags, ret, reterr);
-    }
-    return rc;
-}
 
 int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults, void *fault_user,
                  struct cow_dev *ret, struct err *reterr)
@@ -33,7 +17,7 @@ int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults,
         BLK_OPEN_BUFFERED | (write ? (unsigned)BLK_OPEN_EXCLUSIVE : (unsigned)BLK_OPEN_READ_ONLY);
     int rc = blk_engine_new(&d.engine, reterr);
     if (rc == 0)
-        rc = open_patiently(d.engine, path, flags, &d.dev, reterr);
+        rc = blk_open(d.engine, path, flags, &d.dev, reterr);
     if (rc == 0 && !(d.map = cow_map_new()))
         rc = err_set(reterr, SNAP_ENOMEM, "%s", path);
     if (rc == 0) {

@@ -446,7 +446,7 @@ static int merge_view(struct origin_run *r, struct err *reterr)
     if (!p)
         return err_set(reterr, SNAP_ENOMEM, "chunks to preserve");
     int rc = preserve_begin(p, r->stack, reterr);
-    for (uint64_t at = 0, end; at < r->origin.size_bytes && rc == 0; at = end) {
+    for (uint64_t at = 0, end = 0; at < r->origin.size_bytes && rc == 0; at = end) {
         if (cli_interrupted())
             rc = stopped(reterr);
         if (rc == 0)

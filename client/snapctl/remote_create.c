@@ -128,9 +128,9 @@ static int create_volume(const struct cli *cli, struct remote *r, const struct c
         .name = a->target.volume,
         .size_bytes = a->size_bytes,
         .kind = SNAPWIRE_VOLUME_REMOTE,
-        .full_policy = a->full_policy && strcmp(a->full_policy, "invalidate") == 0
-                           ? SNAPWIRE_FULL_INVALIDATE
-                           : SNAPWIRE_FULL_REFUSE,
+        .full_policy = !a->full_policy                             ? SNAPWIRE_FULL_DEFAULT
+                       : strcmp(a->full_policy, "invalidate") == 0 ? SNAPWIRE_FULL_INVALIDATE
+                                                                   : SNAPWIRE_FULL_REFUSE,
         .labels = a->labels,
         .label_count = a->label_count,
     };

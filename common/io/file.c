@@ -33,7 +33,7 @@
 enum {
     DIRECT_ALIGN_DEFAULT_BYTES = 4096, /* where the kernel does not tell */
     FILE_MODE = 0600,                  /* old contents of somebody's disk */
-    LOCK_TRIES = 200,                  /* two seconds in all */
+    LOCK_WAIT_S = 2,
     LOCK_PAUSE_NS = 10 * 1000 * 1000,
 };
 
@@ -86,14 +86,19 @@ static int lock_file(int fd, const char *path, bool read_only, struct err *reter
 {
     struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 
-    for (int i = 0; i < LOCK_TRIES; i++) {
+    struct timespec now, end;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += LOCK_WAIT_S;
+    do {
         const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
         if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
             return 0;
         if (errno != EAGAIN && errno != EACCES)
             return err_set_errno(reterr, SNAP_EIO, errno, "lock %s", path);
         (void)nanosleep(&pause, NULL);
-    }
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
     return err_set(reterr, SNAP_EBUSY, "lock %s: another program or volume uses it", path);
 }
 

@@ -262,19 +262,19 @@ static void column_snapshot(sqlite3_stmt *st, struct registry_snapshot *ret)
     column_text(st, 6, ret->cow_path, sizeof ret->cow_path);
 }
 
-/* Run a bound statement that gives no rows, and make it ready for the next use. */
-static int run(struct registry *r, sqlite3_stmt *st, const char *what, struct err *reterr)
-{
-    int rc = sqlite3_step(st) == SQLITE_DONE ? 0 : fail(r, what, reterr);
-    (void)sqlite3_reset(st);
-    (void)sqlite3_clear_bindings(st);
-    return rc;
-}
-
+/* Make a statement ready for its next use. */
 static void finish(sqlite3_stmt *st)
 {
     (void)sqlite3_reset(st);
     (void)sqlite3_clear_bindings(st);
+}
+
+/* Run a bound statement that gives no rows. */
+static int run(struct registry *r, sqlite3_stmt *st, const char *what, struct err *reterr)
+{
+    int rc = sqlite3_step(st) == SQLITE_DONE ? 0 : fail(r, what, reterr);
+    finish(st);
+    return rc;
 }
 
 /* -- volumes and snapshots ----------------------------------------------------------- */

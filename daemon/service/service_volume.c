@@ -195,6 +195,19 @@ static int volume_create_labels(struct request *req, struct volume_record *r, st
     return 0;
 }
 
+/* What happens at the limit: as asked for, or as the configuration says. */
+static enum full_policy volume_policy(const struct request *req, Snapwire__V1__FullPolicy asked)
+{
+    switch (asked) {
+    case SNAPWIRE__V1__FULL_POLICY__FULL_POLICY_REFUSE:
+        return FULL_REFUSE;
+    case SNAPWIRE__V1__FULL_POLICY__FULL_POLICY_INVALIDATE:
+        return FULL_INVALIDATE;
+    default:
+        return (enum full_policy)req->session->server->config->full_policy;
+    }
+}
+
 void service_volume_create(struct request *req)
 {
     const Snapwire__V1__VolumeCreate *in = REQUEST_IN(req, Snapwire__V1__VolumeCreate);
@@ -212,9 +225,7 @@ void service_volume_create(struct request *req)
     c->record.size_bytes = in->size_bytes;
     c->record.kind = VOLUME_REMOTE;
     c->record.created_s = clock_wall_s();
-    c->record.full_policy = in->full_policy == SNAPWIRE__V1__FULL_POLICY__FULL_POLICY_INVALIDATE
-                                ? FULL_INVALIDATE
-                                : FULL_REFUSE;
+    c->record.full_policy = volume_policy(req, in->full_policy);
     int rc = name_check(in->name, "volume", &err);
     if (rc == 0)
         (void)snprintf(c->record.name, sizeof c->record.name, "%s", in->name);

@@ -12,7 +12,8 @@
  * gathers into one group. It must not know what volumes or requests are.
  *
  * Thread: everything is created, used and freed on the shard's own thread, but for
- * shard_new(), shard_stop(), shard_free() (the starter's) and shard_post() (any).
+ * shard_new(), shard_stop(), shard_free() (the starter's; they free the loop, after the
+ * thread) and shard_post() (any).
  */
 #include "daemon/shard/shard.h"
 
@@ -96,6 +97,7 @@ static int shard_init(struct shard *s, struct err *reterr)
     return 0;
 }
 
+/* All but the loop: who tells it to stop is still in it when the thread already ends. */
 static void shard_done(struct shard *s)
 {
     if (s->io_ready) {
@@ -103,12 +105,10 @@ static void shard_done(struct shard *s)
         loop_io_done(&s->io);
         s->io_ready = false;
     }
-    loop_free(s->loop);
     blk_engine_free(s->engine);
     buf_pool_free(s->answer_pool);
     buf_pool_free(s->pool);
     free(s->zeros);
-    s->loop = NULL;
     s->engine = NULL;
     s->pool = s->answer_pool = NULL;
     s->zeros = NULL;
@@ -153,6 +153,7 @@ int shard_new(const struct shard_config *config, struct shard **ret, struct err 
     s->config = NULL;
     if (s->start_code < 0) {
         pthread_join(s->thread, NULL);
+        loop_free(s->loop);
         err_copy(reterr, &s->start_err);
         (void)err_prefix(reterr, "shard %u", s->index);
         rc = s->start_code;
@@ -173,6 +174,8 @@ void shard_stop(struct shard *s)
         return;
     loop_stop(s->loop);
     pthread_join(s->thread, NULL);
+    loop_free(s->loop);
+    s->loop = NULL;
     s->started = false;
 }
 

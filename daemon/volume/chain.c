@@ -13,6 +13,7 @@
 #include "daemon/volume/volume.h"
 
 #include "common/base/check.h"
+#include "daemon/volume/change.h"
 #include "daemon/volume/put.h"
 
 #include <stdio.h>
@@ -332,6 +333,7 @@ static void snapshot_reopened(void *user, int code, const struct err *err)
     volume_notice(v, s, code < 0 ? "COW device stays damaged" : "COW device opened again",
                   code < 0 ? err : NULL);
     volume_put_resume(v);
+    hand_down_start(v); /* a job may have waited for it */
     volume_unref(v);
 }
 

@@ -32,7 +32,7 @@ void snapshot_create_wait(struct volume *v, struct volume_waiter *w);
 struct snapshot_delete_spec {
     struct uuid id;
     struct uuid key; /* the same try again has the same outcome */
-    bool force;      /* even if older ones become invalid by it */
+    bool force;      /* even if older ones become invalid by it, or its merge cannot go on */
     bool merged;     /* its merge has ended: a state of merging does not hold it */
 };
 /* Hide it durably; what older ones still need is handed down afterwards by a job.

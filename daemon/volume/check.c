@@ -25,6 +25,8 @@ static void check_end(struct volume_check *c)
     c->dev = NULL;
     if (c->node != NULL) {
         c->node->busy = false;
+        if (c->reads)
+            snapshot_reader_end(c->node);
         volume_put_resume(v);
     }
     c->sound = c->code == 0 && c->faults_total == 0;
@@ -88,9 +90,20 @@ static void check_drained(void *user, int code, const struct err *err)
     (void)code;
     (void)err;
     struct volume_check *c = user;
+    struct snapshot *s = c->node;
+    if (c->dev == NULL && (s->store == NULL || s->closing)) {
+        c->code = err_set(&c->err, SNAP_EPOISONED, "%s@%s is being opened again",
+                          c->volume->record.name, snapshot_record(s)->name);
+        check_end(c);
+        return;
+    }
+    if (c->dev == NULL) { /* a store that is poisoned from here on keeps its device that long */
+        c->reads = true;
+        snapshot_reader_begin(s);
+    }
     struct cow_store_options options = {
         .map = c->map, .seq = 1, .read_only = true, .accept_damaged = true};
-    cow_store_open(c->dev != NULL ? c->dev : c->node->dev, &options, check_fault, check_opened, c);
+    cow_store_open(c->dev != NULL ? c->dev : s->dev, &options, check_fault, check_opened, c);
 }
 
 void volume_check_start(struct volume *v, struct volume_check *c)

@@ -334,6 +334,11 @@ static void hand_down_invalidated(void *user, int code, const struct err *err)
 static void hand_down_begin(struct hand_down *j)
 {
     struct snapshot *source = j->source, *target = j->target;
+    if (source->reopening || source->closing) {
+        (void)err_set(&j->err, SNAP_EBUSY, "its COW device is being opened again");
+        hand_down_wait(j);
+        return;
+    }
     bool target_ready = target != NULL && target->store != NULL && !target->closing;
     if (target == NULL || (target_ready && cow_store_state(target->store) == COW_INVALID)) {
         hand_down_drop(j);

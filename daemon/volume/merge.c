@@ -5,6 +5,8 @@
  *                            │    table mode: the only node            └─> abort ──> as it was
  *                            └──> view mode: reads and puts of the client's own
  *
+ * A merge that was begun in view mode stays so until it is begun again, though its snapshot
+ * may be the only one by then: its client knows nothing of the table.
  * `merging` is durable before the first entry is cleared. In table mode entries vanish
  * from the end of the table by compare-and-set; a merge that stops anywhere, daemon
  * restarts included, is begun again and goes on. Thread: the shard's.
@@ -47,7 +49,8 @@ static int merge_enter(struct volume *v, struct volume_merge *m, bool want_mergi
     if (rc < 0)
         return err_prefix(reterr, "%s@%s", v->record.name, rs->name);
     m->node = s;
-    m->table_mode = TAILQ_FIRST(&v->chain) == s && TAILQ_NEXT(s, link) == NULL && s->store != NULL;
+    m->table_mode = TAILQ_FIRST(&v->chain) == s && TAILQ_NEXT(s, link) == NULL &&
+                    s->store != NULL && !(want_merging && s->merge_view);
     return 0;
 }
 
@@ -70,6 +73,7 @@ static void merge_begun(struct volume_merge *m)
     struct cow_usage usage = {.exceptions = 0};
     if (m->node->store != NULL)
         cow_store_usage(m->node->store, &usage);
+    m->node->merge_view = !m->table_mode;
     m->table_len = usage.exceptions;
     const struct snapshot *head = volume_head(v);
     m->head = head != NULL ? head->id : (struct uuid){{0}};

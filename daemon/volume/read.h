@@ -73,6 +73,7 @@ struct volume_check {
     struct cow_map *map;
     struct cow_store *store;
     struct blk_dev *dev; /* opened for the check only */
+    bool reads;          /* node's own device, as one of its readers */
     struct shard_kick kick;
     int code;
     struct err err;

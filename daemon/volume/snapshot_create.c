@@ -99,8 +99,8 @@ static void create_undone(void *user, int code, const struct err *err)
     struct snapshot_create *c = user;
     snapshot_free(c->node);
     c->node = NULL;
-    if (c->created)
-        volume_unlink_later(c->volume, c->path);
+    if (c->created) /* at once: the next try with the same uuid makes it anew */
+        (void)unlink(c->path);
     create_end(c, c->err.code);
 }
 
@@ -116,6 +116,15 @@ static void create_undo(struct snapshot_create *c)
 
 /* -- the commit -------------------------------------------------------------------- */
 
+static int create_check_merging(const struct volume_record *r, struct err *reterr)
+{
+    for (uint32_t i = 0; i < r->snapshot_count; i++)
+        if (r->snapshots[i].merging)
+            return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", r->name,
+                           r->snapshots[i].name);
+    return 0;
+}
+
 static int create_change(struct volume_commit *commit, struct volume_record *next,
                          struct err *reterr)
 {
@@ -126,7 +135,8 @@ static int create_change(struct volume_commit *commit, struct volume_record *nex
         next->lease_epoch++;
         next->lease_holder[0] = '\0';
     }
-    return volume_record_add_snapshot(next, &c->record, reterr);
+    int rc = create_check_merging(next, reterr); /* again: one may have begun meanwhile */
+    return rc < 0 ? rc : volume_record_add_snapshot(next, &c->record, reterr);
 }
 
 static void create_committed(struct volume_commit *commit, int code, const struct err *err)
@@ -388,10 +398,9 @@ static int create_check(struct snapshot_create *c, struct err *reterr)
     if (v->record.snapshot_count >= LIMIT_SNAPSHOTS)
         return err_set(reterr, SNAP_ELIMIT, "volume %s has %u snapshots", v->record.name,
                        v->record.snapshot_count);
-    for (uint32_t i = 0; i < v->record.snapshot_count; i++)
-        if (v->record.snapshots[i].merging)
-            return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", v->record.name,
-                           v->record.snapshots[i].name);
+    rc = create_check_merging(&v->record, reterr);
+    if (rc < 0)
+        return rc;
     if (c->take_over && !TAILQ_EMPTY(&v->chain))
         return err_set(reterr, SNAP_ENOTSUP,
                        "a COW device can be taken over as a volume's first snapshot only");
@@ -441,6 +450,9 @@ static int create_fill(struct snapshot_create *c, const struct snapshot_spec *sp
         (spec->chunk_sectors != 0 && !u64_is_pow2(spec->chunk_sectors)))
         return err_set(reterr, SNAP_EINVAL, "chunks of %u sectors: not a power of two up to %d",
                        spec->chunk_sectors, LIMIT_CHUNK_SECTORS_MAX);
+    if (spec->limit_bytes > LIMIT_VOLUME_BYTES)
+        return err_set(reterr, SNAP_EINVAL, "a COW file of up to %llu bytes: more than 2^60",
+                       (unsigned long long)spec->limit_bytes);
     if (spec->take_over && spec->cow_device == NULL)
         return err_set(reterr, SNAP_EINVAL, "name the COW device to take over");
     char text[UUID_TEXT_BYTES];

@@ -26,6 +26,14 @@ struct snapshot_delete {
     void *user;
 };
 
+/* A merge that cannot go on, because what it reads is lost, does not hold it for ever. */
+static bool delete_is_held(const struct snapshot *s, const struct record_snapshot *rs,
+                           const struct snapshot_delete_spec *spec)
+{
+    return rs->merging && !spec->merged &&
+           !(spec->force && snapshot_check_readable(s, NULL) < 0);
+}
+
 static int delete_change(struct volume_commit *commit, struct volume_record *next,
                          struct err *reterr)
 {
@@ -33,6 +41,8 @@ static int delete_change(struct volume_commit *commit, struct volume_record *nex
     struct record_snapshot *rs = volume_record_find(next, &d->spec.id);
     if (rs == NULL || rs->hidden)
         return err_set(reterr, SNAP_ENOENT, "no such snapshot");
+    if (delete_is_held(d->node, rs, &d->spec))
+        return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", next->name, rs->name);
     rs->hidden = true;
     rs->merging = false;
     volume_record_bury(next, &d->spec.id, &d->spec.key);
@@ -110,7 +120,7 @@ static int delete_check(struct volume *v, const struct snapshot_delete_spec *spe
     const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
     if (rs == NULL || rs->hidden)
         return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
-    if (rs->merging && !spec->merged)
+    if (delete_is_held(s, rs, spec))
         return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", v->record.name, rs->name);
     if (s->leaving || s->busy || s->reopening)
         return err_set(reterr, SNAP_EBUSY, "%s@%s is being %s", v->record.name, rs->name,

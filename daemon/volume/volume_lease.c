@@ -64,13 +64,13 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
     struct volume *v = a->volume;
     if (v->leaving)
         return err_set(reterr, SNAP_ENOENT, "volume %s is going away", next->name);
+    /* asked again: another commit may have come before this one */
+    int rc = lease_ask(&v->lease, &a->ask, volume_now_ns(v), reterr);
+    if (rc < 0)
+        return rc;
+    if (rc == LEASE_WAIT)
+        return err_set(reterr, SNAP_EBUSY, "a new head is being made");
     if (a->new_lease) {
-        /* asked again: another commit may have come before this one */
-        int rc = lease_ask(&v->lease, &a->ask, volume_now_ns(v), reterr);
-        if (rc < 0)
-            return rc;
-        if (rc == LEASE_WAIT)
-            return err_set(reterr, SNAP_EBUSY, "a new head is being made");
         lease_fence(&v->lease, true);
         next->lease_epoch = v->record.lease_epoch + 1;
         (void)snprintf(next->lease_holder, sizeof next->lease_holder, "%s", a->identity);

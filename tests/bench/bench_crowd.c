@@ -202,11 +202,11 @@ static void make_volumes(struct crowd *c, struct snapwire_client *admin)
         const struct snapwire_volume_create args = {
             .size = sizeof args, .name = name, .size_bytes = c->chunks_each * c->chunk_bytes};
         must(snapwire_volume_create_sync(admin, &args, &volume, &error), "volume", &error);
-        const struct snapwire_snapshot_create snap = {
-            .size = sizeof snap,
-            .volume = volume->id,
-            .name = "s",
-            .chunk_size_sectors = (uint32_t)(c->chunk_bytes / 512)};
+        const struct snapwire_snapshot_create snap = {.size = sizeof snap,
+                                                      .volume = volume->id,
+                                                      .name = "s",
+                                                      .chunk_size_sectors =
+                                                          (uint32_t)(c->chunk_bytes / 512)};
         must(snapwire_snapshot_create_sync(admin, &snap, &snapshot, &error), "snapshot", &error);
         c->ones[i].volume = volume->id;
         snapwire_free(snapshot);

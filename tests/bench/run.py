@@ -17,6 +17,7 @@ import os
 import random
 import struct
 import sys
+import time
 
 from world import Failed, World, median
 
@@ -53,6 +54,7 @@ class Bench:
         figures = {name: [] for name, _ in contestants}
         for _ in range(self.rounds):
             for name, measure in contestants:
+                settle()
                 figures[name].append(measure())
         return {name: median(values) for name, values in figures.items()}
 
@@ -261,6 +263,12 @@ class Bench:
                  (crowd["rss_bytes"] - before) / self.connections / 1024, None,
                  f"a connection, of {self.connections}; the daemon then holds "
                  f"{crowd['rss_bytes'] / MIB:.0f} MiB", "KiB")
+
+
+def settle():
+    """What one contestant left to be written or discarded is not the next one's to wait for."""
+    os.sync()
+    time.sleep(0.3)
 
 
 def forget(path):

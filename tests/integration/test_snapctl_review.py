@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """snapctl offline: roll-backs that are run once more, devices written onto themselves, left-over
-entries, names."""
+entries, names. And the scripts around it: deploy/quickstart, make help."""
 
 import hashlib
 import os
+import re
+import signal
 import subprocess
+import time
 
 from cowimage import CowImage, read_table, snapshot_of, view
-from harness import Case, program, seed
+from harness import ROOT, Case, program, seed
 
 MIB = 1 << 20
 
@@ -163,3 +166,93 @@ class Words(Review):
                               capture_output=True, text=True, check=False, umask=0)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(os.stat(f"{pki}/client-ann.key").st_mode & 0o777, 0o600)
+
+
+class Quickstart(Case):
+    """deploy/quickstart with the programs that are built: to its end, and cut off."""
+
+    def start(self, *args):
+        build = os.path.dirname(program("snapctl"))
+        child = subprocess.Popen(
+            [os.path.join(ROOT, "deploy", "quickstart"), "--no-build", "--dir", self.path("q"),
+             *args], env=dict(os.environ, BUILD=build), text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        self.children.append(child)
+        return child
+
+    def daemons_left(self):
+        left = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
+                    words = f.read().split("\0")
+            except OSError:
+                continue
+            if words[0].endswith("snapwired") and self.path("q") + "/snapwired.conf" in words:
+                left.append(int(pid))
+        return left
+
+    def test_it_runs_to_its_end_and_stops_what_it_started(self):
+        child = self.start()
+        out, err = child.communicate(timeout=120)
+        self.assertEqual(child.returncode, 0, out + err)
+        for said in ("bit for bit", "equals the first generation again", "The daemon is stopped"):
+            self.assertIn(said, out)
+        self.assertEqual(self.daemons_left(), [])
+
+    def test_kept_it_refuses_a_second_run_until_it_is_stopped(self):
+        child = self.start("--keep")
+        out, err = child.communicate(timeout=120)
+        self.assertEqual(child.returncode, 0, out + err)
+        (pid,) = self.daemons_left()
+        self.addCleanup(lambda: [os.kill(p, signal.SIGKILL) for p in self.daemons_left()])
+        self.assertIn(f"kill {pid}", out)
+        again = self.start()
+        _, err = again.communicate(timeout=60)
+        self.assertEqual(again.returncode, 1)
+        self.assertIn(f"kill {pid}", err)
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + 30
+        while self.daemons_left() and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(self.daemons_left(), [])
+
+    def test_interrupted_it_stops_the_daemon_and_can_be_run_again(self):
+        rng = seed()
+        for how, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)) * 2:
+            child = self.start()
+            time.sleep(rng.uniform(0.1, 1.2))
+            os.killpg(child.pid, how)
+            out, err = child.communicate(timeout=60)
+            self.assertIn(child.returncode, (0, code), out + err)
+            self.assertEqual(self.daemons_left(), [], out + err)
+
+    def test_a_folder_of_somebody_elses_is_left_alone(self):
+        os.mkdir(self.path("q"))
+        with open(self.path("q/precious"), "w", encoding="ascii") as f:
+            f.write("keep")
+        child = self.start()
+        _, err = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 1)
+        self.assertRegex(err, r"was not made by quickstart.*--dir")
+        self.assertEqual(os.listdir(self.path("q")), ["precious"])
+
+    def test_wrong_words(self):
+        for args in (["--wrong"], ["--dir"], ["--dir", ""]):
+            child = self.start(*args)
+            _, err = child.communicate(timeout=60)
+            self.assertEqual(child.returncode, 2, args)
+            self.assertIn("quickstart: ", err)
+
+
+class MakeHelp(Case):
+    def test_every_target_that_it_names_exists(self):
+        text = subprocess.run([os.path.join(ROOT, "deploy", "make-help")], capture_output=True,
+                              text=True, check=True).stdout
+        targets = set(re.findall(r"make ([a-z][a-z-]*)", text)) | {"unit-io", "bench-scale"}
+        self.assertIn("check-unit", targets)
+        build = os.path.dirname(program("snapctl"))
+        for target in sorted(targets):
+            done = subprocess.run(["make", "-n", f"BUILD={build}", target], cwd=ROOT,
+                                  capture_output=True, text=True, check=False)
+            self.assertNotIn("No rule to make target", done.stderr, target)

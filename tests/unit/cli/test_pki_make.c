@@ -152,7 +152,7 @@ static void revoke__name_issued_again_is_not_revoked_with_the_first(void **state
 static void revoke__two_programs_at_once_lose_none(void **state)
 {
     (void)state;
-    enum { PROGRAMS = 12 };
+    enum { PROGRAMS = 24 };
     struct err e = ERR_INIT;
     pid_t pids[PROGRAMS];
     init(30);
@@ -160,14 +160,21 @@ static void revoke__two_programs_at_once_lose_none(void **state)
         char name[] = {'n', (char)('a' + i), 0};
         ok(issue(name, false, 10, &e), &e);
     }
+    int gate[2]; /* closed when all are there */
+    assert_int_equal(pipe(gate), 0);
     for (int i = 0; i < PROGRAMS; i++) {
         pids[i] = fork();
         assert_true(pids[i] >= 0);
         if (pids[i] == 0) {
+            char byte;
+            (void)close(gate[1]);
+            (void)!read(gate[0], &byte, 1);
             char name[] = {'n', (char)('a' + i), 0};
             _exit(pki_revoke(dir.path, "client", name, &e) == 0 ? 0 : 1);
         }
     }
+    assert_int_equal(close(gate[1]), 0);
+    assert_int_equal(close(gate[0]), 0);
     for (int i = 0; i < PROGRAMS; i++) {
         int status = -1;
         assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);

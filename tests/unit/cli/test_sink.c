@@ -74,12 +74,12 @@ static void open__takes_over_what_a_killed_run_left(void **state)
     (void)state;
     struct sink s = SINK_INIT;
     struct err e = ERR_INIT;
-    put_file(partial, "much longer than what is to come");
-    open_sink(&s, 3);
-    assert_int_equal(sink_write(&s, 0, "abc", 3, &e), 0);
+    put_file(partial, "what it held must not show through the hole");
+    open_sink(&s, 10);
+    assert_int_equal(sink_write(&s, 7, "abc", 3, &e), 0);
     assert_int_equal(sink_finish(&s, &e), 0);
     sink_close(&s);
-    expect_file(path, "abc", 3);
+    expect_file(path, "\0\0\0\0\0\0\0abc", 10);
 }
 
 static void open__a_second_export_to_the_same_file_is_busy(void **state)

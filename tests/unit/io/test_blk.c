@@ -541,6 +541,15 @@ static void random_work__matches_a_shadow(void **state)
 
 /* -- the loop's view ---------------------------------------------------------------------- */
 
+/* A completion may be reaped before its signal has come, which then finds nothing. */
+static void assert_goes_quiet(void)
+{
+    for (unsigned late = 0; is_readable(5); late++) {
+        assert_in_range(late, 0, 40);
+        assert_int_equal(blk_engine_reap(env.engine), 0);
+    }
+}
+
 static void fd__is_readable_when_there_is_something_to_reap(void **state)
 {
     struct probe p[40] = {0};
@@ -548,8 +557,7 @@ static void fd__is_readable_when_there_is_something_to_reap(void **state)
 
     (void)state;
     drain();
-    (void)blk_engine_reap(env.engine); /* takes what the set-up left signalled */
-    assert_false(is_readable(0));
+    assert_goes_quiet(); /* takes what the set-up left signalled */
     for (size_t i = 0; i < ARRAY_LEN(p); i++)
         probe_submit(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
     blk_engine_kick(env.engine); /* once, although the ring takes 8 at a time */
@@ -557,11 +565,11 @@ static void fd__is_readable_when_there_is_something_to_reap(void **state)
         assert_true(is_readable(10000));
         ran += blk_engine_reap(env.engine);
     }
-    assert_false(is_readable(0));
+    assert_goes_quiet();
     probe_submit(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: nobody has to kick */
     assert_true(is_readable(10000));
     assert_int_equal(blk_engine_reap(env.engine), 1);
-    assert_false(is_readable(0));
+    assert_goes_quiet();
 }
 
 static void wait__short_limits_end_at_the_completion(void **state)

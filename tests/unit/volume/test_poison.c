@@ -89,6 +89,73 @@ static void poison__closing_meanwhile_ends(void **state)
     atomic_store(&failures, 0);
 }
 
+/* One after the other in one turn of the shard. */
+struct with_put {
+    struct batch batch;
+    struct call putting;
+    struct volume_check check;
+    struct snapshot_delete_spec spec;
+};
+
+static void checked(struct volume_check *c, int code, const struct err *err)
+{
+    free(c->faults);
+    call_end(c->user, code, err);
+}
+
+static void do_put_and_check(struct call *c)
+{
+    struct with_put *w = c->arg;
+    fixture_do_put(&w->putting);
+    w->check.done = checked;
+    w->check.user = c;
+    volume_check_start(c->f->volume, &w->check);
+}
+
+static void do_put_and_delete(struct call *c)
+{
+    struct with_put *w = c->arg;
+    fixture_do_put(&w->putting);
+    snapshot_delete(c->f->volume, &w->spec, call_end, c);
+}
+
+static struct with_put with_put(struct fixture *f, struct uuid head)
+{
+    struct with_put w = {.batch = fixture_batch(head, fixture_lease(f), 0, 5, 100)};
+    w.putting = (struct call){.f = f};
+    sem_init(&w.putting.done, 0, 0);
+    return w;
+}
+
+static void poison__check_meanwhile_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct with_put w = with_put(f, s1);
+    w.putting.arg = &w.batch;
+    w.check.snapshot = s1;
+    atomic_store(&failures, 1);
+    assert_int_equal(call(f, do_put_and_check, &w), SNAP_EPOISONED);
+    (void)call_wait(&w.putting);
+    wait_for_state(f, s1, SNAPSHOT_OK);
+}
+
+static void poison__deleting_the_snapshot_meanwhile_ends(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct with_put w = with_put(f, s1);
+    w.putting.arg = &w.batch;
+    w.spec = (struct snapshot_delete_spec){.id = s1, .key = uuid_make()};
+    atomic_store(&failures, 1000); /* the opening fails too, so a timer waits */
+    assert_int_equal(call(f, do_put_and_delete, &w), 0);
+    (void)call_wait(&w.putting);
+    (void)usleep(50000);
+    atomic_store(&failures, 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, s1).nodes, 0);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -96,6 +163,8 @@ int main(void)
         CASE(poison__failed_flush_is_told_and_the_store_comes_back),
         CASE(poison__puts_wait_while_the_store_is_opened_again),
         CASE(poison__closing_meanwhile_ends),
+        CASE(poison__check_meanwhile_is_refused),
+        CASE(poison__deleting_the_snapshot_meanwhile_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Changes of one volume that are asked for in the same moment: which comes first decides,
+ * and the other hears of it. */
+#include "tests/unit/volume/volume_fixture.h"
+
+/* Several steps begun in one turn of the shard, in this order. */
+struct together {
+    struct call *calls;
+    unsigned count;
+};
+
+static void do_together(struct call *c)
+{
+    const struct together *t = c->arg;
+    for (unsigned i = 0; i < t->count; i++)
+        t->calls[i].fn(&t->calls[i]);
+    call_end(c, 0, NULL);
+}
+
+static struct call step(struct fixture *f, void (*fn)(struct call *), void *arg)
+{
+    struct call c = {.fn = fn, .f = f, .arg = arg};
+    return c;
+}
+
+static void begin_together(struct fixture *f, struct call *calls, unsigned count)
+{
+    struct together t = {.calls = calls, .count = count};
+    for (unsigned i = 0; i < count; i++)
+        sem_init(&calls[i].done, 0, 0);
+    assert_int_equal(call(f, do_together, &t), 0);
+}
+
+/* A commit that changes nothing: those behind it wait. */
+struct nothing {
+    struct volume_commit commit;
+    struct call *call;
+};
+
+static int nothing_change(struct volume_commit *c, struct volume_record *next, struct err *reterr)
+{
+    (void)c;
+    (void)next;
+    (void)reterr;
+    return 0;
+}
+
+static void nothing_done(struct volume_commit *c, int code, const struct err *err)
+{
+    struct nothing *n = c->user;
+    call_end(n->call, code, err);
+}
+
+static void do_nothing(struct call *c)
+{
+    struct nothing *n = c->arg;
+    n->call = c;
+    n->commit =
+        (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = n};
+    volume_commit_start(c->f->volume, &n->commit);
+}
+
+/* -- creating ----------------------------------------------------------------------- */
+
+static void do_cancel(struct call *c)
+{
+    snapshot_create_cancel(c->f->volume);
+    call_end(c, 0, NULL);
+}
+
+static void control_sleep(struct control_job *job)
+{
+    (void)job;
+    (void)usleep(200000);
+}
+
+static void create__file_of_the_next_try_outlives_the_failed_one(void **state)
+{
+    struct fixture *f = *state;
+    (void)fixture_create(f, "s1");
+    (void)fixture_lease(f);
+    struct make m = {.id = uuid_make(), .name = "s2"};
+    struct call first, calls[2] = {step(f, do_cancel, NULL), step(f, fixture_do_create, &m)};
+    struct control_job slow = {.run = control_sleep};
+    char cow[LIMIT_PATH_BYTES];
+    call_begin(&first, f, fixture_do_create, &m);
+    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
+        (void)usleep(1000);
+    control_submit(f->control, &slow);
+    begin_together(f, calls, 2);
+    assert_int_equal(call_wait(&first), SNAP_ESHUTDOWN);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    assert_int_equal(access(fixture_cow_path(f, m.id, cow, sizeof cow), F_OK), 0);
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, m.id).state, SNAPSHOT_OK);
+}
+
+static void create__limit_that_a_record_cannot_hold_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct make m = {.id = uuid_make(), .name = "s1", .limit_bytes = UINT64_MAX};
+    assert_int_equal(call(f, fixture_do_create, &m), SNAP_EINVAL);
+    fixture_reopen(f);
+}
+
+/* -- the lease ------------------------------------------------------------------------ */
+
+static void lease__kept_with_a_new_origin_does_not_undo_a_theft(void **state)
+{
+    struct fixture *f = *state;
+    struct nothing n;
+    struct writer w = fixture_writer(f, "w"), t = fixture_writer(f, "t");
+    w.fingerprint = "before";
+    assert_int_equal(call(f, fixture_do_acquire, &w), 0);
+    w.epoch = f->volume->lease.epoch;
+    w.fingerprint = "after";
+    w.new_origin = true;
+    t.steal = true;
+    t.session = 2;
+    t.instance = uuid_make();
+    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_acquire, &t),
+                            step(f, fixture_do_acquire, &w)};
+    begin_together(f, calls, 3);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    assert_int_equal(call_wait(&calls[2]), SNAP_ESTALE);
+    assert_string_equal(f->volume->lease.holder, "t");
+    assert_string_equal(f->volume->record.lease_holder, "t");
+    assert_int_equal(f->volume->lease.epoch, w.epoch + 1);
+    assert_int_equal(f->volume->holder.session, 2);
+}
+
+/* -- merging ---------------------------------------------------------------------------- */
+
+struct merging {
+    struct volume_merge m;
+    void (*fn)(struct volume *v, struct volume_merge *m);
+    struct call *call;
+};
+
+static void merge_called(struct volume_merge *m, int code, const struct err *err)
+{
+    struct merging *g = m->user;
+    call_end(g->call, code, err);
+}
+
+static void do_merge(struct call *c)
+{
+    struct merging *g = c->arg;
+    g->call = c;
+    g->m.identity = "w";
+    g->m.epoch = c->f->volume->lease.epoch;
+    g->m.done = merge_called;
+    g->m.user = g;
+    g->fn(c->f->volume, &g->m);
+}
+
+static void merge__view_mode_ends_though_the_others_are_gone_by_then(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    uint64_t epoch = fixture_lease(f);
+    fixture_put(f, s2, epoch, 10, 3, 0);
+    struct merging g = {.m = {.snapshot = s2}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_false(g.m.table_mode);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
+    fixture_settle(f);
+    g.fn = volume_merge_prepare;
+    assert_int_equal(call(f, do_merge, &g), SNAP_EINVAL);
+    g.fn = volume_merge_end;
+    assert_int_equal(call(f, do_merge, &g), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, s2).nodes, 0);
+}
+
+static void merge__begun_again_as_the_sole_one_goes_by_the_table(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    uint64_t epoch = fixture_lease(f);
+    fixture_put(f, s2, epoch, 10, 3, 0);
+    struct merging g = {.m = {.snapshot = s2}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_true(g.m.table_mode);
+    g.fn = volume_merge_end;
+    assert_int_equal(call(f, do_merge, &g), SNAP_EBUSY);
+}
+
+static void merge__snapshot_asked_for_meanwhile_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct nothing n;
+    struct uuid s1 = fixture_create(f, "s1");
+    (void)fixture_lease(f);
+    struct make m = {.id = uuid_make(), .name = "s2"};
+    struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
+    struct call calls[3] = {step(f, do_nothing, &n), step(f, do_merge, &g),
+                            step(f, fixture_do_create, &m)};
+    begin_together(f, calls, 3);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    assert_int_equal(call_wait(&calls[2]), SNAP_EBUSY);
+    assert_int_equal(fixture_look(f, s1).nodes, 1);
+}
+
+static void merge__deletion_asked_for_meanwhile_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct nothing n;
+    struct uuid s1 = fixture_create(f, "s1");
+    (void)fixture_lease(f);
+    struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
+    struct snapshot_delete_spec spec = {.id = s1, .key = uuid_make()};
+    struct call calls[3] = {step(f, do_nothing, &n), step(f, do_merge, &g),
+                            step(f, fixture_do_delete, &spec)};
+    begin_together(f, calls, 3);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    assert_int_equal(call_wait(&calls[2]), SNAP_EBUSY);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_MERGING);
+    assert_int_equal(call(f, do_merge, &g), 0);
+}
+
+static void merge__damaged_meanwhile_can_be_deleted_by_force(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    char cow[LIMIT_PATH_BYTES];
+    (void)fixture_lease(f);
+    struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), true), SNAP_EBUSY);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_int_equal(truncate(fixture_cow_path(f, s1, cow, sizeof cow), 0), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_DAMAGED);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), false), SNAP_EBUSY);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), true), 0);
+    fixture_settle(f);
+    (void)fixture_create(f, "s2");
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(create__file_of_the_next_try_outlives_the_failed_one),
+        CASE(create__limit_that_a_record_cannot_hold_is_refused),
+        CASE(lease__kept_with_a_new_origin_does_not_undo_a_theft),
+        CASE(merge__view_mode_ends_though_the_others_are_gone_by_then),
+        CASE(merge__begun_again_as_the_sole_one_goes_by_the_table),
+        CASE(merge__snapshot_asked_for_meanwhile_is_refused),
+        CASE(merge__deletion_asked_for_meanwhile_is_refused),
+        CASE(merge__damaged_meanwhile_can_be_deleted_by_force),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
