@@ -35,13 +35,14 @@ $(SIM_BINS): $(BUILD)/tests/sim/%: $(BUILD)/tests/sim/%.o $(TESTLIB) $(call link
 	@$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(TESTLIB) $(call link_libs,cow) \
 	    -Wl,--end-group $(call sys_libs,cow) -lcmocka
 
-.PHONY: check-unit check-sim
+.PHONY: tests-built check-unit check-sim
+tests-built: $(UNIT_BINS) $(SIM_BINS)
 check-unit: $(UNIT_BINS)
 	@tests/lib/run-units $^
 check-sim: $(SIM_BINS)
 	@tests/lib/run-sims $^
 
-.PHONY: check check-integration check-sanitize check-sanitize-suites
+.PHONY: check check-integration check-sanitize
 check:
 	@tests/lib/check
 check-integration: all

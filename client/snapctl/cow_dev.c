@@ -7,6 +7,22 @@
 #include "client/snapctl/cow_dev.h"
 
 #include <stdlib.h>
+#include <time.h>
+
+enum { BUSY_PAUSE_NS = 20 * 1000 * 1000, BUSY_TRIES = 100 };
+
+/* A program that was killed a moment ago may still hold the lock: wait a little for it. */
+static int open_patiently(struct blk_engine *e, const char *path, unsigned flags,
+                          struct blk_dev **ret, struct err *reterr)
+{
+    int rc;
+    for (int i = 0; (rc = blk_open(e, path, flags, ret, reterr)) == SNAP_EBUSY && i < BUSY_TRIES;
+         i++) {
+        const struct timespec pause = {.tv_nsec = BUSY_PAUSE_NS};
+        (void)nanosleep(&pause, NULL);
+    }
+    return rc;
+}
 
 int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults, void *fault_user,
                  struct cow_dev *ret, struct err *reterr)
@@ -17,7 +33,7 @@ int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults,
         BLK_OPEN_BUFFERED | (write ? (unsigned)BLK_OPEN_EXCLUSIVE : (unsigned)BLK_OPEN_READ_ONLY);
     int rc = blk_engine_new(&d.engine, reterr);
     if (rc == 0)
-        rc = blk_open(d.engine, path, flags, &d.dev, reterr);
+        rc = open_patiently(d.engine, path, flags, &d.dev, reterr);
     if (rc == 0 && !(d.map = cow_map_new()))
         rc = err_set(reterr, SNAP_ENOMEM, "%s", path);
     if (rc == 0) {

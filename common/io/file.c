@@ -27,14 +27,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     DIRECT_ALIGN_DEFAULT_BYTES = 4096, /* where the kernel does not tell */
     FILE_MODE = 0600,                  /* old contents of somebody's disk */
-    LOCK_WAIT_S = 2,
-    LOCK_PAUSE_NS = 10 * 1000 * 1000,
 };
 
 static int open_failed(const char *path, int sys_errno, struct err *reterr)
@@ -81,24 +78,15 @@ static int open_fd(const char *path, unsigned flags, struct stat *ret_stat, int 
  * lock, which keeps writers out and other readers not.
  *
  * The kernel lets go of a killed process's ring, and so of the files that had requests in
- * it, a little after the process is gone: who starts again at once has to wait for it. */
+ * it, a little after the process is gone: who starts again at once has to try again. */
 static int lock_file(int fd, const char *path, bool read_only, struct err *reterr)
 {
     struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 
-    struct timespec now, end;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += LOCK_WAIT_S;
-    do {
-        const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
-        if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-            return 0;
-        if (errno != EAGAIN && errno != EACCES)
-            return err_set_errno(reterr, SNAP_EIO, errno, "lock %s", path);
-        (void)nanosleep(&pause, NULL);
-        (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    if (errno != EAGAIN && errno != EACCES)
+        return err_set_errno(reterr, SNAP_EIO, errno, "lock %s", path);
     return err_set(reterr, SNAP_EBUSY, "lock %s: another program or volume uses it", path);
 }
 

@@ -64,7 +64,9 @@ bool service_fill_snapshot(struct request *req, const struct snapshot *s,
     const struct record_snapshot *rs = snapshot_record(s);
     char text[ERR_TEXT_BYTES], path[LIMIT_PATH_BYTES];
     snapwire__v1__snapshot__init(out);
-    if (volume_cow_path(v, rs->cow_path, path, sizeof path, NULL) < 0)
+    /* where it lies on the host is an administrator's business */
+    if (!request_allows(req, &v->record.id, ACL_RIGHT_ADMIN) ||
+        volume_cow_path(v, rs->cow_path, path, sizeof path, NULL) < 0)
         path[0] = '\0';
     out->state = fill_state(snapshot_state(s, text, sizeof text));
     out->created_s = rs->created_s;

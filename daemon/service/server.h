@@ -60,6 +60,7 @@ struct server {
     struct control *control;
     struct registry *registry; /* the control thread's, once it runs */
     struct acl *acl;           /* likewise: the newest */
+    uint64_t acl_version;      /* likewise: counts its changes */
     char acl_path[LIMIT_PATH_BYTES];
     struct part *parts;
     unsigned part_count;
@@ -242,6 +243,8 @@ void service_grant_list(struct request *req);
 /* Make a changed list of rights known to every part; goes on with `then` on the home part.
  * Thread: after the control thread has saved server->acl. */
 void service_publish_acl(struct request *req, request_fn *then);
+/* The newest list from now on, saved before. Thread: control. */
+void service_take_acl(struct server *server, struct acl *take_acl);
 /* service_status.c */
 void service_ping(struct request *req);
 void service_server_status(struct request *req);

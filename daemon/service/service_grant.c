@@ -16,6 +16,7 @@ struct grant_op {
     struct acl_grant grant;
     bool revoke;
     struct acl *publish;
+    uint64_t version;
     void *op; /* of whoever had the list published */
     request_fn *then;
 };
@@ -26,8 +27,11 @@ static void grant_publish_part(struct request *req)
 {
     const struct grant_op *g = req->op;
     struct part *part = req->at;
+    if (part->set.acl_version >= g->version)
+        return; /* a later change was faster */
     acl_unref(part->set.acl);
     part->set.acl = acl_ref(g->publish);
+    part->set.acl_version = g->version;
 }
 
 static void grant_published(struct request *req)
@@ -47,7 +51,16 @@ static void grant_publish_ready(struct request *req)
 static void grant_publish_take(struct request *req)
 {
     struct grant_op *g = req->op;
-    g->publish = acl_ref(req->session->server->acl);
+    const struct server *server = req->session->server;
+    g->publish = acl_ref(server->acl);
+    g->version = server->acl_version;
+}
+
+void service_take_acl(struct server *server, struct acl *take_acl)
+{
+    acl_unref(server->acl);
+    server->acl = take_acl;
+    server->acl_version++;
 }
 
 void service_publish_acl(struct request *req, request_fn *then)
@@ -97,8 +110,7 @@ static int grant_change(struct request *req, struct err *reterr)
         acl_unref(next);
         return rc;
     }
-    acl_unref(server->acl);
-    server->acl = next;
+    service_take_acl(server, next);
     return 0;
 }
 

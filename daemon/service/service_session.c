@@ -212,17 +212,29 @@ static void session_run_at_volume(struct request *req)
         request_failf(req, SNAP_ENOENT, "no volume %s", uuid_format(&req->volume_id, text));
         return;
     }
+    if (!m->right_free && !request_allows(req, &req->volume_id, m->right)) {
+        bool sees = request_allows(req, &req->volume_id, ACL_RIGHT_SEE);
+        request_failf(req, SNAP_EPERM, "%s may not do %s on volume %s", req->session->peer.identity,
+                      m->name, sees ? v->record.name : uuid_format(&req->volume_id, text));
+        return;
+    }
     if (v->opening) {
         request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
         return;
     }
-    if (!m->right_free && !request_allows(req, &req->volume_id, m->right)) {
-        request_failf(req, SNAP_EPERM, "%s may not do %s on volume %s", req->session->peer.identity,
-                      m->name, v->record.name);
-        return;
-    }
     req->volume = v;
     m->fn(req);
+}
+
+/* True: the connection has been ended. */
+static bool session_check_revoked(struct session *s)
+{
+    struct err err = ERR_INIT;
+    if (s->chan == NULL || s->peer.local || !chan_revoked(s->chan, s->home->tls))
+        return false;
+    (void)err_set(&err, SNAP_EAUTH, "the certificate has been revoked");
+    chan_abort(s->chan, &err);
+    return true;
 }
 
 static void session_attached(struct request *req)
@@ -236,7 +248,11 @@ static void session_attached(struct request *req)
         request_fail(req, err.code, &err);
         return;
     }
-    session_run_at_volume(req);
+    /* this part may have got its list while s was on its way */
+    if (session_check_revoked(s))
+        request_failf(req, SNAP_EAUTH, "the certificate has been revoked");
+    else
+        session_run_at_volume(req);
 }
 
 /* A writer's connection goes to where its volume is, so that its data crosses no thread. */
@@ -246,6 +262,7 @@ static bool session_move(struct session *s, struct request *req, struct part *to
         return false;
     if (chan_detach(s->chan, NULL) < 0)
         return false;
+    s->moved = true; /* once: its leases' volumes look for it where it is now */
     TAILQ_REMOVE(&s->home->sessions, s, link);
     request_go(req, to, session_attached);
     return true;
@@ -414,6 +431,7 @@ static void session_up(struct chan *c, void *user, const struct chan_peer *peer)
     metrics_add(&s->home->metrics.connections_opened, 1);
     LOG_INFO("connection up", F_U64("session", s->id), F_STR("client", s->peer.identity),
              F_STR("address", s->peer.address), F_STR("software", s->peer.software));
+    (void)session_check_revoked(s); /* its handshake may have begun under an older list */
 }
 
 static const struct chan_ops session_ops = {
@@ -519,10 +537,8 @@ void part_set_tls(struct part *part, struct tls_context *take_tls)
 {
     tls_context_unref(part->tls);
     part->tls = take_tls;
-    struct err err = ERR_INIT;
-    (void)err_set(&err, SNAP_EAUTH, "the certificate has been revoked");
     struct session *s;
     TAILQ_FOREACH (s, &part->sessions, link)
-        if (s->chan != NULL && s->up && !s->peer.local && chan_revoked(s->chan, part->tls))
-            chan_abort(s->chan, &err);
+        if (s->up)
+            (void)session_check_revoked(s);
 }

@@ -49,16 +49,30 @@ static void snapshot_created(void *user, int code, const struct err *err)
         snapshot_reply(req);
 }
 
+static bool snapshot_is_inside(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+/* However the path is spelt, and through links. */
+static bool snapshot_device_is_ours(const char *path, const char *state_dir)
+{
+    char *real = realpath(path, NULL), *dir = realpath(state_dir, NULL);
+    bool ours = strstr(path, "/../") != NULL || snapshot_is_inside(path, state_dir) ||
+                (real != NULL && dir != NULL && snapshot_is_inside(real, dir));
+    free(real);
+    free(dir);
+    return ours;
+}
+
 /* A path on the daemon's host is the operator's to name, and never one of the daemon's own. */
 static bool snapshot_device_allowed(struct request *req, const char *path)
 {
-    const char *state_dir = req->session->server->env.state_dir;
-    size_t n = strlen(state_dir);
     if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
         request_failf(req, SNAP_EPERM, "%s may not name a COW device of the daemon's host",
                       req->session->peer.identity);
-    else if (strstr(path, "/../") != NULL ||
-             (strncmp(path, state_dir, n) == 0 && (path[n] == '/' || path[n] == '\0')))
+    else if (snapshot_device_is_ours(path, req->session->server->env.state_dir))
         request_failf(req, SNAP_EINVAL, "%s: not a place for a COW device", path);
     else
         return true;

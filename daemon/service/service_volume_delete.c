@@ -14,6 +14,7 @@
 #include "common/base/file.h"
 #include "daemon/service/trash.h"
 #include "daemon/volume/change.h"
+#include "daemon/volume/put.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -57,7 +58,9 @@ static void volume_delete_moved(struct request *req)
 {
     struct volume_deletion *d = req->op;
     if (req->code < 0) {
-        d->volume->leaving = false;
+        d->volume->leaving = false; /* it goes on, with what gave up meanwhile */
+        hand_down_start(d->volume);
+        volume_put_resume(d->volume);
         request_fail(req, req->code, &req->err);
         return;
     }
@@ -76,8 +79,7 @@ static void volume_delete_rights(struct request *req)
         acl_unref(next);
         return;
     }
-    acl_unref(server->acl);
-    server->acl = next;
+    service_take_acl(server, next);
     d->rights_changed = true;
 }
 
@@ -119,10 +121,12 @@ static bool volume_delete_allowed(struct request *req, struct volume *v, bool fo
     unsigned visible = 0;
     for (uint32_t i = 0; i < v->record.snapshot_count; i++)
         visible += v->record.snapshots[i].hidden ? 0 : 1;
+    char text[UUID_TEXT_BYTES];
+    bool sees = request_allows(req, &req->volume_id, ACL_RIGHT_SEE);
     bool leased = v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v));
     if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
         request_failf(req, SNAP_EPERM, "%s may not delete volume %s", req->session->peer.identity,
-                      v->record.name);
+                      sees ? v->record.name : uuid_format(&req->volume_id, text));
     else if (v->opening)
         request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
     else if (visible > 0 && !force)

@@ -25,7 +25,11 @@ int trash_volume(const char *state_dir, const struct uuid *id, const struct uuid
     if (rename(from, to) < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "move %s to trash/", from);
     rc = file_sync_parent(from, reterr);
-    return rc < 0 ? rc : file_sync_parent(to, reterr);
+    if (rc == 0)
+        rc = file_sync_parent(to, reterr);
+    if (rc < 0 && rename(to, from) < 0)
+        rc = 0; /* it cannot be served from there any more: gone, if not for good */
+    return rc;
 }
 
 void trash_each_key(const char *state_dir, void (*fn)(void *user, const struct uuid *key),

@@ -72,14 +72,20 @@ static void volume_put_finish(struct volume_put *p)
     volume_put_end(p, 0, NULL);
 }
 
+/* What found no room belongs to a snapshot that is given up. */
+static void volume_put_give_up(struct volume_put *p)
+{
+    for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
+        if (p->outcomes[i] == SNAP_ENOSPC)
+            p->outcomes[i] = SNAP_EINVALID;
+    (void)err_set(&p->first_fail, SNAP_EINVALID, "full, and so made invalid by its policy");
+}
+
 static void volume_put_invalidated(void *user, int code, const struct err *err)
 {
     struct volume_put *p = user;
     if (code == 0) {
-        for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
-            if (p->outcomes[i] == SNAP_ENOSPC)
-                p->outcomes[i] = SNAP_EINVALID;
-        (void)err_set(&p->first_fail, SNAP_EINVALID, "full, and so made invalid by its policy");
+        volume_put_give_up(p);
         volume_notice(p->volume, p->node, "full, made invalid by its policy", NULL);
     } else {
         volume_notice(p->volume, p->node, "full, and could not be made invalid", err);
@@ -100,13 +106,19 @@ static void volume_put_part_done(struct cow_put *part, int code, const struct er
             p->outcomes[p->kept_index[i]] = p->kept_outcomes[i];
     for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
         full = full || p->outcomes[i] == SNAP_ENOSPC;
-    if (full && p->volume->record.full_policy == FULL_INVALIDATE && p->node->store != NULL &&
-        cow_store_state(p->node->store) == COW_READY) {
+    if (!full || p->volume->record.full_policy != FULL_INVALIDATE || p->node->store == NULL) {
+        volume_put_finish(p);
+        return;
+    }
+    enum cow_state state = cow_store_state(p->node->store);
+    if (state == COW_READY) {
         snapshot_kick(p->node);
         cow_store_invalidate(p->node->store, volume_put_invalidated, p);
-    } else {
-        volume_put_finish(p);
+        return;
     }
+    if (state == COW_INVALID) /* by another put */
+        volume_put_give_up(p);
+    volume_put_finish(p);
 }
 
 /* -- on the way down ----------------------------------------------------------------- */

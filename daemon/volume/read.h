@@ -6,7 +6,8 @@
 #include "common/cow/cow_view.h"
 #include "daemon/volume/volume.h"
 
-enum { VOLUME_READ_EXTENTS_MAX = 4096 };
+/* The largest read in its smallest pieces: an answer covers all that was asked for. */
+enum { VOLUME_READ_EXTENTS_MAX = LIMIT_FRAME_PAYLOAD_BYTES / SECTOR_BYTES };
 
 enum volume_extent_kind { VOLUME_EXTENT_DATA, VOLUME_EXTENT_ORIGIN };
 struct volume_extent {
@@ -21,8 +22,8 @@ struct volume_read {
     uint32_t len_bytes;
     void (*done)(struct volume_read *r, int code, const struct err *err);
     void *user;
-    /* results, until volume_read_done(): extents in order from offset_bytes on, fewer bytes
-     * than asked for when there are too many; the content of DATA ones in iov */
+    /* results, until volume_read_done(): extents in order, which cover the range; the
+     * content of DATA ones in iov */
     struct volume_extent *extents;
     uint32_t extent_count;
     struct iovec *iov;

@@ -30,8 +30,7 @@ struct snapshot_delete {
 static bool delete_is_held(const struct snapshot *s, const struct record_snapshot *rs,
                            const struct snapshot_delete_spec *spec)
 {
-    return rs->merging && !spec->merged &&
-           !(spec->force && snapshot_check_readable(s, NULL) < 0);
+    return rs->merging && !spec->merged && !(spec->force && snapshot_check_readable(s, NULL) < 0);
 }
 
 static int delete_change(struct volume_commit *commit, struct volume_record *next,

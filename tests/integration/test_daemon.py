@@ -361,7 +361,6 @@ class Configuration(DaemonCase):
             other.config_text = f'metrics_listen = "127.0.0.1:{taken.getsockname()[1]}"\n'
             code, log = other.start_fails()
         self.assertNotEqual(code, 0)
-        self.assertRegex(log, rf"127\.0\.0\.1:{taken.getsockname()[1] if False else ''}")
         self.assertRegex(log, "(?i)address already in use|in use")
         third = self.daemon(tls=False)
         third.socket = d.socket  # a living one is not taken away

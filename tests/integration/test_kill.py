@@ -14,7 +14,7 @@ import rawclient as rc
 from harness import Case, seed
 from rawclient import Gone, Refused, connect_unix
 
-SECONDS = float(os.environ.get("TORTURE_SECONDS", "9"))
+SECONDS = float(os.environ.get("TORTURE_SECONDS", "7"))
 MIB = 1 << 20
 CHUNK = 4096
 

@@ -9,7 +9,7 @@ import time
 
 import rawclient as rc
 from harness import Case, seed
-from rawclient import Gone, Raw, Refused, connect_tls, connect_unix, frame, num, packed, raw
+from rawclient import Gone, Refused, connect_tls, connect_unix, frame, num, raw
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -3,13 +3,11 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import time
 
 import rawclient as rc
-from harness import Case, program
-from rawclient import Gone, Refused, connect_tls, connect_unix, fields, get, num, raw
+from harness import Case
+from rawclient import Gone, Refused, connect_tls, connect_unix, get, num, raw
 
 MIB = 1 << 20
 
@@ -90,3 +88,58 @@ class Seen(Case):
                               raw(3, "d") + num(4, 8) + raw(6, path))
             self.assertEqual(got.exception.code, rc.EINVAL, got.exception.text)
             self.assertIn("not a place", got.exception.text)
+
+
+class Revoked(Case):
+    def setUp(self):
+        super().setUp()
+        self.own = self.path("pki")
+        shutil.copytree(super().pki(), self.own)
+        self.d = self.up()
+
+    def pki(self):
+        return getattr(self, "own", None) or Case.pki()
+
+    def test_revoked_between_handshake_and_hello(self):
+        """A connection that was let in under the old list does not outlive the new one."""
+        bob = connect_tls(self.d.port, rc.tls_context(self.pki(), "bob"), greet=False)
+        self.addCleanup(bob.close)
+        time.sleep(0.3)
+        self.snapctl("-q", "pki", "revoke", self.pki(), "bob")
+        self.d.hang_up()
+        time.sleep(0.5)
+        with self.assertRaises((Gone, Refused)) as got:
+            bob.sock.settimeout(5)
+            bob.send(rc.hello())
+            while bob.server is None:
+                bob.step()
+            bob.ping()
+        if isinstance(got.exception, Refused):
+            self.assertEqual(got.exception.code, rc.EAUTH)
+        connect_tls(self.d.port, rc.tls_context(self.pki(), "ann")).close()
+
+
+class Reading(Case):
+    def test_read_of_thousands_of_pieces_is_answered_whole(self):
+        """What libsnapwire and export ask for at once, they get at once, however scattered."""
+        d = self.up(tls=False)
+        c = connect_unix(d.socket, control=262144, payload=16 * MIB, window=16 * MIB)
+        self.addCleanup(c.close)
+        size, sector = 4 * MIB, 512
+        volume = c.create_volume("v", size)
+        try:
+            snapshot = c.create_snapshot(volume, "s", chunk_sectors=1)
+        except Refused as refused:
+            self.skipTest(f"no chunks of one sector here: {refused}")
+        epoch, head = c.acquire(volume, size, b"i" * 16)
+        olds = list(range(0, size // sector, 2))
+        for at in range(0, len(olds), 1024):
+            part = olds[at:at + 1024]
+            payload = b"".join(bytes([1 + old % 251]) * sector for old in part)
+            self.assertEqual(c.put(volume, epoch, head, part, payload), (len(part), 0, {}))
+        message, payload = c.call(rc.M_SNAPSHOT_READ, raw(1, volume) + raw(2, snapshot) +
+                                  num(3, 0) + num(4, size))
+        self.assertEqual(len(message[1]), size // sector)
+        self.assertEqual(len(payload), len(olds) * sector)
+        for i, old in enumerate(olds):
+            self.assertEqual(payload[i * sector:(i + 1) * sector], bytes([1 + old % 251]) * sector)

@@ -55,8 +55,7 @@ static void do_nothing(struct call *c)
 {
     struct nothing *n = c->arg;
     n->call = c;
-    n->commit =
-        (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = n};
+    n->commit = (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = n};
     volume_commit_start(c->f->volume, &n->commit);
 }
 
