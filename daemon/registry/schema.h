@@ -36,6 +36,23 @@ static const char *const schema_migrations[] = {
     "  address TEXT NOT NULL,"
     "  seen_s INTEGER NOT NULL"
     ") WITHOUT ROWID;",
+    /* 2: clients choose the uuids, so a snapshot's tells it apart within its volume only */
+    "CREATE TABLE snapshots_of ("
+    "  id BLOB NOT NULL CHECK (length(id) = 16),"
+    "  volume BLOB NOT NULL REFERENCES volumes(id) ON DELETE CASCADE,"
+    "  name TEXT NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  created_s INTEGER NOT NULL,"
+    "  hidden INTEGER NOT NULL,"
+    "  cow_path TEXT NOT NULL,"
+    "  PRIMARY KEY (volume, id),"
+    "  UNIQUE (volume, seq)"
+    ") WITHOUT ROWID;"
+    "INSERT INTO snapshots_of SELECT id, volume, name, seq, created_s, hidden, cow_path"
+    "  FROM snapshots;"
+    "DROP TABLE snapshots;"
+    "ALTER TABLE snapshots_of RENAME TO snapshots;"
+    "CREATE UNIQUE INDEX snapshots_by_name ON snapshots(volume, name) WHERE hidden = 0;",
 };
 
 enum { SCHEMA_VERSION = sizeof schema_migrations / sizeof schema_migrations[0] };

@@ -402,7 +402,7 @@ void session_tell(struct volume *v, const struct volume_holder *h, enum volume_e
                                 .session = h->session,
                                 .event = event,
                                 .volume = v->record.id,
-                                .epoch = v->lease.epoch};
+                                .epoch = h->epoch};
     if (head != NULL)
         e->head = head->id;
     shard_post(e->part->shard, &e->msg);

@@ -323,6 +323,7 @@ static void hand_down_invalidated(void *user, int code, const struct err *err)
     struct hand_down *j = user;
     if (code < 0) {
         (void)err_copy(&j->err, err);
+        snapshot_check_poison(j->target);
         hand_down_wait(j);
         return;
     }

@@ -46,6 +46,7 @@ struct snapshot_create {
     uint64_t spec_limit_bytes;
     uint32_t spec_chunk_sectors;
     bool dead;
+    bool undoing; /* it has failed: nothing but the clearing away is to come */
     struct volume_commit commit;
     struct err err;
     volume_done_fn *done;
@@ -107,6 +108,9 @@ static void create_undone(void *user, int code, const struct err *err)
 /* c->err says why. */
 static void create_undo(struct snapshot_create *c)
 {
+    c->undoing = true;
+    if (c->timer_ready)
+        loop_timer_stop(&c->timer);
     if (c->node == NULL) {
         create_end(c, c->err.code);
         return;
@@ -224,7 +228,7 @@ static void create_quiesce(struct snapshot_create *c)
 void snapshot_create_poll(struct volume *v)
 {
     struct snapshot_create *c = STAILQ_FIRST(&v->creates);
-    if (c != NULL && c->phase == CREATE_QUIESCE)
+    if (c != NULL && c->phase == CREATE_QUIESCE && !c->undoing)
         create_check_quiet(c);
 }
 
@@ -241,7 +245,7 @@ void snapshot_create_cancel(struct volume *v)
     struct snapshot_create *next;
     for (struct snapshot_create *c = STAILQ_FIRST(&v->creates); c != NULL; c = next) {
         next = STAILQ_NEXT(c, link);
-        if (c->phase != CREATE_QUEUED && c->phase != CREATE_QUIESCE)
+        if (c->undoing || (c->phase != CREATE_QUEUED && c->phase != CREATE_QUIESCE))
             continue;
         (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
         if (c->phase == CREATE_QUEUED)

@@ -135,6 +135,7 @@ enum volume_event { VOLUME_EVENT_QUIESCE, VOLUME_EVENT_LEASE_LOST };
 struct volume_holder {
     void (*tell)(struct volume *v, const struct volume_holder *h, enum volume_event event);
     uint64_t session;
+    uint64_t epoch; /* of its lease; the volume's own */
     unsigned shard;
 };
 

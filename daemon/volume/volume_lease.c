@@ -47,6 +47,7 @@ static void acquire_grant(struct lease_acquire *a)
     lease_grant(&v->lease, v->record.lease_epoch, a->identity, &a->ask.instance, a->holder.session,
                 volume_now_ns(v));
     v->holder = a->holder;
+    v->holder.epoch = v->lease.epoch;
     if (old.session != 0 && old.session != a->holder.session && epoch_before != v->lease.epoch)
         old.tell(v, &old, VOLUME_EVENT_LEASE_LOST);
     a->done(a->user, 0, NULL);

@@ -5,6 +5,7 @@ Every case has a folder of its own; daemons listen on loopback, on ports the
 system chooses, and are stopped by pid when the case ends, however it ends.
 """
 
+import glob
 import json
 import os
 import random
@@ -121,6 +122,21 @@ class Daemon:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def cow_bytes(self):
+        """What the COW files take on disk now."""
+        files = glob.glob(os.path.join(self.state, "volumes", "*", "*.cow"))
+        return sum(os.stat(f).st_blocks * 512 for f in files)
+
+    def wait_for_puts(self, child):
+        """Until a COW file grows, or the child has ended. False: it has ended."""
+        begin = self.cow_bytes()
+        end = time.monotonic() + START_TIMEOUT_S
+        while child.poll() is None and time.monotonic() < end:
+            if self.cow_bytes() != begin:
+                return True
+            time.sleep(0.002)
+        return False
 
     def hang_up(self):
         self.process.send_signal(signal.SIGHUP)

@@ -381,12 +381,9 @@ class Running(DaemonCase):
         child = self.spawn("remote", "apply", "v@s", "--origin", origin, "--source", second)
         stops = 0
         for _ in range(3):
-            time.sleep(0.25)
-            if child.poll() is not None:
+            if not d.wait_for_puts(child):
                 break
-            begin = time.monotonic()
             d.stop()
-            self.assertLess(time.monotonic() - begin, 15)
             stops += 1
             d.start()
         out, err = child.communicate(timeout=120)

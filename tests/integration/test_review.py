@@ -143,3 +143,39 @@ class Reading(Case):
         self.assertEqual(len(payload), len(olds) * sector)
         for i, old in enumerate(olds):
             self.assertEqual(payload[i * sector:(i + 1) * sector], bytes([1 + old % 251]) * sector)
+
+
+class Registry(Case):
+    def test_same_snapshot_uuid_in_two_volumes_costs_none_of_them(self):
+        """A client chooses the uuids; what it chooses must not keep a volume from being served."""
+        d = self.up(tls=False)
+        c = connect_unix(d.socket)
+        first, second = c.create_volume("first", MIB), c.create_volume("second", MIB)
+        uuid = c.create_snapshot(first, "s")
+        try:
+            c.create_snapshot(second, "s", uuid=uuid)
+        except Refused as refused:
+            self.assertEqual(refused.code, rc.EEXIST)
+        c.close()
+        d.stop()
+        d.start()
+        c = connect_unix(d.socket)
+        self.addCleanup(c.close)
+        for name, volume in (("first", first), ("second", second)):
+            self.assertEqual(c.resolve(name)[0], volume)
+            c.call(rc.M_VOLUME_SHOW, raw(1, volume))
+
+
+class Lost(Case):
+    def test_the_event_of_a_lost_lease_names_the_lease_that_was_lost(self):
+        """libsnapwire compares the epoch: one of the successor's would be nobody's to it."""
+        d = self.up(tls=False)
+        first, thief = connect_unix(d.socket), connect_unix(d.socket)
+        self.addCleanup(first.close)
+        self.addCleanup(thief.close)
+        volume = thief.create_volume("v", MIB)
+        thief.create_snapshot(volume, "s")
+        epoch, _ = first.acquire(volume, MIB, b"i" * 16)
+        thief.acquire(volume, MIB, b"j" * 16, steal=True)
+        event = first.wait_event(rc.E_LEASE_LOST, timeout=5)
+        self.assertEqual((get(event, 1, b""), get(event, 2)), (volume, epoch))

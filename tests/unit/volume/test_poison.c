@@ -156,6 +156,25 @@ static void poison__deleting_the_snapshot_meanwhile_ends(void **state)
     assert_int_equal(fixture_look(f, s1).nodes, 0);
 }
 
+static void do_invalidate_head(struct call *c)
+{
+    struct snapshot *s = volume_head(c->f->volume);
+    snapshot_kick(s);
+    cow_store_invalidate(s->store, call_end, c);
+}
+
+static void poison__older_one_that_cannot_be_made_invalid_is_tried_again(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    assert_int_equal(call(f, do_invalidate_head, NULL), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -165,6 +184,7 @@ int main(void)
         CASE(poison__closing_meanwhile_ends),
         CASE(poison__check_meanwhile_is_refused),
         CASE(poison__deleting_the_snapshot_meanwhile_ends),
+        CASE(poison__older_one_that_cannot_be_made_invalid_is_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,6 +95,25 @@ static void create__file_of_the_next_try_outlives_the_failed_one(void **state)
     assert_int_equal(fixture_look(f, m.id).state, SNAPSHOT_OK);
 }
 
+static void create__writer_that_is_ready_too_late_does_not_revive_it(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    struct make m = {.id = uuid_make(), .name = "s2"};
+    struct call creating, calls[3] = {step(f, do_cancel, NULL), step(f, do_cancel, NULL),
+                                      step(f, fixture_do_ready, NULL)};
+    call_begin(&creating, f, fixture_do_create, &m);
+    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
+        (void)usleep(1000);
+    begin_together(f, calls, 3);
+    assert_int_equal(call_wait(&creating), SNAP_ESHUTDOWN);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(call_wait(&calls[i]), 0);
+    assert_int_equal(fixture_look(f, s1).nodes, 1);
+    fixture_put(f, s1, epoch, 0, 1, 0);
+}
+
 static void create__limit_that_a_record_cannot_hold_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -249,6 +268,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         CASE(create__file_of_the_next_try_outlives_the_failed_one),
+        CASE(create__writer_that_is_ready_too_late_does_not_revive_it),
         CASE(create__limit_that_a_record_cannot_hold_is_refused),
         CASE(lease__kept_with_a_new_origin_does_not_undo_a_theft),
         CASE(merge__view_mode_ends_though_the_others_are_gone_by_then),

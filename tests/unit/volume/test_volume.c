@@ -200,7 +200,8 @@ static void read__older_snapshot_reads_through_newer(void **state)
     struct call creating, ready;
     struct make m = {.id = uuid_make(), .name = "s2"};
     call_begin(&creating, f, fixture_do_create, &m);
-    (void)usleep(20000);
+    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
+        (void)usleep(1000);
     call_begin(&ready, f, fixture_do_ready, NULL);
     assert_int_equal(call_wait(&ready), 0);
     assert_int_equal(call_wait(&creating), 0);

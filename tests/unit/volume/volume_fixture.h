@@ -31,7 +31,7 @@ struct fixture {
     struct volume *volume;
     struct volume_record record; /* what the volume is first made from */
     struct uuid id, instance;
-    unsigned quiesced, lost; /* events that the holder heard */
+    _Atomic unsigned quiesced, lost; /* events that the holder heard */
 };
 
 /* One step on the shard: fn starts it, call_end() when it is over. */
