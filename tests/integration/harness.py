@@ -161,7 +161,7 @@ class Daemon:
         for sign in ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer",
                      "ERROR: LeakSanitizer"):
             if sign in text:
-                raise AssertionError(text[text.index(sign) - 200:][:6000])
+                raise AssertionError(text[max(0, text.index(sign) - 200) :][:6000])
 
 
 class Case(unittest.TestCase):
