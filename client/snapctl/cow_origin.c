@@ -30,7 +30,6 @@ struct origin_args {
     const char *paths[COW_STACK_MAX]; /* the COW device, then the newer ones */
     unsigned count;
     const char *origin, *output;
-    bool has_output;
 };
 
 static error_t parse_origin(int key, char *arg, struct argp_state *state)

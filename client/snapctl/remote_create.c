@@ -77,10 +77,7 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
         a->full_policy = arg;
         return 0;
     case 'c':
-        a->chunk_bytes = cli_size_arg(state, "--chunk-size", arg);
-        if (!u64_is_pow2(a->chunk_bytes) || a->chunk_bytes < SECTOR_BYTES ||
-            a->chunk_bytes > (uint64_t)LIMIT_CHUNK_SECTORS_MAX * SECTOR_BYTES)
-            cli_usage_error(state, "--chunk-size: %s is no power of two from 512 to 16M", arg);
+        a->chunk_bytes = cli_chunk_size_arg(state, arg);
         return 0;
     case 'C':
         a->cow_bytes = cli_size_arg(state, "--cow-size", arg);

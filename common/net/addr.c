@@ -11,6 +11,7 @@
 #include "common/net/addr_priv.h"
 
 #include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,4 +125,15 @@ char *addr_format(const struct addr *a, char *buf, unsigned long buf_bytes)
     else
         (void)snprintf(buf, buf_bytes, "%s:%u", a->host, a->port);
     return buf;
+}
+
+uint16_t addr_bound_port(int fd)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof ss;
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+        return 0;
+    if (ss.ss_family == AF_INET6)
+        return ntohs(((const struct sockaddr_in6 *)&ss)->sin6_port);
+    return ntohs(((const struct sockaddr_in *)&ss)->sin_port);
 }

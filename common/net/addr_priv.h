@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What listener.c and connector.c share. */
+/* What the files that open sockets share. */
 #ifndef SNAP_NET_ADDR_PRIV_H
 #define SNAP_NET_ADDR_PRIV_H
 
@@ -9,5 +9,7 @@
 
 /* Errors: SNAP_EINVAL, the path is too long. */
 int addr_to_sockaddr_un(const struct addr *a, struct sockaddr_un *ret, struct err *reterr) SNAP_WUR;
+/* The port that a bound TCP socket has; 0: it cannot be told. */
+uint16_t addr_bound_port(int fd);
 
 #endif

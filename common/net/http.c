@@ -8,6 +8,8 @@
  */
 #include "common/net/http.h"
 
+#include "common/net/addr_priv.h"
+
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
@@ -72,17 +74,6 @@ static void requested(struct evhttp_request *req, void *arg)
         answer(req, err_http_status(r), "text/plain; charset=utf-8", text, strlen(text));
 }
 
-static uint16_t port_of(int fd)
-{
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof ss;
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return 0;
-    if (ss.ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)&ss)->sin6_port);
-    return ntohs(((const struct sockaddr_in *)&ss)->sin_port);
-}
-
 static int http_listen(struct http_server *h, const struct addr *a, struct err *reterr)
 {
     errno = 0;
@@ -94,7 +85,7 @@ static int http_listen(struct http_server *h, const struct addr *a, struct err *
         return err_set_errno(reterr, e == EADDRINUSE ? SNAP_EBUSY : err_code_of_errno(e), e,
                              "bind");
     }
-    h->port = port_of(evhttp_bound_socket_get_fd(bound));
+    h->port = addr_bound_port(evhttp_bound_socket_get_fd(bound));
     return 0;
 }
 

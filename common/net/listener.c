@@ -109,17 +109,6 @@ static int add_socket(struct listener *ls, int fd, struct err *reterr)
 
 /* -- TCP --------------------------------------------------------------------------- */
 
-static uint16_t bound_port(int fd)
-{
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof ss;
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return 0;
-    if (ss.ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)&ss)->sin6_port);
-    return ntohs(((const struct sockaddr_in *)&ss)->sin_port);
-}
-
 static int bind_tcp(struct listener *ls, const struct addrinfo *ai, struct err *reterr)
 {
     const int on = 1;
@@ -143,7 +132,7 @@ static int bind_tcp(struct listener *ls, const struct addrinfo *ai, struct err *
                              "bind");
     }
     if (ls->port == 0)
-        ls->port = bound_port(fd);
+        ls->port = addr_bound_port(fd);
     return add_socket(ls, fd, reterr);
 }
 
