@@ -23,8 +23,9 @@ KERNEL_NEEDS := $(BLKIO) $(COW_DRIVER) $(BUILD)/snapctl $(BUILD)/snapwired
 check-kernel: $(KERNEL_NEEDS)
 	@KERNEL_CACHE=$(KERNEL_CACHE) tests/kernel/run-kernel --build $(BUILD)
 
-# for HOURS (or SECONDS), with ever new seeds that follow from SEED=
+# for HOURS (or SECONDS), with ever new seeds that follow from SEED=; FROM=JOB goes on with a run
 HOURS ?= 1
+FROM  ?= 0
 torture-kernel: $(KERNEL_NEEDS)
 	@KERNEL_CACHE=$(KERNEL_CACHE) tests/kernel/run-kernel --build $(BUILD) \
-	    --seconds $(if $(SECONDS),$(SECONDS),$$(( $(HOURS) * 3600 )))
+	    --seconds $(if $(SECONDS),$(SECONDS),$$(( $(HOURS) * 3600 ))) --from $(FROM)

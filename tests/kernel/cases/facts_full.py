@@ -100,20 +100,59 @@ def snapshot_write_without_room__overflows_with_PO_and_stays_readable(lab):
 
 
 @case('quick')
+def overflowed__an_origin_write_without_room_still_invalidates(lab):
+    """Overflow holds off the writers of the snapshot alone."""
+    _, want, cow = pair(lab, 12, 'PO')
+    lab.equal(list(lab.write('/dev/mapper/s', writes(0, 11))), [10], 'which writes failed')
+    lab.equal(lab.status('s'), 'Overflow', 'status')
+    lab.write_ok('/dev/mapper/top', writes(5, 1, 4))
+    lab.equal(lab.status('s'), 'Overflow', 'status behind an overwrite of what has an exception')
+    lab.write_ok('/dev/mapper/top', writes(500, 1, 4))
+    want.write(40, 8, 4)
+    want.write(4000, 8, 4)
+    lab.content('/dev/mapper/top', want)
+    lab.equal(lab.status('s'), 'Invalid', 'status behind an overwrite of what has none')
+    lab.remove('s', 'top')
+    lab.equal((cow.cow().valid, len(cow.cow().table)), (0, 10), 'valid and length on disk')
+
+
+@case('quick')
 def invalid__table_stays_and_loads_but_all_io_fails_and_merge_is_refused(lab):
     o, _ = lab.origin('o', ORIGIN)
     table = [(4, 2), (9, 3)]
-    cow = lab.region('cow', 512, data=cowdisk.build(512, CHUNK, table, valid=0))
-    lab.snapshot('s', o.dev, cow.dev, ORIGIN)
-    lab.equal(lab.status('s'), 'Invalid', 'status')
-    plan = [f'{op} /dev/mapper/s {s} 8 5' for op in 'rw' for s in (32, 800)]
-    lab.equal(lab.plan(plan), {i: 'EIO' for i in range(4)}, 'errors')
-    lab.remove('s')
-    lab.equal(cow.cow().table, table, 'table on disk')
-    r = lab.run(f'dmsetup create m --table "0 {ORIGIN} snapshot-merge {o.dev} {cow.dev} P 8"; '
-                'dmsetup status m')
-    lab.equal('Invalid' in r.out or r.status != 0, True, f'no merge: {r.out}{r.err}')
-    lab.equal(cow.cow().table, table, 'table on disk after the merge that was not')
+    data = cowdisk.build(512, CHUNK, table, valid=0)
+    cow = lab.region('cow', 512, data=data)
+    for store in ('P', 'PO'):
+        lab.snapshot('s', o.dev, cow.dev, ORIGIN, store=store)
+        lab.equal(lab.status('s'), 'Invalid', f'status with {store}')
+        plan = [f'{op} /dev/mapper/s {s} 8 5' for op in 'rw' for s in (32, 800)]
+        lab.equal(lab.plan(plan), {i: 'EIO' for i in range(4)}, f'errors with {store}')
+        lab.remove('s')
+        r = lab.run(f'dmsetup create m --table "0 {ORIGIN} snapshot-merge {o.dev} {cow.dev} '
+                    f'{store} 8"; dmsetup status m; dmsetup remove m')
+        lab.equal('Invalid' in r.out or r.status != 0, True, f'no merge: {r.out}{r.err}')
+        lab.equal(cow.read(), data, f'the device behind it all with {store}')
+
+
+@case('quick')
+def made_invalid_by_the_kernel__loads_as_invalid_with_P_and_PO(lab):
+    for made in ('P', 'PO'):
+        o, want, cow = pair(lab, 12, made)
+        lab.write_ok('/dev/mapper/top', writes(0, 11))
+        want.write(0, 88, 2)
+        lab.remove('s', 'top')
+        data = cow.read()
+        for loaded in ('P', 'PO'):
+            how = f'made with {made}, loaded with {loaded}'
+            lab.snapshot('s', o.dev, cow.dev, ORIGIN, store=loaded)
+            lab.snapshot_origin('top', o.dev, ORIGIN)
+            lab.equal(lab.status('s'), 'Invalid', how)
+            lab.equal(lab.scan('/dev/mapper/s'), [f'0 {ORIGIN} !EIO'], f'content, {how}')
+            lab.equal(lab.write('/dev/mapper/s', writes(3, 1, 5)), {0: 'EIO'}, f'write, {how}')
+            lab.content('/dev/mapper/top', want)
+            lab.remove('s', 'top')
+            lab.equal(cow.read(), data, f'the device, {how}')
+        lab.remove('o', 'cow')
 
 
 @case('quick')
@@ -121,13 +160,14 @@ def invalid_and_an_origin_write__succeeds_without_a_copy(lab):
     o, want = lab.origin('o', ORIGIN)
     data = cowdisk.build(512, CHUNK, [(4, 2)], valid=0)
     cow = lab.region('cow', 512, data=data)
-    lab.snapshot('s', o.dev, cow.dev, ORIGIN)
-    lab.snapshot_origin('top', o.dev, ORIGIN)
-    lab.write_ok('/dev/mapper/top', writes(0, 3))
-    want.write(0, 24, 2)
-    lab.content('/dev/mapper/top', want)
-    lab.remove('s', 'top')
-    lab.equal(cow.read(), data, 'the device')
+    for tag, store in enumerate(('P', 'PO'), 2):
+        lab.snapshot('s', o.dev, cow.dev, ORIGIN, store=store)
+        lab.snapshot_origin('top', o.dev, ORIGIN)
+        lab.write_ok('/dev/mapper/top', writes(0, 3, tag))
+        want.write(0, 24, tag)
+        lab.content('/dev/mapper/top', want)
+        lab.remove('s', 'top')
+        lab.equal(cow.read(), data, f'the device with {store}')
 
 
 @case('quick')

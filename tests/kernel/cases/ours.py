@@ -54,6 +54,19 @@ def usual_chunk_size__into_the_second_area(lab):
     b.check_ours()
 
 
+@case('random')
+def chunks_of_64_kib__into_the_second_area(lab):
+    """A quarter of a gigabyte, so not among the quick ones."""
+    b = Both(lab, 4150 * 128, 4160 * 128, 128)
+    b.create()
+    b.put(lab.rng.sample(range(4150), 4096 + lab.rng.randrange(3)), batch=16, depth=4)
+    b.check_kernel()
+    b.kernel_overwrites_origin(30, 4)
+    b.check_ours()
+    b.merge(lab.rng.randint(1, 200))
+    b.check_kernel()
+
+
 @case('quick')
 def disk_of_4096_byte_sectors__takes_what_we_wrote(lab):
     for chunk in (8, 32):
@@ -119,17 +132,70 @@ def full_device__reads_allocated_equals_total_and_loads(lab):
 
 
 @case('quick')
-def invalidated__the_kernel_says_invalid_and_the_table_is_still_there(lab):
+def invalidated__the_kernel_says_invalid_with_P_and_PO_and_the_table_is_still_there(lab):
     b = Both(lab, 8192, 4096, CHUNK)
     b.create()
     b.put(range(20))
     b.save()
+    table = b.on_disk().table
     b.driver('invalidate', b.cow_file)
     b.cow_region.load(b.cow_file)
-    lab.equal((b.on_disk().valid, len(b.on_disk().table)), (0, 20), 'valid and length')
+    lab.equal((b.on_disk().valid, b.on_disk().table), (0, table), 'valid and table')
     lab.equal(b.cow_region.read(0, CHUNK), cowdisk.header(valid=0).ljust(4096, b'\0'), 'chunk 0')
-    b.load()
-    lab.equal(lab.status('s'), 'Invalid', 'status')
+    data = b.cow_region.read()
+    for store in ('P', 'PO'):
+        b.load(store)
+        lab.equal(lab.status('s'), 'Invalid', f'status with {store}')
+        lab.equal(lab.scan('/dev/mapper/s'), ['0 8192 !EIO'], f'content with {store}')
+        b.kernel_overwrites_origin(5, 1)
+        lab.content('/dev/mapper/top', b.origin)
+        b.unload()
+        lab.equal(b.cow_region.read(), data, f'the device with {store}')
+
+
+@case('quick')
+def invalidated_by_the_kernel__we_say_invalid_and_refuse_puts_and_merges(lab):
+    for store in ('P', 'PO'):
+        b = Both(lab, 8192, 12 * CHUNK, CHUNK)
+        b.load(store)
+        b.kernel_overwrites_origin(20, 4)
+        lab.equal(lab.status('s'), 'Invalid', f'status with {store}')
+        b.save()
+        data = b.cow_region.read()
+        lab.equal(b.driver('status', b.cow_file), 'Invalid\n', f'our status with {store}')
+        lab.equal(b.driver('put', b.cow_file, 1, 1, data=b'700 9\n', status=1), '700 EINVALID\n',
+                  f'outcome with {store}')
+        b.driver('merge', b.cow_file, b.origin_file, 1, status=13)
+        with open(b.cow_file, 'rb') as f:
+            lab.equal(f.read() == data, True, f'the device is as it was, with {store}')
+        with open(b.origin_file, 'rb') as f:
+            lab.equal(f.read() == b.origin_region.read(), True, 'and so is the origin')
+        lab.remove('o', 'cow')
+
+
+@case('quick')
+def table_out_of_allocation_order_with_holes__is_read_written_on_and_merged(lab):
+    """As older kernels left them. The next free chunk is one past the largest in the table."""
+    b = Both(lab, 8192, 16384, CHUNK)
+    olds = lab.rng.sample(range(b.chunks), 300)
+    news = lab.rng.sample([c for c in range(2, 900) if c % 257 != 1], 300)
+    b.cow_region.write(cowdisk.build(16384, CHUNK, list(zip(olds, news))))
+    for old in olds:
+        b.snapshot.write(old * CHUNK, CHUNK, 7)
+    b.check_ours()
+    b.put(lab.rng.sample(range(b.chunks), 300), batch=8, depth=4)
+    b.check_ours()
+    b.check_kernel()
+    b.kernel_overwrites_origin(100, 4)
+    b.check_ours()
+    table = b.on_disk().table
+    lab.equal(table[:300], list(zip(olds, news)), 'the table as it was')
+    want = [c for c in range(max(news) + 1, 2000) if c % 257 != 1][:len(table) - 300]
+    lab.equal([new for _, new in table[300:]], want, 'new chunks')
+    b.merge(150)
+    b.check_kernel()
+    b.merge(10000)
+    lab.equal(b.origin.tags, b.snapshot.tags, 'the origin is rolled back')
 
 
 @case('quick')

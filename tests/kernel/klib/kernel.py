@@ -100,7 +100,7 @@ def _module_order(modules):
     return order
 
 
-class _Cpio:
+class Cpio:
     """The archive format the kernel unpacks at boot."""
 
     def __init__(self):
@@ -128,7 +128,8 @@ class _Cpio:
         return bytes(self.data)
 
 
-def _libraries(program):
+def libraries(program):
+    """The shared libraries of a program, as absolute paths."""
     paths = re.findall(r'(/\S+) \(0x', _output(need_program('ldd'), program))
     return [p for p in paths if os.path.exists(p)]
 
@@ -144,7 +145,7 @@ def _archive_files(modules, here, blkio):
     if has_lvm():
         files['sbin/lvm'] = need_program('lvm')
         programs.append(files['sbin/lvm'])
-    for library in {lib for p in programs for lib in _libraries(p)}:
+    for library in {lib for p in programs for lib in libraries(p)}:
         files[library.lstrip('/')] = library
     order = _module_order(modules)
     for path in order:
@@ -159,7 +160,7 @@ def has_lvm():
 def make_initramfs(cache, modules, here, blkio):
     """Path of the initramfs, named for what is in it; runs at the same time may share it."""
     files, order = _archive_files(modules, here, blkio)
-    archive = _Cpio()
+    archive = Cpio()
     folders = set(FOLDERS)
     for name in files:
         parent = os.path.dirname(name)

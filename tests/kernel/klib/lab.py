@@ -75,6 +75,7 @@ class Lab:
         self.build = build
         self.folder = tempfile.mkdtemp(prefix='snapwire-lab-')
         self.guest = None
+        self.ending = False
         self.disks = [Disk('pool', f'{self.folder}/pool'),
                       Disk('pool4k', f'{self.folder}/pool4k', block_bytes=4096),
                       Disk('readonly', f'{self.folder}/readonly', read_only=True),
@@ -121,6 +122,11 @@ class Lab:
             self.guest = None
             self.queue = ''
 
+    def abandon(self):
+        """The run ends now: whatever still wants the guest fails at once."""
+        self.ending = True
+        self.power_off()
+
     def close(self):
         self.power_off()
         for fd in self.fds.values():
@@ -130,6 +136,8 @@ class Lab:
     # -- scripts ------------------------------------------------------------------
 
     def run(self, script, timeout_s=60):
+        if self.ending:
+            raise GuestDied('the run is ending')
         if not self.guest:
             self.guest = self.machine.boot(self.disks)
         queue, self.queue = self.queue, ''
@@ -205,7 +213,7 @@ echo "$@"''', timeout_s=120).strip()
             self.run('dmsetup remove refused')
             raise AssertionError(f'the kernel takes the table {table}')
         for text, name in (('No such device or address', 'ENXIO'), ('Invalid argument', 'EINVAL'),
-                           ('Input/output error', 'EIO')):
+                           ('Input/output error', 'EIO'), ('Device or resource busy', 'EBUSY')):
             if text in r.err:
                 return name
         return r.err.strip()

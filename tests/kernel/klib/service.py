@@ -27,7 +27,7 @@ def _harness(build):
 class Service:
     """A running daemon, a volume `v`, its origin as a file and the model of what stands on it."""
 
-    def __init__(self, lab, sectors):
+    def __init__(self, lab, sectors, *volume_options):
         for name in ('snapwired', 'snapctl'):
             if not os.access(f'{lab.build}/{name}', os.X_OK):
                 raise Skip(f'{lab.build}/{name} is not built')
@@ -39,7 +39,7 @@ class Service:
             self.content = pattern.Content(sectors, 1)
             self.origin_file = self.case.path('origin')
             self._write(self.origin_file, self.content)
-            self.case.remote('create', 'v', '--like', self.origin_file)
+            self.case.remote('create', 'v', '--like', self.origin_file, *volume_options)
         except BaseException:
             self.close()
             raise
@@ -61,17 +61,24 @@ class Service:
     def create(self, snapshot, chunk, *options):
         self.case.remote('create', f'v@{snapshot}', '--chunk-size', chunk * 512, *options)
 
+    def next_content(self, writes):
+        """Write to a new content of the origin; the path of a file with it."""
+        self.content = self.content.copy()
+        for w in writes:
+            self.content.write(*w)
+        path = self.case.path('next')
+        self._write(path, self.content)
+        return path
+
     def next_generation(self, tag, pieces):
         """Draw a new content for the origin; the path of a file with it."""
         sectors = len(self.content.tags)
-        self.content = self.content.copy()
+        writes = []
         for _ in range(pieces):
             first = self.lab.rng.randrange(sectors)
             count = self.lab.rng.choice([1, 8, 8, 40, 200])
-            self.content.write(first, min(count, sectors - first), tag)
-        path = self.case.path(f'generation{tag}')
-        self._write(path, self.content)
-        return path
+            writes.append((first, min(count, sectors - first), tag))
+        return self.next_content(writes)
 
     def apply(self, snapshot, source, *options):
         self.case.remote('apply', f'v@{snapshot}', '--origin', self.origin_file, '--source',
