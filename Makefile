@@ -56,7 +56,7 @@ uses_client   := client net proto base
 uses_cli      := cli client net proto cow io base
 
 libs_base     := -luuid
-libs_io       := -luring
+libs_io       := -luring -lxxhash
 libs_cow      :=
 libs_proto    := -lprotobuf-c
 libs_net      := -levent_core -levent_extra -levent_pthreads -lssl -lcrypto

@@ -74,6 +74,15 @@ void blk_complete(struct blk_req *req, int result, int sys_errno)
     e->done_count++;
 }
 
+void blk_finish(struct blk_req *req, int result, int sys_errno)
+{
+    req->result = result;
+    req->sys_errno = sys_errno;
+    req->dev->engine->inflight--;
+    req->dev->inflight--;
+    req->done(req, result);
+}
+
 void blk_engine_poke(struct blk_engine *e)
 {
     if (e->event_fd >= 0) /* EAGAIN: the counter is at its top, so it is readable */
@@ -156,6 +165,13 @@ unsigned blk_engine_reap(struct blk_engine *e)
     }
     e->ops->collect(e);
     return run_done(e);
+}
+
+unsigned blk_engine_poll(struct blk_engine *e)
+{
+    if (e->done_count == 0 && e->ops->has_completed != NULL && !e->ops->has_completed(e))
+        return 0;
+    return blk_engine_reap(e);
 }
 
 unsigned blk_engine_wait(struct blk_engine *e, int timeout_ms)

@@ -26,6 +26,8 @@ struct blk_engine_ops {
     void (*kick)(struct blk_engine *e);
     /* blk_complete() what has completed; never blocks. Starts again what waits for room. */
     void (*collect)(struct blk_engine *e);
+    /* Might collect find something? Without a system call. NULL: it might. */
+    bool (*has_completed)(const struct blk_engine *e);
     /* Kick, then block until collect may have something, at most timeout_ms (-1: no
      * limit). May return early. */
     void (*sleep)(struct blk_engine *e, int timeout_ms);
@@ -67,6 +69,8 @@ void blk_engine_done(struct blk_engine *e);
 void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_engine *e);
 /* The request is finished: `done` runs in the current or next reap or wait. */
 void blk_complete(struct blk_req *req, int result, int sys_errno);
+/* Likewise, `done` at once: for devices over other devices, from a `done` of theirs. */
+void blk_finish(struct blk_req *req, int result, int sys_errno);
 /* Make the engine's descriptor readable. Thread: any. */
 void blk_engine_poke(struct blk_engine *e);
 /* Forget every request in flight, `done` not run: after a simulated power loss. */

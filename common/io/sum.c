@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device with checksums: requests pass through, writes leave their sums behind.
+ *
+ *   WRITE   pages at hand ──(overwriting: marked as in doubt)──> sums noted ──> below ──> done
+ *   FLUSH   ├─> flush below ───────────────────────────────┐
+ *           └─> write dirty pages ──> flush the side ──────┴─> done
+ *   GROW    the side ──> below ──> done
+ *
+ * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
+ * began; its side flush is left out when no page was written since the last one. A page that
+ * cannot be read or written fails every flush from then on: the writer takes that for what
+ * it is, a device whose content is unknown until it is opened again.
+ *
+ * No side request is without a request of ours that waits for it, so a device without
+ * requests can be closed. Thread: the engine's.
+ */
+#include "common/io/sum_priv.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUM_SIDE_STEP_BYTES = 64 << 10 };
+
+static const struct blk_dev_ops sum_ops;
+
+/* What the side device must hold for so large a device. */
+static uint64_t side_bytes(const struct sum_dev *d, uint64_t dev_bytes)
+{
+    uint64_t blocks = u64_div_round_up(dev_bytes, d->block_bytes);
+    return (1 + u64_div_round_up(blocks, SUM_PAGE_SLOTS)) * SUM_PAGE_BYTES;
+}
+
+/* -- requests ---------------------------------------------------------------------- */
+
+static struct sum_op *op_new(struct sum_dev *d, struct blk_req *outer)
+{
+    struct sum_op *op = d->free_ops;
+    if (op != NULL)
+        d->free_ops = TAILQ_NEXT(op, link);
+    else
+        op = malloc(sizeof *op);
+    if (op == NULL)
+        return NULL;
+    *op = (struct sum_op){.dev = d, .outer = outer};
+    LIST_INSERT_HEAD(&d->under_way, op, under_way);
+    return op;
+}
+
+static void op_free(struct sum_op *op)
+{
+    LIST_REMOVE(op, under_way);
+    TAILQ_NEXT(op, link) = op->dev->free_ops;
+    op->dev->free_ops = op;
+}
+
+/* The device may be gone afterwards. */
+static void op_end(struct sum_op *op, int result, int sys_errno)
+{
+    struct blk_req *outer = op->outer;
+    op_free(op);
+    blk_finish(outer, result, sys_errno);
+}
+
+static void op_forward(struct sum_op *op, blk_done_fn *done)
+{
+    const struct blk_req *o = op->outer;
+    op->inner = (struct blk_req){.op = o->op,
+                                 .flags = o->flags,
+                                 .offset_bytes = o->offset_bytes,
+                                 .len_bytes = o->len_bytes,
+                                 .iov = o->iov,
+                                 .iov_count = o->iov_count,
+                                 .data = o->data,
+                                 .done = done,
+                                 .user = op};
+    blk_submit(op->dev->below, &op->inner);
+}
+
+static void op_passed(struct blk_req *req, int result)
+{
+    struct sum_op *op = req->user;
+    op_end(op, result, req->sys_errno);
+}
+
+/* -- changes ------------------------------------------------------------------------- */
+
+struct page_span {
+    uint64_t first, last; /* pages */
+};
+
+static struct page_span pages_of(const struct sum_dev *d, const struct blk_req *req)
+{
+    uint64_t last = (req->offset_bytes + req->len_bytes - 1) / d->block_bytes;
+    return (struct page_span){.first = sum_page_of(req->offset_bytes / d->block_bytes),
+                              .last = sum_page_of(last)};
+}
+
+static void change_end(struct sum_op *op, int result, int sys_errno)
+{
+    struct sum_dev *d = op->dev;
+    struct page_span span = pages_of(d, op->outer);
+    for (uint64_t no = span.first; no <= span.last; no++) {
+        struct sum_page *p = sum_page_find(d, no);
+        if (p == NULL) /* no block of it is covered */
+            continue;
+        CHECK(p->writes > 0);
+        p->writes--;
+        p->last_write_gen = d->gen;
+        sum_page_sort(p);
+    }
+    op_end(op, result, sys_errno);
+}
+
+static void change_done(struct blk_req *req, int result)
+{
+    change_end(req->user, result, req->sys_errno);
+}
+
+/* Have every page of the range at hand, counted as being written to. */
+static int change_hold_pages(struct sum_dev *d, const struct blk_req *req)
+{
+    struct page_span span = pages_of(d, req);
+    for (uint64_t no = span.first; no <= span.last; no++) {
+        struct sum_page *p = sum_page_get(d, no);
+        if (p == NULL) {
+            while (no-- > span.first) {
+                p = sum_page_find(d, no);
+                p->writes--;
+                sum_page_sort(p);
+            }
+            return SNAP_ENOMEM;
+        }
+        p->writes++;
+        sum_page_sort(p);
+    }
+    return 0;
+}
+
+static void change_note(struct sum_dev *d, const struct blk_req *req)
+{
+    uint64_t end = req->offset_bytes + req->len_bytes;
+    struct iovec one = {.iov_base = req->data, .iov_len = req->len_bytes};
+    const struct iovec *iov = req->iov != NULL ? req->iov : &one;
+    unsigned iov_count = req->iov != NULL ? req->iov_count : 1;
+    for (uint64_t b = req->offset_bytes / d->block_bytes; b * d->block_bytes < end; b++) {
+        if (!d->covers(d->user, b))
+            continue;
+        uint64_t from = b * d->block_bytes;
+        bool whole =
+            req->op == BLK_WRITE && from >= req->offset_bytes && d->block_bytes <= end - from;
+        uint64_t sum =
+            whole ? sum_of(b, iov, iov_count, from - req->offset_bytes, d->block_bytes) : 0;
+        sum_page_set(sum_page_find(d, sum_page_of(b)), b, sum);
+    }
+}
+
+static bool change_is_covered(const struct sum_dev *d, const struct blk_req *req)
+{
+    uint64_t end = req->offset_bytes + req->len_bytes;
+    for (uint64_t b = req->offset_bytes / d->block_bytes; b * d->block_bytes < end; b++)
+        if (d->covers(d->user, b))
+            return true;
+    return false;
+}
+
+/* Marks what has to be; true: every page is loaded and marked as it must be. */
+static bool change_is_ready(const struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    const struct blk_req *req = op->outer;
+    uint64_t end = req->offset_bytes + req->len_bytes;
+    bool ready = true;
+    for (uint64_t b = req->offset_bytes / d->block_bytes; b * d->block_bytes < end; b++) {
+        if (!d->covers(d->user, b))
+            continue;
+        struct sum_page *p = sum_page_find(d, sum_page_of(b));
+        if (p->state == SUM_PAGE_LOADING) {
+            ready = false;
+        } else if (p->state == SUM_PAGE_READY && !p->doubt_durable && sum_page_has(p, b)) {
+            sum_page_doubt(p);
+            ready = false;
+        }
+    }
+    return ready;
+}
+
+/* Go on unless something is to be waited for. True: it waits. */
+static bool change_step(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    bool ready = change_is_ready(op);
+    if (!ready && d->failed == 0) {
+        TAILQ_INSERT_TAIL(&d->waiting, op, link);
+        return true;
+    }
+    if (d->failed < 0) {
+        change_end(op, d->failed, d->failed_errno);
+        return false;
+    }
+    change_note(d, op->outer);
+    op_forward(op, change_done);
+    return false;
+}
+
+static int change_begin(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    if (!change_is_covered(d, op->outer)) {
+        op_forward(op, op_passed);
+        return 0;
+    }
+    int rc = d->failed < 0 ? d->failed : change_hold_pages(d, op->outer);
+    if (rc < 0)
+        return rc;
+    if (change_step(op))
+        sum_marks_step(d);
+    return 0;
+}
+
+/* -- flushes --------------------------------------------------------------------------- */
+
+/* True: every page that this flush must cover has been written. */
+static bool flush_pages(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    bool clear = true;
+    struct sum_page *p, *next;
+    for (p = TAILQ_FIRST(&d->busy); p != NULL && d->failed == 0; p = next) {
+        next = TAILQ_NEXT(p, link);
+        if (p->dirty && p->dirty_gen <= op->gen) {
+            clear = false;
+            if (p->state != SUM_PAGE_READY || p->writing)
+                continue;
+            d->failed = sum_page_write(p, op->gen);
+        } else if (p->writing && p->write_gen <= op->gen) {
+            clear = false;
+        }
+    }
+    return clear || d->failed < 0;
+}
+
+static void flush_part_end(struct sum_op *op, int result, int sys_errno)
+{
+    struct sum_dev *d = op->dev;
+    if (result < 0 && op->result == 0) {
+        op->result = result;
+        op->sys_errno = sys_errno;
+    }
+    if (--op->pending > 0)
+        return;
+    TAILQ_REMOVE(&d->flushes, op, link);
+    struct sum_page *p, *next;
+    for (p = TAILQ_FIRST(&d->busy); p != NULL && op->result == 0; p = next) {
+        next = TAILQ_NEXT(p, link);
+        sum_page_settle(p, op->gen);
+        if (!p->has_before)
+            sum_page_sort(p);
+    }
+    op_end(op, op->result, op->sys_errno);
+}
+
+static void flush_side_done(struct blk_req *req, int result)
+{
+    struct sum_op *op = req->user;
+    if (result == 0)
+        op->dev->side_flushed = u64_max(op->dev->side_flushed, op->side_mark);
+    flush_part_end(op, result, req->sys_errno);
+}
+
+static void flush_below_done(struct blk_req *req, int result)
+{
+    flush_part_end(req->user, result, req->sys_errno);
+}
+
+/* Go on with the side's part if its pages are written. */
+static void flush_step(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    if (op->side_begun || !flush_pages(op))
+        return;
+    op->side_begun = true;
+    op->side_mark = d->side_written;
+    if (d->failed < 0) {
+        flush_part_end(op, d->failed, d->failed_errno);
+    } else if (d->side_flushed == d->side_written) {
+        flush_part_end(op, 0, 0);
+    } else {
+        op->side = (struct blk_req){.op = BLK_FLUSH, .done = flush_side_done, .user = op};
+        blk_submit(d->side, &op->side);
+    }
+}
+
+static void flush_begin(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    op->gen = ++d->gen;
+    op->pending = 2;
+    TAILQ_INSERT_TAIL(&d->flushes, op, link);
+    op_forward(op, flush_below_done);
+    flush_step(op); /* the flush below has not ended: op does not either */
+}
+
+/* -- growing ----------------------------------------------------------------------------- */
+
+static void grow_done(struct blk_req *req, int result)
+{
+    struct sum_op *op = req->user;
+    op->dev->base.info = *blk_dev_info(op->dev->below);
+    op_end(op, result, req->sys_errno);
+}
+
+static void grow_side_done(struct blk_req *req, int result)
+{
+    struct sum_op *op = req->user;
+    if (result < 0)
+        op_end(op, result, req->sys_errno);
+    else
+        op_forward(op, grow_done);
+}
+
+static void grow_begin(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    uint64_t need = side_bytes(d, op->outer->offset_bytes);
+    if (need <= d->side->info.size_bytes) {
+        op_forward(op, grow_done);
+        return;
+    }
+    op->side = (struct blk_req){.op = BLK_GROW,
+                                .offset_bytes = u64_align_up(need, SUM_SIDE_STEP_BYTES),
+                                .done = grow_side_done,
+                                .user = op};
+    blk_submit(d->side, &op->side);
+}
+
+/* -- the device ---------------------------------------------------------------------------- */
+
+static void sum_submit(struct blk_dev *dev, struct blk_req *req)
+{
+    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
+    struct sum_op *op = op_new(d, req);
+    int rc = op == NULL ? SNAP_ENOMEM : 0;
+    if (rc == 0 && req->op == BLK_READ)
+        op_forward(op, op_passed);
+    else if (rc == 0 && req->op == BLK_FLUSH)
+        flush_begin(op);
+    else if (rc == 0 && req->op == BLK_GROW)
+        grow_begin(op);
+    else if (rc == 0)
+        rc = change_begin(op);
+    if (rc == 0)
+        return;
+    if (op != NULL)
+        op_free(op);
+    blk_complete(req, rc, 0);
+    blk_engine_poke(dev->engine);
+}
+
+static void lookups_step(struct sum_dev *d)
+{
+    struct sum_lookup *l, *next;
+    for (l = TAILQ_FIRST(&d->lookups); l != NULL; l = next) {
+        next = TAILQ_NEXT(l, link);
+        TAILQ_REMOVE(&d->lookups, l, link);
+        sum_dev_lookup(&d->base, l);
+    }
+}
+
+void sum_dev_step(struct sum_dev *d)
+{
+    lookups_step(d);
+    struct sum_op *op, *next;
+    /* whoever ends may end the device, but not while others are on these lists */
+    struct sum_op_list waiting = TAILQ_HEAD_INITIALIZER(waiting);
+    TAILQ_CONCAT(&waiting, &d->waiting, link);
+    bool flushing = !TAILQ_EMPTY(&d->flushes), waits = false;
+    while ((op = TAILQ_FIRST(&waiting)) != NULL) {
+        TAILQ_REMOVE(&waiting, op, link);
+        if (change_step(op))
+            waits = true;
+    }
+    if (waits)
+        sum_marks_step(d);
+    for (op = flushing ? TAILQ_FIRST(&d->flushes) : NULL; op != NULL; op = next) {
+        next = TAILQ_NEXT(op, link);
+        flush_step(op);
+    }
+}
+
+static void sum_free(struct sum_dev *d)
+{
+    struct sum_page *p;
+    while ((p = TAILQ_FIRST(&d->busy)) != NULL || (p = TAILQ_FIRST(&d->clean)) != NULL)
+        sum_page_free(p);
+    struct sum_op *op;
+    while ((op = LIST_FIRST(&d->under_way)) != NULL)
+        op_free(op);
+    while ((op = d->free_ops) != NULL) {
+        d->free_ops = TAILQ_NEXT(op, link);
+        free(op);
+    }
+    free(d);
+}
+
+static void sum_close(struct blk_dev *dev)
+{
+    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
+    CHECK(LIST_EMPTY(&d->under_way) && TAILQ_EMPTY(&d->lookups));
+    blk_dev_close(d->below);
+    blk_dev_close(d->side);
+    sum_free(d);
+}
+
+void sum_dev_abandon(struct blk_dev *dev)
+{
+    dev->engine->devices--;
+    sum_free(CONTAINER_OF(dev, struct sum_dev, base));
+}
+
+static uint64_t sum_next_data(struct blk_dev *dev, uint64_t offset_bytes)
+{
+    return blk_dev_next_data(CONTAINER_OF(dev, struct sum_dev, base)->below, offset_bytes);
+}
+
+static uint64_t sum_next_hole(struct blk_dev *dev, uint64_t offset_bytes)
+{
+    return blk_dev_next_hole(CONTAINER_OF(dev, struct sum_dev, base)->below, offset_bytes);
+}
+
+static const struct blk_dev_ops sum_ops = {.submit = sum_submit,
+                                           .close = sum_close,
+                                           .next_data = sum_next_data,
+                                           .next_hole = sum_next_hole};
+
+bool sum_dev_is(const struct blk_dev *d)
+{
+    return d != NULL && d->ops == &sum_ops;
+}
+
+struct blk_dev *sum_dev_below(struct blk_dev *d)
+{
+    return sum_dev_is(d) ? CONTAINER_OF(d, struct sum_dev, base)->below : d;
+}
+
+struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
+                             const struct sum_options *options)
+{
+    struct sum_dev *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return NULL;
+    d->below = dev;
+    d->side = side;
+    d->block_bytes = options->block_bytes;
+    d->covers = options->covers;
+    d->user = options->user;
+    d->fresh_page = options->create ? 1 : side->info.size_bytes / SUM_PAGE_BYTES;
+    for (unsigned i = 0; i < SUM_BUCKETS; i++)
+        LIST_INIT(&d->buckets[i]);
+    TAILQ_INIT(&d->busy);
+    TAILQ_INIT(&d->clean);
+    TAILQ_INIT(&d->flushes);
+    TAILQ_INIT(&d->waiting);
+    TAILQ_INIT(&d->lookups);
+    LIST_INIT(&d->under_way);
+    blk_dev_init(&d->base, &sum_ops, dev->engine);
+    d->base.info = dev->info;
+    return d;
+}
+
+/* -- look-ups -------------------------------------------------------------------------------- */
+
+void sum_dev_lookup(struct blk_dev *dev, struct sum_lookup *l)
+{
+    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
+    struct err err = ERR_INIT;
+    for (; l->next < l->count; l->next++) {
+        struct sum_page *p = sum_page_get(d, sum_page_of(l->first_block + l->next));
+        if (p != NULL && p->state == SUM_PAGE_LOADING) {
+            TAILQ_INSERT_TAIL(&d->lookups, l, link);
+            return;
+        }
+        if (p == NULL || p->state == SUM_PAGE_FAILED) {
+            (void)err_set_errno(&err, p == NULL ? SNAP_ENOMEM : SNAP_EIO,
+                                p == NULL ? 0 : d->failed_errno, "checksums of %s",
+                                dev->info.name != NULL ? dev->info.name : "a device");
+            break;
+        }
+        sum_page_slot(p, l->first_block + l->next, &l->slots[l->next]);
+    }
+    l->done(l, err.code, &err);
+}
+
+int sum_dev_set(struct blk_dev *dev, uint64_t block_no, const void *content, struct err *reterr)
+{
+    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
+    union {
+        const void *in;
+        void *out;
+    } data = {.in = content};
+    struct iovec iov = {.iov_base = data.out, .iov_len = d->block_bytes};
+    struct sum_page *p = sum_page_find(d, sum_page_of(block_no));
+    if (p == NULL || p->state != SUM_PAGE_READY)
+        return err_set(reterr, SNAP_EBUSY, "the checksum's page is not at hand: look it up first");
+    sum_page_set(p, block_no, sum_of(block_no, &iov, 1, 0, d->block_bytes));
+    sum_page_sort(p);
+    return 0;
+}

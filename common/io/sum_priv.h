@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The insides of a sum device; private to common/io. */
+#ifndef SNAP_IO_SUM_PRIV_H
+#define SNAP_IO_SUM_PRIV_H
+
+#include "common/io/blk_priv.h"
+#include "common/io/sum.h"
+
+enum {
+    SUM_BUCKETS = 64,
+    SUM_CLEAN_PAGES = 64,
+    SUM_DOUBT_PAGES = 1024, /* marked at once; more: the idle ones are unmarked early */
+    SUM_DOUBT_FLUSHES = 64, /* for how many flushes a page stays marked without a write */
+};
+
+enum sum_page_state { SUM_PAGE_LOADING, SUM_PAGE_READY, SUM_PAGE_FAILED };
+
+/* A page of slots in memory. Busy while anything below speaks of it, else clean: it may go. */
+struct sum_page {
+    struct sum_dev *dev;
+    uint64_t no; /* on the side device; the first of slots is 1 */
+    enum sum_page_state state;
+    bool dirty;
+    uint64_t dirty_gen; /* the first flush that must write it */
+    bool writing;
+    uint64_t write_gen;      /* the flush that writes it */
+    bool has_before;         /* some slots know two contents */
+    bool doubt;              /* marked, or to be marked */
+    bool doubt_durable;      /* … on the disk */
+    bool doubt_writing;      /* written for its mark */
+    unsigned writes;         /* of blocks, in flight */
+    uint64_t last_write_gen; /* flushes begun when the last of them ended */
+    bool busy;
+    uint8_t *data; /* the slots, little-endian as on disk */
+    uint8_t *copy; /* what is read or written now */
+    struct blk_req req;
+    LIST_ENTRY(sum_page) bucket;
+    TAILQ_ENTRY(sum_page) link;
+};
+TAILQ_HEAD(sum_page_list, sum_page);
+
+/* One request on its way. */
+struct sum_op {
+    struct sum_dev *dev;
+    struct blk_req *outer;
+    struct blk_req inner; /* on the device below */
+    struct blk_req side;  /* on the side device: the flush, the grow */
+    unsigned pending;     /* of a flush: its two sides */
+    uint64_t gen;         /* of a flush: its number */
+    uint64_t side_mark;   /* of a flush: pages written when its side flush was submitted */
+    bool side_begun;
+    int result, sys_errno;
+    TAILQ_ENTRY(sum_op) link;
+    LIST_ENTRY(sum_op) under_way;
+};
+TAILQ_HEAD(sum_op_list, sum_op);
+
+struct sum_dev {
+    struct blk_dev base;
+    struct blk_dev *below, *side;
+    uint32_t block_bytes;
+    bool (*covers)(void *user, uint64_t block_no);
+    void *user;
+    uint64_t fresh_page; /* from this one on the side device holds zeros */
+    LIST_HEAD(, sum_page) buckets[SUM_BUCKETS];
+    struct sum_page_list busy, clean; /* clean: used last at the end */
+    unsigned clean_count;
+    uint64_t gen;             /* flushes begun */
+    uint64_t side_written;    /* pages written */
+    uint64_t side_flushed;    /* those known to be durable */
+    int failed, failed_errno; /* a page could not be written: what is on disk is unknown */
+    struct sum_op_list flushes;
+    struct sum_op_list waiting; /* writes that wait for their pages, or for marks */
+    unsigned doubt_count;
+    unsigned marking; /* pages being written for their mark */
+    bool mark_flushing;
+    struct blk_req mark_flush;
+    uint64_t mark_side; /* pages written when it was submitted */
+    TAILQ_HEAD(, sum_lookup) lookups;
+    LIST_HEAD(, sum_op) under_way;
+    struct sum_op *free_ops;
+};
+
+/* -- pages, sum_page.c -- */
+static inline uint64_t sum_page_of(uint64_t block_no)
+{
+    return 1 + block_no / SUM_PAGE_SLOTS;
+}
+struct sum_page *sum_page_find(struct sum_dev *d, uint64_t no);
+/* Find it or begin to load it. NULL: no memory. */
+struct sum_page *sum_page_get(struct sum_dev *d, uint64_t no);
+/* The block's content is another now (0: unknown). */
+void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now);
+void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot *ret);
+/* Begin to write it, for flush gen; it is ready and not being written. Errors: SNAP_ENOMEM. */
+int sum_page_write(struct sum_page *p, uint64_t gen) SNAP_WUR;
+/* Flush gen has ended well: contents before those that it covers are history. */
+void sum_page_settle(struct sum_page *p, uint64_t gen);
+/* Does a write to the block overwrite something? */
+bool sum_page_has(const struct sum_page *p, uint64_t block_no);
+/* Mark it as in doubt, see sum_marks_step(). */
+void sum_page_doubt(struct sum_page *p);
+/* Write the pages whose mark is wanted, then flush them. */
+void sum_marks_step(struct sum_dev *d);
+/* Move it to the list where it belongs now. */
+void sum_page_sort(struct sum_page *p);
+void sum_page_free(struct sum_page *p);
+/* NULL: no memory. */
+struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
+                             const struct sum_options *options);
+/* Something happened to a page: whoever waits looks again. The device may be gone after it. */
+void sum_dev_step(struct sum_dev *d);
+
+#endif

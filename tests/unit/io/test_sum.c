@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device with checksums: what is found, what a power loss may leave, what is refused. */
+#include "tests/lib/cm.h"
+
+#include "common/base/bytes.h"
+#include "common/base/limits.h"
+#include "common/base/rng.h"
+#include "common/io/mem.h"
+#include "common/io/sum.h"
+#include "tests/lib/seed.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCK = 1024, BLOCKS = 600, STRIDE = 65, FLIGHT = 8, LIVES = 150, STEPS = 60 };
+
+struct world {
+    struct blk_engine *engine;
+    struct blk_dev *data, *side, *dev;
+    int code;
+    struct err err;
+    bool opened;
+};
+
+/* As a COW device has it: block 0 and one in STRIDE hold metadata. */
+static bool covers(void *user, uint64_t block_no)
+{
+    (void)user;
+    return block_no != 0 && block_no % STRIDE != 1;
+}
+
+static void opened(void *user, struct blk_dev *dev, int code, const struct err *err)
+{
+    struct world *w = user;
+    w->dev = dev;
+    w->code = code;
+    w->err = *err;
+    w->opened = true;
+}
+
+static int open_id(struct world *w, bool create, uint8_t id)
+{
+    struct sum_options o = {.block_bytes = BLOCK, .id = {{id}}, .covers = covers, .create = create};
+    w->opened = false;
+    sum_dev_open(w->data, w->side, &o, opened, w);
+    assert_false(w->opened);
+    while (!w->opened)
+        assert_true(mem_engine_step(w->engine));
+    return w->code;
+}
+
+static void world_new(struct world *w, uint64_t seed, uint64_t bytes)
+{
+    *w = (struct world){.engine = NULL};
+    assert_int_equal(blk_engine_new_memory(seed, &w->engine, NULL), 0);
+    assert_int_equal(mem_dev_new(w->engine, "d", bytes, 512, MIB, &w->data, NULL), 0);
+    assert_int_equal(mem_dev_new(w->engine, "d.sum", 0, 512, MIB, &w->side, NULL), 0);
+    assert_int_equal(open_id(w, true, 7), 0);
+}
+
+static void world_free(struct world *w)
+{
+    blk_dev_close(w->dev);
+    blk_engine_free(w->engine);
+}
+
+struct probe {
+    struct blk_req req;
+    bool ran;
+    int result;
+};
+
+static void probe_done(struct blk_req *req, int result)
+{
+    struct probe *p = req->user;
+    p->ran = true;
+    p->result = result;
+}
+
+static void start(struct world *w, struct probe *p, enum blk_op op, uint64_t offset, uint64_t len,
+                  void *data)
+{
+    *p = (struct probe){.req = {.op = op,
+                                .offset_bytes = offset,
+                                .len_bytes = len,
+                                .data = data,
+                                .done = probe_done,
+                                .user = p}};
+    blk_submit(w->dev, &p->req);
+    assert_false(p->ran);
+}
+
+static int run(struct world *w, enum blk_op op, uint64_t offset, uint64_t len, void *data)
+{
+    struct probe p;
+    start(w, &p, op, offset, len, data);
+    while (!p.ran)
+        assert_true(mem_engine_step(w->engine));
+    return p.result;
+}
+
+static void *filled(uint64_t len, uint8_t byte)
+{
+    uint8_t *b = aligned_alloc(512, len);
+    assert_non_null(b);
+    memset(b, byte, len);
+    return b;
+}
+
+static void put(struct world *w, uint64_t block, uint8_t byte)
+{
+    uint8_t *b = filled(BLOCK, byte);
+    assert_int_equal(run(w, BLK_WRITE, block * BLOCK, BLOCK, b), 0);
+    free(b);
+}
+
+static void flush(struct world *w)
+{
+    assert_int_equal(run(w, BLK_FLUSH, 0, 0, NULL), 0);
+}
+
+struct look {
+    struct sum_lookup l;
+    int code;
+    bool ran;
+};
+
+static void look_done(struct sum_lookup *l, int code, const struct err *err)
+{
+    (void)err;
+    struct look *k = l->user;
+    k->code = code;
+    k->ran = true;
+}
+
+static struct sum_slot look(struct world *w, uint64_t block)
+{
+    struct sum_slot slot = {0};
+    struct look k = {.l = {.first_block = block, .count = 1, .slots = &slot, .done = look_done}};
+    k.l.user = &k;
+    sum_dev_lookup(w->dev, &k.l);
+    while (!k.ran)
+        assert_true(mem_engine_step(w->engine));
+    assert_int_equal(k.code, 0);
+    return slot;
+}
+
+static uint64_t sum_at(struct world *w, uint64_t block)
+{
+    struct iovec iov = {.iov_base = mem_dev_image(w->data) + block * BLOCK, .iov_len = BLOCK};
+    return sum_of(block, &iov, 1, 0, BLOCK);
+}
+
+static void plug(struct world *w)
+{
+    mem_engine_power_loss(w->engine); /* the device in front is lost with the machine */
+    sum_dev_abandon(w->dev);
+    assert_int_equal(open_id(w, false, 7), 0);
+}
+
+/* -- cases --------------------------------------------------------------------------- */
+
+static void sum_of__depends_on_place_and_not_on_the_vector(void **state)
+{
+    (void)state;
+    uint8_t *b = filled(2 * BLOCK, 'x');
+    for (unsigned i = 0; i < 2 * BLOCK; i++)
+        b[i] = (uint8_t)(i * 7);
+    struct iovec one = {.iov_base = b, .iov_len = 2 * BLOCK};
+    struct iovec many[3] = {{b, 100}, {b + 100, 1000}, {b + 1100, 2 * BLOCK - 1100}};
+    assert_true(sum_of(5, &one, 1, 512, BLOCK) == sum_of(5, many, 3, 512, BLOCK));
+    assert_true(sum_of(5, &one, 1, 512, BLOCK) != sum_of(6, &one, 1, 512, BLOCK));
+    free(b);
+}
+
+static void flush__makes_sums_durable_with_the_data(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    put(&w, 300, 'b');
+    flush(&w);
+    plug(&w);
+    assert_true(look(&w, 5).now == sum_at(&w, 5));
+    assert_true(look(&w, 300).now == sum_at(&w, 300));
+    assert_true(look(&w, 6).now == 0);
+    mem_dev_image(w.data)[300 * BLOCK + 17] ^= 1;
+    struct sum_slot slot = look(&w, 300);
+    assert_true(slot.now != sum_at(&w, 300) && slot.before != sum_at(&w, 300) && !slot.in_doubt);
+    world_free(&w);
+}
+
+static void flush__without_new_sums_leaves_the_side_alone(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    flush(&w);
+    uint64_t flushes = mem_dev_counters(w.side).flushes;
+    put(&w, 1, 'm'); /* metadata */
+    flush(&w);
+    assert_int_equal(mem_dev_counters(w.side).flushes, flushes);
+    world_free(&w);
+}
+
+static void overwrite__is_marked_before_it_and_unmarked_when_idle(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    flush(&w);
+    assert_false(look(&w, 5).in_doubt);
+    put(&w, 5, 'b');
+    assert_true(look(&w, 5).in_doubt);
+    flush(&w);
+    assert_true(look(&w, 5).before == 0);
+    for (unsigned i = 0; i < 100; i++)
+        flush(&w);
+    plug(&w);
+    assert_false(look(&w, 5).in_doubt);
+    assert_true(look(&w, 5).now == sum_at(&w, 5));
+    world_free(&w);
+}
+
+static void write__of_part_of_a_block_leaves_it_without_a_sum(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    uint8_t *b = filled(512, 'c');
+    assert_int_equal(run(&w, BLK_WRITE, 5 * BLOCK + 512, 512, b), 0);
+    free(b);
+    assert_true(look(&w, 5).now == 0);
+    world_free(&w);
+}
+
+static void grow__takes_the_side_along(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, 10 * BLOCK);
+    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    assert_int_equal(blk_dev_info(w.dev)->size_bytes, BLOCKS * BLOCK);
+    put(&w, BLOCKS - 1, 'z');
+    flush(&w);
+    plug(&w);
+    assert_true(look(&w, BLOCKS - 1).now == sum_at(&w, BLOCKS - 1));
+    world_free(&w);
+}
+
+static void flush__fails_when_sums_cannot_be_written(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    mem_dev_fault_at(w.side, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
+    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
+    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0); /* and goes on to */
+    world_free(&w);
+}
+
+static void open__refuses_what_is_not_its_own(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    mem_engine_power_loss(w.engine);
+    sum_dev_abandon(w.dev);
+    assert_int_equal(open_id(&w, false, 8), SNAP_EMISMATCH);
+    assert_non_null(strstr(w.err.text, "another device"));
+    mem_dev_image(w.side)[0] = 'x';
+    assert_int_equal(open_id(&w, false, 7), SNAP_ECORRUPT);
+    mem_dev_image(w.side)[0] = 'S';
+    assert_int_equal(open_id(&w, false, 7), 0);
+    world_free(&w);
+}
+
+static void set__makes_a_sum_anew(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    flush(&w);
+    mem_dev_image(w.data)[5 * BLOCK] = 'q';
+    mem_dev_settle(w.data);
+    assert_true(look(&w, 5).now != sum_at(&w, 5));
+    assert_int_equal(sum_dev_set(w.dev, 5, mem_dev_image(w.data) + 5 * BLOCK, NULL), 0);
+    flush(&w);
+    plug(&w);
+    assert_true(look(&w, 5).now == sum_at(&w, 5));
+    world_free(&w);
+}
+
+/* -- power loss at any moment ----------------------------------------------------------- */
+
+struct flight {
+    struct probe p;
+    uint8_t *data;
+    uint64_t block;
+    bool used, is_flush;
+    uint64_t ended_at; /* flushes begun when it ended */
+};
+
+struct life {
+    struct world w;
+    struct rng rng;
+    struct flight flights[FLIGHT];
+    bool written[BLOCKS]; /* some write of it has ended */
+    bool covered[BLOCKS]; /* … and a flush after it */
+    bool touched[BLOCKS]; /* written again since */
+    bool pending[BLOCKS];
+};
+
+static void life_start(struct life *l, struct flight *f)
+{
+    f->is_flush = rng_below(&l->rng, 4) == 0;
+    f->used = true;
+    if (f->is_flush) {
+        memcpy(l->pending, l->written, sizeof l->pending);
+        start(&l->w, &f->p, BLK_FLUSH, 0, 0, NULL);
+        return;
+    }
+    do {
+        f->block = 2 + rng_below(&l->rng, 20) * 29;
+        for (unsigned i = 0; i < FLIGHT; i++) /* one write a block at a time, as the store does */
+            if (&l->flights[i] != f && l->flights[i].used && !l->flights[i].is_flush &&
+                l->flights[i].block == f->block)
+                f->block = 0;
+    } while (f->block == 0 || !covers(NULL, f->block));
+    f->data = filled(BLOCK, (uint8_t)rng_below(&l->rng, 256));
+    l->touched[f->block] = true;
+    start(&l->w, &f->p, BLK_WRITE, f->block * BLOCK, BLOCK, f->data);
+}
+
+static void life_end(struct life *l, struct flight *f)
+{
+    assert_int_equal(f->p.result, 0);
+    f->used = false;
+    if (!f->is_flush) {
+        l->written[f->block] = true;
+        free(f->data);
+        f->data = NULL;
+        return;
+    }
+    for (unsigned b = 0; b < BLOCKS; b++)
+        if (l->pending[b])
+            l->covered[b] = true;
+}
+
+static void life_check(struct life *l)
+{
+    for (unsigned b = 0; b < BLOCKS; b++) {
+        if (!l->covered[b])
+            continue;
+        struct sum_slot slot = look(&l->w, b);
+        uint64_t sum = sum_at(&l->w, b);
+        if (slot.now != sum && slot.before != sum)
+            assert_true(slot.in_doubt && l->touched[b]);
+    }
+}
+
+static void power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt(void **state)
+{
+    (void)state;
+    uint64_t seed = seed_take();
+    for (unsigned n = 0; n < LIVES; n++) {
+        struct life *l = calloc(1, sizeof *l);
+        rng_init(&l->rng, seed + n);
+        world_new(&l->w, seed + n, BLOCKS * BLOCK);
+        unsigned steps = 1 + (unsigned)rng_below(&l->rng, STEPS);
+        for (unsigned i = 0; i < steps; i++) {
+            struct flight *f = &l->flights[rng_below(&l->rng, FLIGHT)];
+            bool flushing = false;
+            for (unsigned k = 0; k < FLIGHT; k++)
+                flushing = flushing || (l->flights[k].used && l->flights[k].is_flush);
+            if (!f->used && !flushing)
+                life_start(l, f);
+            for (uint64_t k = rng_below(&l->rng, 6); k > 0; k--)
+                (void)mem_engine_step(l->w.engine);
+            for (unsigned k = 0; k < FLIGHT; k++)
+                if (l->flights[k].used && l->flights[k].p.ran)
+                    life_end(l, &l->flights[k]);
+        }
+        plug(&l->w);
+        life_check(l);
+        world_free(&l->w);
+        for (unsigned k = 0; k < FLIGHT; k++)
+            free(l->flights[k].data);
+        free(l);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sum_of__depends_on_place_and_not_on_the_vector),
+        cmocka_unit_test(flush__makes_sums_durable_with_the_data),
+        cmocka_unit_test(flush__without_new_sums_leaves_the_side_alone),
+        cmocka_unit_test(overwrite__is_marked_before_it_and_unmarked_when_idle),
+        cmocka_unit_test(write__of_part_of_a_block_leaves_it_without_a_sum),
+        cmocka_unit_test(grow__takes_the_side_along),
+        cmocka_unit_test(flush__fails_when_sums_cannot_be_written),
+        cmocka_unit_test(open__refuses_what_is_not_its_own),
+        cmocka_unit_test(set__makes_a_sum_anew),
+        cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
