@@ -30,8 +30,9 @@ enum {
     LIMIT_WINDOW_BYTES_MIN = 64 * 1024,
 
     LIMIT_LABELS = 64,
+    LIMIT_GROUP_MEMBERS = 256,             /* volumes of one group */
     LIMIT_SNAPSHOTS = 65536,               /* a volume */
-    LIMIT_RECORD_BYTES = 16 * 1024 * 1024, /* a state record read from disk */
+    LIMIT_RECORD_BYTES = 64 * 1024 * 1024, /* a state record read from disk */
     LIMIT_CONFIG_BYTES = 1024 * 1024,
 };
 

@@ -19,9 +19,11 @@
  *    whole, whatever stood there; no reader reaches them before the current area's
  *    last entry is written, which is after the flush.
  *
- * The group is the longest run of written chunks from the fifo's head: entries
- * stand in the order in which chunks were given out. While nothing waits to be told, a
- * commit begins when the few small writes in flight with the first one are done, too.
+ * The group is a run of written chunks from the fifo's head: entries stand in the order
+ * in which chunks were given out. When many are under way it is at most half of them, in
+ * whole puts, so that two commits alternate, the one's flushes beside the other's data; and
+ * it begins when it has so many, or when the few small writes in flight with the first one
+ * are done.
  * Only the blocks of the current area that change are written, from a buffer of the
  * commit's own that is not touched while the write is in flight, and nothing but tables
  * is ever in it.
@@ -222,24 +224,71 @@ static void commit_write_ahead(struct cow_store *s, uint64_t room)
 
 /* -- begin ---------------------------------------------------------------------------- */
 
-/* An idle store waits for a few small writes already in flight: they end soon, and one
- * commit for all costs what one for the first would. Later ones are not waited for, and a
+/* Few chunks at a time are done soonest all at once. */
+static bool commit_halves(const struct cow_store *s)
+{
+    return s->outstanding >= COW_HALVE_MIN;
+}
+
+/* What a commit takes, rounded up: of many chunks half of what is under way. Were it all,
+ * it would all be told together, and there would be no data to write while the last flush
+ * runs. */
+static uint64_t commit_share(const struct cow_store *s)
+{
+    return commit_halves(s) ? s->outstanding - s->outstanding / 2 : s->outstanding;
+}
+
+/* The fifo's written head is as long as a commit takes. */
+static bool commit_has_share(const struct cow_store *s)
+{
+    uint64_t share = commit_share(s);
+    const struct cow_slot *slot = TAILQ_FIRST(&s->fifo);
+
+    if (s->written_count < share)
+        return false;
+    for (uint64_t n = 0; n < share; n++, slot = TAILQ_NEXT(slot, link))
+        if (!slot || !slot->written)
+            return false;
+    return true;
+}
+
+/* A few small writes already in flight are waited for until a commit has its share: they
+ * end soon, and one commit for all costs what one for the first would. Not so when only few
+ * chunks are under way and others wait to be told. Later ones are not waited for, and a
  * stream of large ones had better go on while flushes run. */
 static bool commit_waits(struct cow_store *s)
 {
     const struct cow_write *oldest = TAILQ_FIRST(&s->busy_writes);
 
-    if (!oldest || !TAILQ_EMPTY(&s->acking) || s->busy_bytes > COW_GROUP_BYTES)
+    if (!oldest || s->busy_bytes > COW_GROUP_BYTES || commit_has_share(s) ||
+        (!TAILQ_EMPTY(&s->acking) && !commit_halves(s)))
         return false;
     if (!s->wait_serial)
         s->wait_serial = u64_min(s->write_serial, oldest->serial + COW_GROUP_WRITES - 1);
     return oldest->serial <= s->wait_serial;
 }
 
+/* The fifo's written head, its share of it. A put is not parted: nobody would hear of its
+ * first half. */
+static void commit_take_group(struct cow_store *s, uint64_t most)
+{
+    uint64_t share = commit_share(s);
+    const struct cow_put_state *last = NULL;
+    struct cow_slot *slot;
+
+    while (s->group_len < most && (slot = TAILQ_FIRST(&s->fifo)) && slot->written &&
+           (s->group_len < share || slot->owner == last)) {
+        last = slot->owner;
+        TAILQ_REMOVE(&s->fifo, slot, link);
+        TAILQ_INSERT_TAIL(&s->group, slot, link);
+        s->group_len++;
+        s->written_count--;
+    }
+}
+
 void cow_commit_advance(struct cow_store *s)
 {
-    uint64_t room, most;
-    struct cow_slot *slot;
+    uint64_t room;
 
     if (s->step != COW_STEP_IDLE || s->state != COW_READY ||
         (TAILQ_EMPTY(&s->acking) && (TAILQ_EMPTY(&s->fifo) || !TAILQ_FIRST(&s->fifo)->written)) ||
@@ -252,12 +301,7 @@ void cow_commit_advance(struct cow_store *s)
         memset(s->areas, 0, s->g.chunk_bytes);
     }
     room = s->g.area_exceptions - s->staged_len % s->g.area_exceptions;
-    most = room + (uint64_t)s->ahead_max * s->g.area_exceptions - 1;
-    while (s->group_len < most && (slot = TAILQ_FIRST(&s->fifo)) && slot->written) {
-        TAILQ_REMOVE(&s->fifo, slot, link);
-        TAILQ_INSERT_TAIL(&s->group, slot, link);
-        s->group_len++;
-    }
+    commit_take_group(s, room + (uint64_t)s->ahead_max * s->g.area_exceptions - 1);
     s->ahead_areas = s->group_len < room ? 0 : (s->group_len - room) / s->g.area_exceptions + 1;
     if (s->ahead_areas)
         commit_write_ahead(s, room);

@@ -182,7 +182,7 @@ static void invalidate_over(struct cow_store *s, int code, const struct err *err
     free(s->op_buf);
     s->op_buf = NULL;
     if (code) {
-        s->state = COW_POISONED;
+        cow_store_enter(s, COW_POISONED);
         s->state_err = *err;
     }
     cow_op_finish(s, code, err);
@@ -225,7 +225,7 @@ static void invalidate_start(struct cow_store *s, struct cow_op *op)
         cow_op_finish(s, err_set(&err, SNAP_ENOMEM, "no memory for a header"), &err);
         return;
     }
-    s->state = COW_INVALID;
+    cow_store_enter(s, COW_INVALID);
     err_set(&err, SNAP_EINVALID, "%s has been invalidated", blk_dev_info(s->dev)->name);
     cow_store_fail_all(s, SNAP_EINVALID, &err);
     header_fill(s, s->op_buf, 0);

@@ -2,10 +2,11 @@
 /* Room: is there a chunk to give out, and if not, can there be?
  *
  * A growable device grows ahead of need, so that puts do not wait for it, in large
- * steps, since every growth makes the next flush a journal commit. Steps double
- * while they succeed. One that is refused is tried again smaller, down to the
- * single chunk that is needed; when even that is refused, those who wait fail and
- * the store stays ready.
+ * steps, since every growth makes the next flush a journal commit. The first is small,
+ * for there may be a thousand stores that take a few chunks each, and each is twice the
+ * one before while they succeed: what is in hand goes with what is used. One that is refused is
+ * tried again smaller, down to the single chunk that is needed; when even that is refused, those
+ * who wait fail and the store stays ready.
  *
  *   room left < half of a step (or of all, if that is less)
  *                          ──> grow by a step ──ok──> step × 2
@@ -75,6 +76,8 @@ int cow_room_check(struct cow_store *s, struct err *reterr)
 {
     uint64_t needed = room_needed_bytes(s);
 
+    if (s->blanking)
+        return 1; /* the zeros might overwrite it: until they have landed */
     if (needed <= cow_room_bytes(s))
         return 0;
     if (!room_can_grow(s) || needed > cow_limit_floor(s, s->limit_bytes))

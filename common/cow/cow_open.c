@@ -313,8 +313,8 @@ struct cow_store *cow_store_open(struct blk_dev *dev, const struct cow_store_opt
     s->read_only = options->read_only;
     s->accept_damaged = options->accept_damaged;
     s->limit_bytes = options->limit_bytes;
-    s->grow_base_bytes = options->grow_step_bytes ? options->grow_step_bytes : COW_GROW_STEP;
     s->grow_cap_bytes = options->grow_step_bytes ? options->grow_step_bytes : COW_GROW_STEP_MAX;
+    s->grow_base_bytes = u64_min(COW_GROW_STEP, s->grow_cap_bytes);
     s->grow_step_bytes =
         u64_min(u64_max(s->grow_base_bytes, blk_dev_info(dev)->size_bytes), s->grow_cap_bytes);
     s->opening->faults = faults;

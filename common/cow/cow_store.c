@@ -215,10 +215,24 @@ void cow_store_fail_all(struct cow_store *s, int code, const struct err *err)
         if (!slot->written)
             continue;
         TAILQ_REMOVE(&s->fifo, slot, link);
+        s->written_count--;
         s->outstanding--;
         cow_slot_fail(s, slot, code, err);
     }
     cow_put_drop_list(s, &s->room, code, err);
+}
+
+void cow_store_enter(struct cow_store *s, enum cow_state state)
+{
+    s->state = state;
+    if (s->watch)
+        s->watch(s->watch_user);
+}
+
+void cow_store_watch(struct cow_store *s, void (*fn)(void *user), void *user)
+{
+    s->watch = fn;
+    s->watch_user = user;
 }
 
 void cow_store_poison(struct cow_store *s, const struct err *err)
@@ -227,7 +241,7 @@ void cow_store_poison(struct cow_store *s, const struct err *err)
 
     if (s->state == COW_INVALID || s->state == COW_POISONED)
         return;
-    s->state = COW_POISONED;
+    cow_store_enter(s, COW_POISONED);
     s->state_err = *err;
     err_set(&told, SNAP_EPOISONED, "%s: %s", err_text(SNAP_EPOISONED), err->text);
     cow_store_fail_all(s, SNAP_EPOISONED, &told);

@@ -48,7 +48,7 @@ struct cow_store_options {
     struct cow_map *map; /* borrowed; receives every exception under `seq` */
     uint32_t seq;
     uint64_t limit_bytes;     /* a growable device grows up to it; 0: never grows */
-    uint64_t grow_step_bytes; /* 0: 16 MiB at first, doubling up to 1 GiB */
+    uint64_t grow_step_bytes; /* the largest step: from 1 MiB they double up to it; 0: 1 GiB */
     uint32_t
         want_chunk_sectors; /* 0: any; else a difference is told by cow_store_chunk_differs() */
     bool read_only;         /* nothing is written; puts are refused with SNAP_EPERM */
@@ -121,6 +121,11 @@ void cow_store_put(struct cow_store *s, struct cow_put *put);
  * completion, and there may be none. May run cow_store_close()'s done, which ends the
  * store. Inside a callback it does nothing: the store goes on when the callback returns. */
 void cow_store_kick(struct cow_store *s);
+/* Write a part of the space that the next puts will go to, so that they find it faster;
+ * 512 KiB at most, and a flush. To be called when nothing was asked of the store for a
+ * while (some tens of ms), and again some ms later while it returns true: a put that comes
+ * meanwhile waits for one step at most. False: nothing to do until after the next put. */
+bool cow_store_idle(struct cow_store *s);
 /* done when every put accepted so far is decided. */
 void cow_store_drain(struct cow_store *s, cow_done_fn *done, void *user);
 
@@ -179,6 +184,9 @@ struct cow_usage {
 
 void cow_store_usage(const struct cow_store *s, struct cow_usage *ret);
 enum cow_state cow_store_state(const struct cow_store *s);
+/* fn is told when the state becomes INVALID or POISONED, possibly deep inside another call: it
+ * may look, and call nothing of the store. NULL: nobody is told. */
+void cow_store_watch(struct cow_store *s, void (*fn)(void *user), void *user);
 const struct cow_geometry *cow_store_geometry(const struct cow_store *s);
 struct blk_dev *cow_store_dev(const struct cow_store *s);
 uint32_t cow_store_seq(const struct cow_store *s);

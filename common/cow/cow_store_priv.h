@@ -9,6 +9,7 @@
  *   cow_put.c     who is first for a chunk, who waits, who is promoted
  *   cow_write.c   gather payloads into large sequential writes
  *   cow_grow.c    room, and making more of it
+ *   cow_idle.c    write the space that is next, while nothing else happens
  *   cow_commit.c  groups, areas, flushes
  *   cow_merge.c   the table from its end backwards
  *   cow_status.c  figures and texts
@@ -31,9 +32,11 @@ enum {
     COW_WRITES_KEPT = 16,  /* idle write requests kept for reuse */
     COW_GROUP_WRITES = 16, /* writes in flight that a commit of an idle store waits for … */
     COW_GROUP_BYTES = 1024 * 1024, /* … while they have no more than this to go */
+    COW_HALVE_MIN = 32,            /* chunks under way from which on a commit takes half of them */
     COW_AREA_BLOCK = 4096, /* areas are written in blocks of this, or the device's if larger */
-    COW_AHEAD_BYTES = 64 * 1024,      /* following areas one commit may fill, at least one */
-    COW_GROW_STEP = 16 * 1024 * 1024, /* the first; they double */
+    COW_AHEAD_BYTES = 64 * 1024, /* following areas one commit may fill, at least one */
+    COW_BLANK_PARTS = 8,         /* of zeros in a step of an idle store */
+    COW_GROW_STEP = 1024 * 1024, /* the first; they double */
     COW_GROW_STEP_MAX = 1024 * 1024 * 1024,
 };
 
@@ -163,6 +166,8 @@ struct cow_store {
     bool closing, settling, merge_failed;
     unsigned io_inflight;
     struct err state_err; /* why poisoned */
+    void (*watch)(void *user);
+    void *watch_user;
     cow_done_fn *close_done;
     void *close_user;
 
@@ -184,7 +189,8 @@ struct cow_store {
     struct cow_slot **buckets;
     size_t bucket_count, flight_count;
     struct cow_slot_list room, fifo, group, acking;
-    uint64_t outstanding; /* slots with a new_chunk that are not durable yet */
+    uint64_t outstanding;   /* slots with a new_chunk that are not durable yet */
+    uint64_t written_count; /* of the fifo's: those whose data is written */
     struct cow_write *gather;
     TAILQ_HEAD(, cow_write) free_writes, busy_writes; /* busy: the longest in flight first */
     uint64_t write_serial, busy_bytes;
@@ -205,6 +211,13 @@ struct cow_store {
     uint64_t limit_bytes, grow_base_bytes, grow_cap_bytes, grow_step_bytes;
     uint64_t grow_from_bytes; /* size when the grow in flight was asked for */
     bool growing, grow_is_least, grow_quiet;
+
+    /* space ahead that is written already */
+    struct cow_io idle_io;
+    struct iovec blank_iov[COW_BLANK_PARTS];
+    uint64_t blank_end_bytes;
+    bool blanking; /* zeros are on their way: no chunk is given out */
+    bool blank_filling, blank_refused;
 
     /* operations */
     struct cow_op_list ops, drains, ops_ready;
@@ -233,6 +246,8 @@ void cow_store_settle(struct cow_store *s);
 void *cow_store_alloc(const struct cow_store *s, size_t len_bytes);
 /* Everything pending fails with code; slots whose data write is in flight when it is done. */
 void cow_store_fail_all(struct cow_store *s, int code, const struct err *err);
+/* Change the state and tell who watches. */
+void cow_store_enter(struct cow_store *s, enum cow_state state);
 /* What is on disk is unknown from now on. */
 void cow_store_poison(struct cow_store *s, const struct err *err);
 /* 0, or why nothing more is accepted. */
@@ -263,7 +278,7 @@ void cow_write_submit(struct cow_store *s);
 void cow_write_free_all(struct cow_store *s);
 
 /* cow_grow.c */
-/* 0: next_free may be taken; 1: growth is under way, wait; negative: SNAP_E…. */
+/* 0: next_free may be taken; 1: growth, or zeros, are under way, wait; negative: SNAP_E…. */
 int cow_room_check(struct cow_store *s, struct err *reterr);
 /* Grow ahead of need. */
 void cow_room_ahead(struct cow_store *s);

@@ -104,6 +104,8 @@ int blk_engine_fd(const struct blk_engine *e);
 void blk_engine_kick(struct blk_engine *e);
 /* Run `done` of everything that has completed. Returns how many ran. */
 unsigned blk_engine_reap(struct blk_engine *e);
+/* The same for who was not told to by the descriptor: no system call when nothing has. */
+unsigned blk_engine_poll(struct blk_engine *e);
 /* Kick, sleep until something completes (at most timeout_ms; -1: no limit), reap.
  * Returns how many ran; 0 on time-out or when nothing is in flight. */
 unsigned blk_engine_wait(struct blk_engine *e, int timeout_ms);

@@ -166,6 +166,13 @@ static void uring_submit(struct blk_dev *d, struct blk_req *req)
 
 /* -- completing -------------------------------------------------------------------- */
 
+static bool uring_has_completed(const struct blk_engine *e)
+{
+    const struct uring *u = CONTAINER_OF(e, const struct uring, base);
+
+    return io_uring_cq_ready(&u->ring) > 0;
+}
+
 static void uring_collect(struct blk_engine *e)
 {
     struct uring *u = uring_of(e);
@@ -255,6 +262,7 @@ static const struct blk_engine_ops uring_ops = {
     .open = uring_open,
     .kick = uring_kick,
     .collect = uring_collect,
+    .has_completed = uring_has_completed,
     .sleep = uring_sleep,
     .register_memory = uring_register_memory,
 };

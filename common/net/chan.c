@@ -148,10 +148,11 @@ static void turn(void *user)
     bool detached = false;
     if (c->state >= CHAN_HELLO && c->rx.phase == RX_BUFFER)
         chan_rx_retry_buffer(c);
-    if (c->read_more && chan_may_read(c))
+    if (c->read_more && !c->share_used && chan_may_read(c))
         chan_read(c, &detached);
     if (detached)
         return;
+    c->share_used = false;
     chan_flush(c);
     if (c->state == CHAN_DRAINING && STAILQ_EMPTY(&c->tx.queue) && !chan_tx_has_work(c)) {
         const struct err closed = ERR_INIT;

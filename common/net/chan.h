@@ -46,6 +46,7 @@ struct chan_peer {
     char address[128];                   /* for logs: "[::1]:4791", "unix:pid=12" */
     char software[65];
     struct uuid instance;
+    struct uuid boot; /* nil: not told */
     uint32_t control_bytes_max, payload_bytes_max, requests_max;
 };
 
@@ -74,6 +75,7 @@ struct chan_config {
     struct tls_context *tls; /* NULL: plain, for Unix sockets only */
     const char *software;
     struct uuid instance;
+    struct uuid boot; /* a daemon's: changes when what it has not flushed is lost; nil: not told */
     uint32_t control_bytes_max, payload_bytes_max, requests_max; /* 0: the limits.h value */
     uint64_t window_bytes;         /* what the peer may send unconsumed; 0: default */
     uint32_t handshake_timeout_ms; /* TCP connect, TLS and hello together; 0: 10 s */

@@ -85,7 +85,7 @@ static bool write_stage(struct chan *c)
         tx->pos += (unsigned)n;
     }
     tx->pos = tx->len = 0;
-    return true;
+    return chan_io_flush(c, NULL) == 0;
 }
 
 /* ABORTING, or all sent: end our direction. */
@@ -93,7 +93,7 @@ void chan_shut(struct chan *c)
 {
     bool said = c->was == CHAN_TLS && c->why.code != SNAP_ETIMEDOUT; /* TLS has its alerts */
     if (c->why.code == 0)
-        said = c->tx.pos == c->tx.len;
+        said = c->tx.pos == c->tx.len && chan_io_unsent_bytes(c) == 0;
     else if (may_say_why(c))
         said = chan_stage_goaway(c, &c->why) && write_stage(c);
     c->state = CHAN_DOWN;

@@ -45,6 +45,8 @@ bool chan_stage_hello(struct chan *c)
     hello.keepalive_ms = c->config.keepalive_ms;
     hello.instance.data = c->config.instance.b;
     hello.instance.len = UUID_BYTES;
+    hello.boot.data = c->config.boot.b;
+    hello.boot.len = uuid_is_zero(&c->config.boot) ? 0 : UUID_BYTES;
     const size_t len = snapwire__v1__hello__pack(&hello, control);
     const struct frame_header h = {
         .version = FRAME_VERSION, .kind = FRAME_HELLO, .control_bytes = (uint32_t)len};
@@ -66,6 +68,9 @@ static int check_hello(const Snapwire__V1__Hello *hello, struct err *reterr)
                        "hello: limits too small: control %u, payload %u, requests %u, window %llu",
                        hello->control_bytes_max, hello->payload_bytes_max, hello->requests_max,
                        (unsigned long long)hello->window_bytes);
+    if (hello->boot.len != 0 && hello->boot.len != UUID_BYTES)
+        return err_set(reterr, SNAP_EPROTO, "hello: boot has %zu bytes, not %d", hello->boot.len,
+                       UUID_BYTES);
     if (hello->instance.len != 0 && hello->instance.len != UUID_BYTES)
         return err_set(reterr, SNAP_EPROTO, "hello: instance has %zu bytes, not %d",
                        hello->instance.len, UUID_BYTES);
@@ -82,6 +87,8 @@ static void adopt_hello(struct chan *c, const Snapwire__V1__Hello *hello)
     p->payload_bytes_max = (uint32_t)u64_min(u64_min(hello->payload_bytes_max, hello->window_bytes),
                                              LIMIT_FRAME_PAYLOAD_BYTES);
     p->requests_max = hello->requests_max;
+    if (hello->boot.len == UUID_BYTES)
+        memcpy(p->boot.b, hello->boot.data, UUID_BYTES);
     if (hello->instance.len == UUID_BYTES)
         memcpy(p->instance.b, hello->instance.data, UUID_BYTES);
     take_text(p->software, sizeof p->software, hello->software);

@@ -112,5 +112,23 @@ ssize_t chan_io_writev(struct chan *c, const struct iovec *iov, int count, struc
         return tls_write(c->tls, iov[0].iov_base, iov[0].iov_len, reterr);
     const struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
     const ssize_t n = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
-    return n >= 0 ? n : of_errno(errno, TLS_WANT_WRITE, "write", reterr);
+    if (n < 0)
+        return of_errno(errno, TLS_WANT_WRITE, "write", reterr);
+    c->plain_sent_bytes += (uint64_t)n;
+    return n;
+}
+
+int chan_io_flush(struct chan *c, struct err *reterr)
+{
+    return c->tls != NULL ? tls_flush(c->tls, reterr) : 0;
+}
+
+size_t chan_io_unsent_bytes(const struct chan *c)
+{
+    return c->tls != NULL ? tls_unsent_bytes(c->tls) : 0;
+}
+
+uint64_t chan_io_sent_bytes(const struct chan *c)
+{
+    return c->tls != NULL ? tls_sent_bytes(c->tls) : c->plain_sent_bytes;
 }

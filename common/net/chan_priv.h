@@ -11,7 +11,7 @@
 enum {
     CHAN_RECORD_BYTES = 16384,       /* the most that one TLS record carries */
     CHAN_INLINE_BYTES = 4096,        /* a payload up to this travels in its header's record */
-    CHAN_TURN_BYTES = 1024 * 1024,   /* read, and written, before others get their turn */
+    CHAN_TURN_BYTES = 512 * 1024,    /* read, and written, before others get their turn */
     CHAN_HELLO_CONTROL_BYTES = 4096, /* HELLO and GOAWAY are small, whatever the limits say */
     CHAN_HELD_CONTROL_BYTES = 8 * 1024 * 1024, /* control of frames not given back: then rest */
     CHAN_RATE_MIN = 64, /* bytes a millisecond that a long frame must come in at, after its time */
@@ -75,9 +75,10 @@ struct chan_tx {
     struct frame_out *body; /* its head is staged; its pieces follow the stage */
     unsigned piece;         /* of body; 0 is the head */
     size_t piece_pos;
-    uint64_t credit; /* payload bytes the peer still takes */
-    bool blocked;    /* the socket takes no more */
-    bool dead;       /* a write failed; only the peer's last words are waited for */
+    uint64_t credit;    /* payload bytes the peer still takes */
+    bool blocked;       /* the socket takes no more */
+    uint64_t sent_then; /* chan_io_sent_bytes() at tx_since */
+    bool dead;          /* a write failed; only the peer's last words are waited for */
     struct err dead_why;
     uint64_t pongs[CHAN_PONGS_MAX];
     unsigned pong_count;
@@ -100,10 +101,12 @@ struct chan {
     struct chan_peer peer;
     uint64_t peer_window_bytes;
     struct tls_session *tls; /* NULL: plain */
+    uint64_t plain_sent_bytes;
     struct err why;
     struct err goaway; /* code 0: none came */
     bool user_paused;
-    bool read_more; /* something is there that no poll tells of, or a turn's share was used */
+    bool read_more;  /* something is there that no poll tells of, or a turn's share was used */
+    bool share_used; /* of reading, in this turn */
     bool read_wants_write; /* TLS: going on reading needs a writable socket, and … */
     bool write_wants_read; /* … the other way round */
     bool eof;
@@ -178,5 +181,9 @@ ssize_t chan_io_readv(struct chan *c, const struct iovec *iov, int count,
                       struct err *reterr) SNAP_WUR;
 ssize_t chan_io_writev(struct chan *c, const struct iovec *iov, int count,
                        struct err *reterr) SNAP_WUR;
+/* TLS gathers what is written. 0: the socket has all of it; TLS_WANT_WRITE; SNAP_E…. */
+int chan_io_flush(struct chan *c, struct err *reterr) SNAP_WUR;
+size_t chan_io_unsent_bytes(const struct chan *c); /* gathered */
+uint64_t chan_io_sent_bytes(const struct chan *c); /* what the socket ever took */
 
 #endif

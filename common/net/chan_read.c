@@ -370,8 +370,10 @@ void chan_read(struct chan *c, bool *detached)
             return;
         if (parsed)
             continue;
-        if (left == 0)
+        if (left == 0) {
+            c->share_used = true;
             break;
+        }
         const ssize_t r = read_some(c, &e);
         if (r == TLS_WANT_READ || r == TLS_WANT_WRITE) {
             c->read_wants_write = r == TLS_WANT_WRITE;

@@ -39,11 +39,13 @@ void chan_arm(struct chan *c, uint64_t at_ms)
     loop_timer_set(&c->timer, at_ms > now ? at_ms - now : 0);
 }
 
-/* Bytes that the socket still holds for the peer. */
+/* Bytes that the socket, and TLS before it, still hold for the peer. */
 static int outq_bytes(const struct chan *c)
 {
     int bytes = 0;
-    return ioctl(c->fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+    if (ioctl(c->fd, SIOCOUTQ, &bytes) != 0)
+        bytes = 0;
+    return bytes + (int)chan_io_unsent_bytes(c);
 }
 
 void chan_heard(struct chan *c)

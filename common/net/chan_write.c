@@ -367,31 +367,52 @@ bool chan_tx_has_work(const struct chan *c)
 {
     const struct frame_out *f = STAILQ_FIRST(&c->tx.queue);
     return c->tx.pos < c->tx.len || c->tx.body != NULL || has_own_frames(c) ||
-           (f != NULL && f->payload_bytes <= c->tx.credit);
+           chan_io_unsent_bytes(c) > 0 || (f != NULL && f->payload_bytes <= c->tx.credit);
 }
 
-/* Did the socket take it all? false: stop for this turn. */
+/* The socket takes no more. Patience begins anew with each record's worth that it took. */
+static void note_blocked(struct chan *c, bool wants_read)
+{
+    struct chan_tx *tx = &c->tx;
+    const uint64_t sent = chan_io_sent_bytes(c);
+    tx->blocked = true;
+    c->write_wants_read = wants_read;
+    if (c->tx_since != 0 && sent - tx->sent_then < CHAN_RECORD_BYTES)
+        return;
+    c->tx_since = chan_now_ms();
+    tx->sent_then = sent;
+    chan_arm(c, c->tx_since + c->config.frame_timeout_ms);
+}
+
+/* Did TLS or the socket take some of it, and may there be more in this turn? */
 static bool write_some(struct chan *c, size_t *left)
 {
     struct err e = ERR_INIT;
     const ssize_t n = c->tls != NULL ? write_tls(c, &e) : write_plain(c, &e);
     if (n == TLS_WANT_WRITE || n == TLS_WANT_READ) {
-        c->tx.blocked = true;
-        c->write_wants_read = n == TLS_WANT_READ;
-        if (c->tx_since == 0) {
-            c->tx_since = chan_now_ms();
-            chan_arm(c, c->tx_since + c->config.frame_timeout_ms);
-        }
+        note_blocked(c, n == TLS_WANT_READ);
         return false;
     }
     if (n < 0) {
         chan_fail_write(c, &e);
         return false;
     }
-    c->tx_since = 0;
     advance(c, (size_t)n);
     *left -= u64_min(*left, (uint64_t)n);
     return *left > 0;
+}
+
+/* What the turn gathered, to the socket. */
+static void send_gathered(struct chan *c)
+{
+    struct err e = ERR_INIT;
+    const int r = chan_io_flush(c, &e);
+    if (r == TLS_WANT_WRITE)
+        note_blocked(c, false);
+    else if (r < 0)
+        chan_fail_write(c, &e);
+    else
+        c->tx_since = 0;
 }
 
 void chan_flush(struct chan *c)
@@ -413,5 +434,7 @@ void chan_flush(struct chan *c)
         if (c->state > CHAN_DRAINING || !write_some(c, &left))
             break;
     }
+    if (c->state >= CHAN_HELLO && c->state <= CHAN_ABORTING && !tx->blocked && !tx->dead)
+        send_gathered(c);
     chan_note_credit(c);
 }

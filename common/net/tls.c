@@ -4,9 +4,15 @@
  *     tls_context   files read once; shared by sessions and threads, counted
  *     tls_session   one connection; keeps its context
  *
- * A session writes to its socket with MSG_NOSIGNAL through a small BIO of ours, so
- * that a peer that goes away costs nobody a SIGPIPE. Read-ahead takes several records with one
- * read; what is decrypted or read ahead no poll tells of, so tls_pending() does.
+ * Between SSL and the socket stands a BIO of ours. Outward it gathers records, so that a
+ * turn's are one send: what tls_write() took goes out when the buffer is full and with
+ * tls_flush(). (OpenSSL itself flushes handshakes and alerts.) It sends with MSG_NOSIGNAL,
+ * so that a peer that goes away costs nobody a SIGPIPE. Inward, OpenSSL's read-ahead
+ * takes header and body of a record with one read, and no more: before each record it
+ * moves all that it has read ahead to the front of its buffer, which costs more than the
+ * reads that a longer one saves. What is decrypted or read ahead no poll tells of: whoever
+ * stops before TLS_WANT_READ has to come back by himself. Both buffers are there only while
+ * something is in them.
  * Tickets and the session cache are off: every connection shows its certificate.
  *
  * In TLS 1.3 the client has finished its handshake before the daemon has looked
@@ -32,7 +38,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-enum { READ_AHEAD_BYTES = 64 * 1024, CRLS_MAX = 64 };
+enum {
+    GATHER_BYTES = 120 * 1024, /* seven full records and some small ones */
+    CRLS_MAX = 64,
+};
 
 struct tls_context {
     SSL_CTX *ctx;
@@ -46,7 +55,10 @@ struct tls_session {
     struct tls_context *context;
     int fd;
     bool handshake_done;
-    bool broken; /* OpenSSL forbids further calls but free */
+    bool broken;  /* OpenSSL forbids further calls but free */
+    uint8_t *out; /* records on their way to the socket; NULL: none */
+    size_t out_pos, out_len;
+    uint64_t sent_bytes;
 };
 
 /* -- errors ------------------------------------------------------------------------------ */
@@ -180,14 +192,76 @@ static int fd_of(BIO *bio)
     return ((const struct tls_session *)BIO_get_data(bio))->fd;
 }
 
+/* What is gathered, to the socket. False, with errno: it did not take all of it. */
+static bool gather_send(struct tls_session *s)
+{
+    while (s->out_pos < s->out_len) {
+        const size_t rest = s->out_len - s->out_pos;
+        const ssize_t n = send(s->fd, s->out + s->out_pos, rest, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        s->out_pos += (size_t)n;
+        s->sent_bytes += (uint64_t)n;
+        if ((size_t)n < rest) {
+            errno = EAGAIN;
+            return false;
+        }
+    }
+    s->out_pos = s->out_len = 0;
+    return true;
+}
+
+static bool gather_flush(struct tls_session *s)
+{
+    if (!gather_send(s))
+        return false;
+    free(s->out);
+    s->out = NULL;
+    return true;
+}
+
+/* Room for len bytes, or as many as the buffer ever has; 0, with errno: none for now. */
+static size_t gather_room(struct tls_session *s, size_t len)
+{
+    if (len > GATHER_BYTES)
+        len = GATHER_BYTES;
+    if (s->out_len + len > GATHER_BYTES && !gather_send(s)) {
+        if (errno != EAGAIN || s->out_len - s->out_pos + len > GATHER_BYTES)
+            return 0;
+        memmove(s->out, s->out + s->out_pos, s->out_len - s->out_pos);
+        s->out_len -= s->out_pos;
+        s->out_pos = 0;
+    }
+    if (s->out == NULL)
+        s->out = malloc(GATHER_BYTES);
+    return s->out != NULL ? len : 0; /* ENOMEM */
+}
+
 static int socket_write(BIO *bio, const char *data, int len)
 {
-    const struct tls_session *s = BIO_get_data(bio);
-    const ssize_t n = send(s->fd, data, (size_t)len, MSG_NOSIGNAL);
+    struct tls_session *s = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        BIO_set_retry_write(bio);
+    const size_t n = gather_room(s, (size_t)len);
+    if (n == 0) {
+        if (errno == EAGAIN)
+            BIO_set_retry_write(bio);
+        return -1;
+    }
+    memcpy(s->out + s->out_len, data, n);
+    s->out_len += n;
     return (int)n;
+}
+
+static int socket_flush(BIO *bio)
+{
+    BIO_clear_retry_flags(bio);
+    if (gather_flush(BIO_get_data(bio)))
+        return 1;
+    if (errno == EAGAIN)
+        BIO_set_retry_write(bio);
+    return -1;
 }
 
 static int socket_read(BIO *bio, char *data, int len)
@@ -208,7 +282,7 @@ static long socket_ctrl(BIO *bio, int cmd, long num, void *ptr)
     (void)ptr;
     if (cmd == BIO_CTRL_EOF)
         return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0;
-    return cmd == BIO_CTRL_FLUSH;
+    return cmd == BIO_CTRL_FLUSH ? socket_flush(bio) : 0;
 }
 
 static pthread_once_t method_once = PTHREAD_ONCE_INIT;
@@ -399,7 +473,6 @@ static int set_options(SSL_CTX *ctx, struct err *reterr)
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);
-    SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD_BYTES);
     SSL_CTX_set_default_passwd_cb(ctx, no_pass_phrase);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     return 0;
@@ -515,6 +588,7 @@ void tls_session_free(struct tls_session *s)
         return;
     SSL_free(s->ssl);
     tls_context_unref(s->context);
+    free(s->out);
     free(s);
 }
 
@@ -551,9 +625,24 @@ ssize_t tls_write(struct tls_session *s, const void *buf, size_t len, struct err
     return r == 1 ? (ssize_t)n : fail_session(s, r, "write", reterr);
 }
 
-bool tls_pending(const struct tls_session *s)
+int tls_flush(struct tls_session *s, struct err *reterr)
 {
-    return SSL_has_pending(s->ssl) == 1;
+    if (gather_flush(s))
+        return 0;
+    if (errno == EAGAIN)
+        return TLS_WANT_WRITE;
+    s->broken = true;
+    return err_set_errno(reterr, SNAP_ECONN, errno, "write");
+}
+
+size_t tls_unsent_bytes(const struct tls_session *s)
+{
+    return s->out_len - s->out_pos;
+}
+
+uint64_t tls_sent_bytes(const struct tls_session *s)
+{
+    return s->sent_bytes;
 }
 
 void tls_close_notify(struct tls_session *s)

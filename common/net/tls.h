@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS 1.3 with mutual certificates. The only file with OpenSSL in it is tls.c.
- * Sessions read and write the socket themselves (SSL_set_fd, read-ahead on).
+ * Sessions read and write the socket themselves. What is written is gathered until
+ * tls_flush(), or until it is much.
  */
 #ifndef SNAP_NET_TLS_H
 #define SNAP_NET_TLS_H
@@ -41,11 +42,15 @@ enum { TLS_WANT_READ = -1001, TLS_WANT_WRITE = -1002, TLS_EOF = -1003 };
 /* 0: done; TLS_WANT_…; or a negative SNAP_E… (SNAP_EAUTH with the verification's reason:
  * expired, revoked, unknown CA, none given). */
 int tls_handshake(struct tls_session *s, struct err *reterr) SNAP_WUR;
-/* > 0 bytes, TLS_WANT_…, TLS_EOF (clean close), or a negative SNAP_E…. */
+/* > 0 bytes, TLS_WANT_…, TLS_EOF (clean close), or a negative SNAP_E…. Of what is left when
+ * a reader stops before TLS_WANT_READ no poll tells. */
 ssize_t tls_read(struct tls_session *s, void *buf, size_t len, struct err *reterr) SNAP_WUR;
 ssize_t tls_write(struct tls_session *s, const void *buf, size_t len, struct err *reterr) SNAP_WUR;
-bool tls_pending(
-    const struct tls_session *s); /* decrypted or buffered bytes that no poll will tell of */
+/* Hand to the socket what tls_write() gathered: 0 all of it, TLS_WANT_WRITE, or a negative
+ * SNAP_E…. Nobody else does it: to be called before the caller waits. */
+int tls_flush(struct tls_session *s, struct err *reterr) SNAP_WUR;
+size_t tls_unsent_bytes(const struct tls_session *s); /* gathered */
+uint64_t tls_sent_bytes(const struct tls_session *s); /* handed to the socket, ever */
 void tls_close_notify(struct tls_session *s);
 /* Identity: first DNS SAN, else e-mail SAN, else URI SAN; names are checked with name_check(). */
 int tls_peer_identity(const struct tls_session *s, char ret[LIMIT_NAME_BYTES + 1],

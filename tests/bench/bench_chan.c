@@ -5,6 +5,9 @@
  *
  * usage: bench_chan [SECONDS [FRAME_KIB]]
  *
+ * Each process keeps to a processor of its own where there are two: a scheduler that puts
+ * both on one halves the rate.
+ *
  * Prints for each: MiB/s as the receiver saw it, and the processor time of either side for
  * a GiB. Thread: one a process.
  */
@@ -15,6 +18,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -199,6 +203,20 @@ static struct result bare_receive_side(int fd)
 
 enum what { BARE_TLS, CHAN_OVER_TLS, CHAN_OVER_UNIX };
 
+static void keep_to(unsigned nth)
+{
+    cpu_set_t all, one;
+    CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &all) || nth-- > 0)
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+        return;
+    }
+}
+
 static struct result run_side(enum what what, bool server, int fd)
 {
     struct tls_context *tls = NULL;
@@ -220,6 +238,7 @@ static pid_t start_side(enum what what, bool server, const int v[2], int *ret_pi
     CHECK(pid >= 0);
     if (pid == 0) {
         CHECK(close(v[server ? 1 : 0]) == 0);
+        keep_to(server ? 0 : 1);
         const struct result r = run_side(what, server, v[server ? 0 : 1]);
         CHECK(write(report[1], &r, sizeof r) == (ssize_t)sizeof r);
         _exit(0);

@@ -73,6 +73,7 @@ struct sim {
     bool cut;
     bool poisoned_ok; /* a fault was injected that may poison */
     bool merging;
+    bool idles; /* the store is told when it is idle */
     bool verbose;
     const char *phase;
 };
@@ -221,6 +222,21 @@ static void inject_fault(struct sim *s)
     }
 }
 
+/* Until all puts are answered, then what an idle store does: a few steps, the last of which
+ * may be in flight when the next puts come. */
+static void idle_some(struct sim *s)
+{
+    while (any_busy(s) || blk_engine_inflight(s->engine))
+        if (!step(s))
+            break;
+    for (uint64_t n = 1 + rng_below(&s->rng, 3); n-- > 0 && !s->cut;) {
+        if (!cow_store_idle(s->store))
+            return;
+        for (uint64_t k = rng_below(&s->rng, 3); k-- > 0;)
+            (void)step(s);
+    }
+}
+
 /* Bursts of puts with completions between, to the end or the cut. */
 static void play_puts(struct sim *s, unsigned bursts, unsigned fault_percent)
 {
@@ -228,6 +244,8 @@ static void play_puts(struct sim *s, unsigned bursts, unsigned fault_percent)
     for (unsigned b = 0; b < bursts && !s->cut; b++) {
         if (rng_chance(&s->rng, fault_percent))
             inject_fault(s);
+        if (s->idles && rng_chance(&s->rng, 30))
+            idle_some(s);
         for (uint64_t n = rng_below(&s->rng, 4); n-- > 0;)
             put_some(s);
         cow_store_kick(s->store);
@@ -522,6 +540,7 @@ static uint64_t play(uint64_t seed, uint64_t cut_at)
     struct sim *s = &sim;
     sim_begin(s, seed, cut_at);
     unsigned fault_percent = rng_chance(&s->rng, 30) ? 10 : 0;
+    s->idles = rng_chance(&s->rng, 50);
     create_store(s);
     uint64_t steps = 0;
     if (open_store(s)) {

@@ -415,7 +415,7 @@ static void commit__sixteen_writers_group_as_the_kernel_does(void **state)
     fix_done(&f);
 }
 
-static void commit__idle_store_waits_for_small_writes_in_flight(void **state)
+static void commit__waits_for_small_writes_in_flight(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed < 20; seed++) {
@@ -430,12 +430,46 @@ static void commit__idle_store_waits_for_small_writes_in_flight(void **state)
         }
         fix_run(&f);
         assert_int_equal(fix_usage(&f).data_writes, 10);
-        assert_int_equal(fix_usage(&f).commits, 1);
-        assert_int_equal(fix_usage(&f).flushes, 2);
+        assert_true(fix_usage(&f).commits <= 4);
+        assert_true(fix_usage(&f).flushes <= fix_usage(&f).commits + 1);
         for (unsigned i = 0; i < 10; i++)
             put_free(p[i]);
         fix_done(&f);
     }
+}
+
+/* Puts that are written together are not told together: the first half is, while the
+ * second is on its way; and a put is never parted. */
+static void commit__takes_half_of_what_is_under_way_in_whole_puts(void **state)
+{
+    struct fix f = fix_new(4096, 300);
+    struct put *p[4];
+    unsigned told = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++)
+        p[i] = put_send(&f, i * 10, 10, 1);
+    cow_store_kick(f.store);
+    while (told == 0 && mem_engine_step(f.engine))
+        for (unsigned i = 0; i < 4; i++)
+            told += p[i]->ran;
+    assert_int_equal(told, 2);
+    assert_int_equal(p[0]->ran + p[1]->ran, 2);
+    assert_int_equal(fix_usage(&f).commits, 1);
+    fix_run(&f);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(p[i]->code, 0);
+    assert_int_equal(fix_usage(&f).data_writes, 1);
+    assert_int_equal(fix_usage(&f).commits, 2);
+    assert_int_equal(fix_usage(&f).flushes, 3); /* the one between them serves both */
+    for (unsigned i = 0; i < 4; i++)
+        put_free(p[i]);
+    p[0] = put_send(&f, 100, 40, 1); /* alone: one commit */
+    fix_run(&f);
+    assert_int_equal(p[0]->code, 0);
+    assert_int_equal(fix_usage(&f).commits, 3);
+    put_free(p[0]);
+    fix_done(&f);
 }
 
 static void commit__two_flushes_whatever_its_size(void **state)
@@ -608,17 +642,42 @@ static void grow__ahead_of_need_up_to_the_limit(void **state)
     fix_done(&f);
 }
 
-static void grow__few_exceptions_take_one_step_only(void **state)
+static void grow__what_is_in_hand_goes_with_what_is_used(void **state)
 {
-    struct fix f = fix_disk(3, 4096, 0, 64 * MIB);
+    struct fix f = fix_disk(3, 4096, 0, 1024 * MIB);
 
     (void)state;
+    f.options.grow_step_bytes = 64 * MIB; /* the largest, not the first */
     fix_create(&f);
     fix_open(&f);
+    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 3 * 4096); /* unused: nothing */
     assert_int_equal(fix_put(&f, 0, 100, 1), 0);
-    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 16 * MIB + 3 * 4096);
-    assert_int_equal(fix_put(&f, 100, 2000, 1), 0); /* half of it used: the next, twice as large */
-    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 48 * MIB + 3 * 4096);
+    assert_int_equal(blk_dev_info(f.dev)->size_bytes, 1 * MIB + 3 * 4096);
+    for (uint64_t used = 100; used < 12000; used += 100) {
+        uint64_t used_bytes = (used + 100) * 4096;
+
+        assert_int_equal(fix_put(&f, used, 100, 1), 0);
+        assert_true(blk_dev_info(f.dev)->size_bytes <= u64_max(5 * used_bytes, 4 * MIB));
+    }
+    assert_true(mem_dev_counters(f.dev).grows <= 8);
+    fix_done(&f);
+}
+
+static void grow__step_stays_below_its_cap(void **state)
+{
+    struct fix f = fix_disk(3, 4096, 0, 1024 * MIB);
+    uint64_t before;
+
+    (void)state;
+    f.options.grow_step_bytes = 2 * MIB;
+    fix_create(&f);
+    fix_open(&f);
+    before = blk_dev_info(f.dev)->size_bytes;
+    for (uint64_t used = 0; used < 4000; used += 10) {
+        assert_int_equal(fix_put(&f, used, 10, 1), 0);
+        assert_true(blk_dev_info(f.dev)->size_bytes <= before + 2 * MIB);
+        before = blk_dev_info(f.dev)->size_bytes;
+    }
     fix_done(&f);
 }
 
@@ -707,14 +766,16 @@ int main(void)
         cmocka_unit_test(commit__lone_put_costs_two_flushes_and_one_block),
         cmocka_unit_test(commit__steady_stream_costs_one_flush_each),
         cmocka_unit_test(commit__sixteen_writers_group_as_the_kernel_does),
-        cmocka_unit_test(commit__idle_store_waits_for_small_writes_in_flight),
+        cmocka_unit_test(commit__waits_for_small_writes_in_flight),
+        cmocka_unit_test(commit__takes_half_of_what_is_under_way_in_whole_puts),
         cmocka_unit_test(commit__two_flushes_whatever_its_size),
         cmocka_unit_test(commit__group_over_many_areas),
         cmocka_unit_test(commit__stale_next_area_is_zeroed_before_the_last_slot),
         cmocka_unit_test(commit__fault_at_every_operation_loses_nothing_told),
         cmocka_unit_test(commit__power_loss_at_every_step_keeps_what_was_told),
         cmocka_unit_test(grow__ahead_of_need_up_to_the_limit),
-        cmocka_unit_test(grow__few_exceptions_take_one_step_only),
+        cmocka_unit_test(grow__what_is_in_hand_goes_with_what_is_used),
+        cmocka_unit_test(grow__step_stays_below_its_cap),
         cmocka_unit_test(grow__refused_step_is_tried_smaller),
         cmocka_unit_test(grow__put_waits_for_room_and_repeats_wait_with_it),
         cmocka_unit_test(limit__is_kept_and_can_be_raised),

@@ -572,6 +572,32 @@ static void fd__is_readable_when_there_is_something_to_reap(void **state)
     assert_goes_quiet();
 }
 
+static void poll__finds_what_completed_and_leaves_nothing_behind(void **state)
+{
+    struct probe p[4] = {0};
+    unsigned ran = 0;
+
+    (void)state;
+    drain();
+    assert_goes_quiet();
+    assert_int_equal(blk_engine_poll(env.engine), 0);
+    for (size_t i = 0; i < ARRAY_LEN(p); i++)
+        probe_submit(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
+    blk_engine_kick(env.engine);
+    while (ran < ARRAY_LEN(p)) {
+        assert_true(is_readable(10000));
+        unsigned n = blk_engine_poll(env.engine);
+        assert_true(n > 0 || ran > 0);
+        if (n == 0) /* signalled for what the poll before has found already */
+            n = blk_engine_reap(env.engine);
+        ran += n;
+    }
+    assert_goes_quiet();
+    probe_submit(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: the kernel never saw it */
+    assert_int_equal(blk_engine_poll(env.engine), 1);
+    assert_goes_quiet();
+}
+
 static void wait__short_limits_end_at_the_completion(void **state)
 {
     struct probe p = {0};
@@ -648,6 +674,7 @@ static int run_make(enum make make, unsigned open_flags, const char *name)
     };
     const struct CMUnitTest polled[] = {
         CASE(fd__is_readable_when_there_is_something_to_reap),
+        CASE(poll__finds_what_completed_and_leaves_nothing_behind),
 #undef CASE
     };
     struct blk_engine *probe;

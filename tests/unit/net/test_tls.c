@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS: which certificates are taken, and what both ends are told about those that are not. */
+#include "common/base/rng.h"
+#include "tests/lib/seed.h"
 #include "tests/unit/net/chan_pair.h"
 #include "tests/unit/net/pki.h"
 
@@ -32,6 +34,8 @@ static int teardown(void **state)
     return 0;
 }
 
+static int socket_buffer_bytes; /* 0: as the kernel likes */
+
 /* Two ends of a TCP connection on loopback. */
 static void tcp_sockets(int v[2])
 {
@@ -39,9 +43,14 @@ static void tcp_sockets(int v[2])
     socklen_t len = sizeof in4;
     const int ls = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(ls, (struct sockaddr *)&in4, sizeof in4), 0);
+    const int *bytes = &socket_buffer_bytes;
+    if (*bytes != 0)
+        assert_int_equal(setsockopt(ls, SOL_SOCKET, SO_RCVBUF, bytes, sizeof *bytes), 0);
     assert_int_equal(listen(ls, 1), 0);
     assert_int_equal(getsockname(ls, (struct sockaddr *)&in4, &len), 0);
     v[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (*bytes != 0)
+        assert_int_equal(setsockopt(v[1], SOL_SOCKET, SO_SNDBUF, bytes, sizeof *bytes), 0);
     assert_int_equal(connect(v[1], (struct sockaddr *)&in4, sizeof in4), 0);
     v[0] = accept4(ls, NULL, NULL, SOCK_CLOEXEC);
     assert_true(v[0] >= 0);
@@ -282,11 +291,11 @@ static void tls__what_was_read_ahead_is_not_forgotten(void **state)
     enum { FRAME_BYTES = 32768 };
     static uint8_t payload[FRAME_BYTES];
     (void)state;
-    for (unsigned extra = 0; extra < 12; extra++) {
+    for (unsigned extra = 0; extra < 24; extra++) {
         struct pair p;
         struct tls_context *server, *client;
-        const unsigned count = 30 + extra / 4;
-        const size_t last = 1 + extra % 4 * 8000;
+        const unsigned count = 13 + extra / 4;  /* 15 and a bit are a turn's share */
+        const size_t last = 1 + extra % 4 * 40; /* fits behind a full record */
         pair_init(&p);
         context(&pki, true, "server", NULL, &server);
         context(&pki, false, "client", NULL, &client);
@@ -302,6 +311,187 @@ static void tls__what_was_read_ahead_is_not_forgotten(void **state)
         PUMP_UNTIL(&p, p.server.frames == count + 1);
         pair_done(&p);
     }
+}
+
+/* -- what is gathered before it is sent ----------------------------------------------------- */
+
+struct sessions {
+    int fd[2];
+    struct tls_session *s[2]; /* the daemon's, the client's */
+};
+
+static void sessions_up(struct sessions *p)
+{
+    struct tls_context *c[2];
+    bool done[2] = {false, false};
+    tcp_sockets(p->fd);
+    context(&pki, true, "server", NULL, &c[0]);
+    context(&pki, false, "client", NULL, &c[1]);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(fcntl(p->fd[i], F_SETFL, O_NONBLOCK), 0);
+        assert_int_equal(tls_session_new(c[i], p->fd[i], "localhost", &p->s[i], NULL), 0);
+        tls_context_unref(c[i]);
+    }
+    for (unsigned i = 1; !done[0] || !done[1]; i ^= 1) {
+        const int r = done[i] ? 0 : tls_handshake(p->s[i], NULL);
+        assert_true(r == 0 || r == TLS_WANT_READ);
+        done[i] = r == 0;
+    }
+}
+
+static void sessions_done(struct sessions *p)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        tls_session_free(p->s[i]);
+        assert_int_equal(close(p->fd[i]), 0);
+    }
+}
+
+static void tls_write__is_gathered_until_flush(void **state)
+{
+    struct sessions p;
+    char text[16] = "";
+    (void)state;
+    sessions_up(&p);
+    const uint64_t before = tls_sent_bytes(p.s[0]);
+    assert_int_equal(tls_write(p.s[0], "one ", 4, NULL), 4);
+    assert_int_equal(tls_write(p.s[0], "two", 3, NULL), 3);
+    assert_true(tls_unsent_bytes(p.s[0]) > 7);
+    assert_true(tls_sent_bytes(p.s[0]) == before);
+    assert_int_equal(tls_read(p.s[1], text, sizeof text, NULL), TLS_WANT_READ);
+    const size_t unsent = tls_unsent_bytes(p.s[0]);
+    assert_int_equal(tls_flush(p.s[0], NULL), 0);
+    assert_int_equal(tls_unsent_bytes(p.s[0]), 0);
+    assert_true(tls_sent_bytes(p.s[0]) == before + unsent);
+    assert_int_equal(tls_read(p.s[1], text, sizeof text, NULL), 4);
+    assert_int_equal(tls_read(p.s[1], text + 4, sizeof text - 4, NULL), 3);
+    assert_string_equal(text, "one two");
+    sessions_done(&p);
+}
+
+/* Read what there is; every byte must be the next one of the pattern. */
+static size_t read_pattern(struct tls_session *s, size_t at)
+{
+    static uint8_t data[20000];
+    ssize_t n;
+    while ((n = tls_read(s, data, sizeof data, NULL)) > 0)
+        for (ssize_t i = 0; i < n; i++, at++)
+            assert_int_equal(data[i], (uint8_t)(at * 7 + at / 251));
+    assert_int_equal(n, TLS_WANT_READ);
+    return at;
+}
+
+static void tls_flush__a_full_socket_loses_nothing(void **state)
+{
+    enum { TOTAL_BYTES = 20 * 1000 * 1000 };
+    struct sessions p;
+    const int small = 65536;
+    size_t written = 0, taken = 0, len = 0;
+    unsigned blocked_writes = 0, blocked_flushes = 0;
+    uint8_t *data = malloc(TOTAL_BYTES);
+    struct rng rng;
+    (void)state;
+    assert_non_null(data);
+    seed_init_rng(&rng);
+    for (size_t i = 0; i < TOTAL_BYTES; i++)
+        data[i] = (uint8_t)(i * 7 + i / 251);
+    sessions_up(&p);
+    assert_int_equal(setsockopt(p.fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    while (taken < TOTAL_BYTES) {
+        for (uint64_t n = rng_below(&rng, 40); n > 0 && written < TOTAL_BYTES; n--) {
+            if (len == 0)
+                len = 1 + rng_below(&rng, u64_min(40000, TOTAL_BYTES - written));
+            const ssize_t r = tls_write(p.s[0], data + written, len, NULL);
+            assert_true(r > 0 || r == TLS_WANT_WRITE);
+            blocked_writes += r < 0;
+            if (r < 0)
+                break; /* OpenSSL wants the same again */
+            written += (size_t)r;
+            len = 0;
+        }
+        const int r = tls_flush(p.s[0], NULL);
+        assert_int_equal(r, tls_unsent_bytes(p.s[0]) > 0 ? TLS_WANT_WRITE : 0);
+        blocked_flushes += r < 0;
+        if (rng_below(&rng, 3) == 0)
+            taken = read_pattern(p.s[1], taken);
+    }
+    assert_true(blocked_writes > 0 && blocked_flushes > 0);
+    free(data);
+    sessions_done(&p);
+}
+
+static void tls_flush__to_a_peer_that_reset_is_an_error(void **state)
+{
+    struct sessions p;
+    const struct linger at_once = {.l_onoff = 1};
+    struct err e = ERR_INIT;
+    (void)state;
+    sessions_up(&p);
+    assert_int_equal(setsockopt(p.fd[1], SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    assert_int_equal(close(p.fd[1]), 0);
+    p.fd[1] = dup(p.fd[0]);
+    assert_int_equal(tls_write(p.s[0], "x", 1, &e), 1);
+    assert_int_equal(tls_flush(p.s[0], &e), SNAP_ECONN);
+    assert_true(e.text[0] != 0);
+    tls_close_notify(p.s[0]);
+    sessions_done(&p);
+}
+
+/* A connection that is up, its daemon's end resting. */
+static void pair_up_paused(struct pair *p)
+{
+    struct tls_context *server, *client;
+    pair_init(p);
+    context(&pki, true, "server", NULL, &server);
+    context(&pki, false, "client", NULL, &client);
+    connect_tls(p, server, client, "localhost");
+    PUMP_UNTIL(p, p->server.up == 1 && p->client.up == 1);
+    chan_pause(p->server.c, true);
+}
+
+/* Lengths of which one ends while the socket is full and TLS holds the rest. */
+static void chan_close__sends_what_tls_gathered(void **state)
+{
+    enum { STEP_BYTES = 50000, STEPS = 12 };
+    static uint8_t payload[STEP_BYTES * STEPS];
+    (void)state;
+    socket_buffer_bytes = 32768;
+    for (unsigned step = 1; step <= STEPS; step++) {
+        struct pair p;
+        const size_t len = (size_t)step * STEP_BYTES;
+        pair_up_paused(&p);
+        assert_int_equal(end_send(&p.client, FRAME_REQUEST, 1, 0, payload, len, NULL), 0);
+        chan_close(p.client.c);
+        pump_ms(&p, 5);
+        chan_pause(p.server.c, false);
+        PUMP_UNTIL(&p, p.client.down == 1 && p.server.down == 1);
+        assert_int_equal(p.client.why.code, 0);
+        assert_int_equal(p.server.frames, 1);
+        pair_done(&p);
+    }
+    socket_buffer_bytes = 0;
+}
+
+static void chan__one_turn_reads_no_more_than_its_share(void **state)
+{
+    enum { FRAMES = 64, FRAME_BYTES = 65536, SHARE_BYTES = 512 * 1024 };
+    static uint8_t payload[FRAME_BYTES];
+    struct pair p;
+    (void)state;
+    socket_buffer_bytes = 4 * 1024 * 1024;
+    pair_up_paused(&p);
+    for (unsigned i = 0; i < FRAMES; i++)
+        assert_int_equal(end_send(&p.client, FRAME_REQUEST, i, 0, payload, FRAME_BYTES, NULL), 0);
+    pump_ms(&p, 20);
+    chan_pause(p.server.c, false);
+    for (unsigned turns = 0; p.server.frames < FRAMES; turns++) {
+        const uint64_t before = p.server.payload_bytes;
+        assert_in_range(turns, 0, 10000);
+        loop_turn(p.loop, 20);
+        assert_in_range(p.server.payload_bytes - before, 0, SHARE_BYTES + FRAME_BYTES);
+    }
+    pair_done(&p);
+    socket_buffer_bytes = 0;
 }
 
 /* -- what is no TLS peer of ours ------------------------------------------------------------- */
@@ -448,6 +638,11 @@ int main(void)
         cmocka_unit_test(tls__identity_is_no_name_that_could_do_harm),
         cmocka_unit_test(chan_revoked__tells_after_a_reload),
         cmocka_unit_test(tls__what_was_read_ahead_is_not_forgotten),
+        cmocka_unit_test(tls_write__is_gathered_until_flush),
+        cmocka_unit_test(tls_flush__a_full_socket_loses_nothing),
+        cmocka_unit_test(tls_flush__to_a_peer_that_reset_is_an_error),
+        cmocka_unit_test(chan_close__sends_what_tls_gathered),
+        cmocka_unit_test(chan__one_turn_reads_no_more_than_its_share),
         cmocka_unit_test(tls__plain_text_is_refused),
         cmocka_unit_test(tls__handshake_that_stalls_is_given_up),
         cmocka_unit_test(tls__version_1_2_is_refused),
