@@ -73,6 +73,11 @@ struct out_column {
  * (ends with a NULL key; missing keys are blank). Takes a reference of rows away. */
 int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *columns,
              struct err *reterr);
+/* The same for rows that may be many: with --json each is printed as it comes, and none is
+ * kept. next sets the values of take_row, which has a row's keys already (NULL: there was no
+ * memory for it), and returns false when there is no further row. */
+int out_rows_each(const struct cli *cli, json_t *take_row, bool (*next)(void *user, json_t *row),
+                  void *user, const struct out_column *columns, struct err *reterr);
 /* --json: the object. Else "Title: value" lines of the given columns. */
 int out_object(const struct cli *cli, json_t *take_object, const struct out_column *columns,
                struct err *reterr);

@@ -126,23 +126,6 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     }
 }
 
-/* Open the COW device that the words name, give the value that `what` makes of it to `show`. */
-static int show_one(struct cli *cli, const struct argp *argp, int argc, char **argv,
-                    json_t *(*what)(const struct cow_dev *d, const char *path),
-                    int (*show)(const struct cli *cli, json_t *take,
-                                const struct out_column *columns, struct err *reterr),
-                    const struct out_column *columns, struct err *reterr)
-{
-    const char *path = NULL;
-    cli_parse(cli, argp, argc, argv, &path);
-    struct cow_dev d = {0};
-    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
-    if (rc == 0)
-        rc = show(cli, what(&d, path), columns, reterr);
-    cow_dev_close(&d);
-    return rc;
-}
-
 /* -- info ------------------------------------------------------------------------------------ */
 
 static json_t *info_json(const struct cow_dev *d, const char *path)
@@ -181,28 +164,36 @@ int cow_cmd_info(struct cli *cli, int argc, char **argv, struct err *reterr)
         {"status", "Status", OUT_TEXT},
         {0},
     };
-    return show_one(cli, &argp, argc, argv, info_json, out_object, columns, reterr);
+    const char *path = NULL;
+    struct cow_dev d = {0};
+    cli_parse(cli, &argp, argc, argv, &path);
+    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
+    if (rc == 0)
+        rc = out_object(cli, info_json(&d, path), columns, reterr);
+    cow_dev_close(&d);
+    return rc;
 }
 
 /* -- list ------------------------------------------------------------------------------------- */
 
-static json_t *runs_json(const struct cow_dev *d, const char *path)
+/* Where a listing is. */
+struct run_cursor {
+    const struct cow_map *map;
+    uint64_t old;
+    uint32_t seq;
+};
+
+static bool next_run(void *user, json_t *row)
 {
-    json_t *rows = json_array();
+    struct run_cursor *c = user;
     struct cow_run run;
-    (void)path;
-    uint64_t old = 0;
-    uint32_t seq = 0;
-    while (rows && cow_map_next(d->map, old, seq, &run)) {
-        if (json_array_append_new(
-                rows, json_pack("{s:I, s:I, s:I}", "old", (json_int_t)run.old_chunk, "new",
-                                (json_int_t)run.new_chunk, "count", (json_int_t)run.count)) != 0) {
-            json_decref(rows);
-            return NULL;
-        }
-        cow_map_after(&run, &old, &seq);
-    }
-    return rows;
+    if (!cow_map_next(c->map, c->old, c->seq, &run))
+        return false;
+    cow_map_after(&run, &c->old, &c->seq);
+    (void)json_integer_set(json_object_get(row, "old"), (json_int_t)run.old_chunk);
+    (void)json_integer_set(json_object_get(row, "new"), (json_int_t)run.new_chunk);
+    (void)json_integer_set(json_object_get(row, "count"), (json_int_t)run.count);
+    return true;
 }
 
 int cow_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
@@ -218,7 +209,16 @@ int cow_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
         {"count", "COUNT", OUT_NUMBER},
         {0},
     };
-    return show_one(cli, &argp, argc, argv, runs_json, out_rows, columns, reterr);
+    const char *path = NULL;
+    struct cow_dev d = {0};
+    cli_parse(cli, &argp, argc, argv, &path);
+    int rc = cow_dev_open(path, COW_DEV_READ, NULL, NULL, &d, reterr);
+    struct run_cursor at = {.map = d.map};
+    if (rc == 0)
+        rc = out_rows_each(cli, json_pack("{s:i, s:i, s:i}", "old", 0, "new", 0, "count", 0),
+                           next_run, &at, columns, reterr);
+    cow_dev_close(&d);
+    return rc;
 }
 
 /* -- check --------------------------------------------------------------------------------------

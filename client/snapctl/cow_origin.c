@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapctl cow export, merge: COW devices together with their origin, offline.
  *
- * Merge of a sole COW device empties its table from the end, as the kernel's
- * snapshot-merge does: copy a run to the origin, make the origin durable, clear
- * the run's entries. With newer devices (--over) no table loses anything:
+ * Merge of a sole COW device writes its table's chunks to the origin, makes the origin
+ * durable, and only then empties the table from the end, run by run, as the kernel's
+ * snapshot-merge does. With newer devices (--over) no table loses anything:
  *
  *   for each extent of the view: preserve the origin's present content in the
  *   newest device ──> overwrite the origin ──> (all done) sync
@@ -17,6 +17,7 @@
 #include "client/snapctl/cow_cmd.h"
 #include "client/snapctl/cow_dev.h"
 #include "client/snapctl/origin.h"
+#include "client/snapctl/sink.h"
 #include "common/base/bytes.h"
 #include "common/base/size.h"
 
@@ -24,7 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COPY_BYTES = 4 * 1024 * 1024, COPY_ALIGN = 4096, PRESERVE_MAX = 1024 };
+enum {
+    COPY_BYTES = 4 * 1024 * 1024,
+    COPY_ALIGN = 4096,
+    PRESERVE_MAX = 1024,
+    STEP_BYTES = 64 * 1024 * 1024, /* how far to go before looking at Ctrl-C */
+};
 
 struct origin_args {
     const char *paths[COW_STACK_MAX]; /* the COW device, then the newer ones */
@@ -126,59 +132,101 @@ static void run_end(struct origin_run *r)
 
 struct export_run {
     struct origin_run in;
-    struct sink sink;
+    struct sink *sink;
 };
 
-static int export_origin(struct export_run *r, const struct cow_extent *x, struct err *reterr)
+/* What the origin has in [at, end). *has_data: set when there is any. */
+static int fill_from_origin(const struct origin *o, uint64_t at, uint64_t end, uint8_t *to,
+                            bool *has_data, struct err *reterr)
 {
-    uint64_t at = x->offset_bytes, end = at + x->len_bytes;
-    while (at < end) {
+    int rc = 0;
+    for (uint64_t next; rc == 0 && at < end; at = next) {
         bool hole = false;
-        uint64_t to = u64_min(origin_extent_end(&r->in.origin, at, &hole), end);
-        while (!hole && at < to) {
-            uint64_t n = u64_min(to - at, COPY_BYTES);
-            int rc = origin_read(&r->in.origin, at, r->in.buf, n, reterr);
-            if (rc == 0)
-                rc = sink_write(&r->sink, at, r->in.buf, n, reterr);
-            if (rc < 0)
-                return rc;
-            at += n;
-            progress_add(&r->in.progress, n);
-        }
+        next = u64_min(origin_extent_end(o, at, &hole), end);
+        *has_data = *has_data || !hole;
         if (hole)
-            progress_add(&r->in.progress, to - at);
-        at = to;
+            memset(to, 0, next - at);
+        else
+            rc = origin_read(o, at, to, next - at, reterr);
+        to += next - at;
     }
-    return 0;
+    return rc;
+}
+
+static int fill_from_cow(const struct cow_stack *s, struct cow_extent *x, uint8_t *to,
+                         struct err *reterr)
+{
+    uint64_t meant = x->len_bytes;
+    x->len_bytes = u64_align_up(meant, SECTOR_BYTES); /* a last sector cut by the size */
+    int rc = cow_stack_read(s, x, to, reterr);
+    x->len_bytes = meant;
+    return rc;
+}
+
+/* A buffer's worth of the view. *has_data: not all of it is a hole of the origin. */
+static int fill(struct export_run *r, struct sink_buf *b, bool *has_data, struct err *reterr)
+{
+    struct cow_view view = cow_stack_view(r->in.stack);
+    uint64_t at = b->offset_bytes, end = at + b->len_bytes;
+    int rc = 0;
+    while (rc == 0 && at < end) {
+        struct cow_extent x;
+        uint8_t *to = b->data + (at - b->offset_bytes);
+        cow_view_extent(&view, at, end - at, &x);
+        if (x.layer < 0) {
+            rc = fill_from_origin(&r->in.origin, at, at + x.len_bytes, to, has_data, reterr);
+        } else {
+            *has_data = true;
+            rc = fill_from_cow(r->in.stack, &x, to, reterr);
+        }
+        at += x.len_bytes;
+    }
+    return rc;
+}
+
+/* Where the next buffer begins: behind a large hole of the origin without exceptions. */
+static uint64_t skip_hole(const struct export_run *r, uint64_t at)
+{
+    struct cow_view view = cow_stack_view(r->in.stack);
+    struct cow_extent x;
+    bool hole = false;
+    cow_view_extent(&view, at, r->in.origin.size_bytes - at, &x);
+    if (x.layer >= 0)
+        return at;
+    uint64_t end = u64_min(origin_extent_end(&r->in.origin, at, &hole), at + x.len_bytes);
+    if (!hole || end == r->in.origin.size_bytes)
+        return hole ? end : at;
+    return end - end % SINK_ALIGN_BYTES;
 }
 
 static int export_all(struct export_run *r, struct err *reterr)
 {
-    struct cow_view view = cow_stack_view(r->in.stack);
     uint64_t at = 0, size = r->in.origin.size_bytes;
-    while (at < size) {
-        struct cow_extent x;
-        cow_view_extent(&view, at, size - at, &x);
-        int rc = 0;
+    int rc = 0;
+    while (rc == 0) {
+        uint64_t data = at < size ? skip_hole(r, at) : at;
+        struct sink_buf *b = NULL;
+        bool has_data = false;
+        progress_add(&r->in.progress, data - at);
+        at = data;
+        if (at >= size)
+            return sink_finish(r->sink, reterr);
         if (cli_interrupted())
             return err_set(reterr, SNAP_ECANCELED, "stopped");
-        if (x.layer < 0) {
-            rc = export_origin(r, &x, reterr);
-        } else {
-            x.len_bytes = u64_min(x.len_bytes, COPY_BYTES);
-            uint64_t meant = x.len_bytes;
-            x.len_bytes = u64_align_up(meant, SECTOR_BYTES); /* a last sector cut by the size */
-            rc = cow_stack_read(r->in.stack, &x, r->in.buf, reterr);
-            x.len_bytes = meant;
-            if (rc == 0)
-                rc = sink_write(&r->sink, at, r->in.buf, meant, reterr);
-            progress_add(&r->in.progress, meant);
-        }
+        rc = sink_take(r->sink, &b, reterr);
         if (rc < 0)
             return rc;
-        at += x.len_bytes;
+        b->offset_bytes = at;
+        b->len_bytes = u64_min(SINK_BUF_BYTES, size - at);
+        at += b->len_bytes;
+        progress_add(&r->in.progress, b->len_bytes);
+        rc = fill(r, b, &has_data, reterr);
+        if (rc == 0 && has_data)
+            sink_put(r->sink, b);
+        else
+            sink_give(r->sink, b);
     }
-    return sink_finish(&r->sink, reterr);
+    return rc;
 }
 
 /* A block device that is read from cannot be written to: a file is always a new one. */
@@ -210,20 +258,20 @@ int cow_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
     struct origin_args a = {0};
     cli_parse(cli, &argp, argc, argv, &a);
     cli_catch_signals();
-    struct export_run r = {.sink = SINK_INIT};
+    struct export_run r = {0};
     int rc = run_begin(&r.in, &a, COW_DEV_READ, reterr);
     if (rc == 0)
         rc = sink_open(a.output, r.in.origin.size_bytes, &r.sink, reterr);
     if (rc == 0)
-        rc = check_apart(&r.sink, &a, reterr);
+        rc = check_apart(r.sink, &a, reterr);
     if (rc == 0) {
         progress_start(&r.in.progress, cli, "export", r.in.origin.size_bytes);
         rc = export_all(&r, reterr);
         progress_end(&r.in.progress);
     }
-    if (rc == 0 && !r.sink.pipe)
+    if (rc == 0 && !sink_is_pipe(r.sink))
         cli_note(cli, "%s: whole, %" PRIu64 " bytes", a.output, r.in.origin.size_bytes);
-    sink_close(&r.sink);
+    sink_close(r.sink);
     run_end(&r.in);
     return rc;
 }
@@ -273,52 +321,6 @@ static int await(const struct cow_dev *d, const struct awaited *w, struct err *r
     if (w->code < 0)
         err_copy(reterr, &w->err);
     return w->code;
-}
-
-/* A run of chunks of the COW device to the origin. */
-static int copy_run(struct origin_run *r, const struct cow_merge_run *run, struct err *reterr)
-{
-    const struct cow_dev *d = &r->stack->devs[0];
-    uint64_t chunk = r->stack->layers[0].chunk_bytes;
-    uint64_t from = run->new_chunk * chunk, to = run->old_chunk * chunk;
-    for (uint64_t left = run->count * chunk; left > 0;) {
-        uint64_t n = u64_min(left, COPY_BYTES);
-        int rc = blk_read_sync(d->dev, from, r->buf, n, reterr);
-        if (rc == 0)
-            rc = origin_write(&r->origin, to, r->buf, n, reterr);
-        if (rc < 0)
-            return rc;
-        from += n;
-        to += n;
-        left -= n;
-    }
-    return 0;
-}
-
-/* Bring the table's runs to the origin, from its end, and clear them one by one. */
-static int merge_table(struct origin_run *r, struct err *reterr)
-{
-    const struct cow_dev *d = &r->stack->devs[0];
-    for (;;) {
-        struct awaited prepared = {0}, committed = {0};
-        if (cli_interrupted())
-            return stopped(reterr);
-        cow_store_merge_prepare(d->store, on_prepared, &prepared);
-        int rc = await(d, &prepared, reterr);
-        if (rc < 0 || prepared.run.count == 0)
-            return rc;
-        rc = copy_run(r, &prepared.run, reterr);
-        if (rc == 0)
-            rc = origin_sync(&r->origin, reterr);
-        if (rc < 0)
-            return rc;
-        cow_store_merge_commit(d->store, prepared.run.table_len, prepared.run.count, on_done,
-                               &committed);
-        rc = await(d, &committed, reterr);
-        if (rc < 0)
-            return rc;
-        progress_add(&r->progress, prepared.run.count * r->stack->layers[0].chunk_bytes);
-    }
 }
 
 static void on_put(struct cow_put *put, int code, const struct err *err)
@@ -434,6 +436,44 @@ static int write_back(struct origin_run *r, uint64_t at, uint64_t end, struct er
         progress_add(&r->progress, meant);
     }
     return 0;
+}
+
+/* Clear the table from its end. The origin has durably all that it holds. */
+static int empty_table(const struct cow_dev *d, struct err *reterr)
+{
+    for (;;) {
+        struct awaited prepared = {0}, committed = {0};
+        if (cli_interrupted())
+            return stopped(reterr);
+        cow_store_merge_prepare(d->store, on_prepared, &prepared);
+        int rc = await(d, &prepared, reterr);
+        if (rc < 0 || prepared.run.count == 0)
+            return rc;
+        cow_store_merge_commit(d->store, prepared.run.table_len, prepared.run.count, on_done,
+                               &committed);
+        rc = await(d, &committed, reterr);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* All of the table goes to the origin first, in the origin's order and under one sync: a sync for
+ * each run would be one for each chunk where they came in no order. */
+static int merge_table(struct origin_run *r, struct err *reterr)
+{
+    int rc = 0;
+    for (uint64_t at = 0, end; at < r->origin.size_bytes && rc == 0; at = end) {
+        if (cli_interrupted())
+            return stopped(reterr);
+        end = u64_min(at + STEP_BYTES, r->origin.size_bytes);
+        rc = write_back(r, at, end, reterr);
+        origin_begin_sync(&r->origin, at, end - at);
+    }
+    if (rc == 0)
+        rc = origin_sync(&r->origin, reterr);
+    if (rc == 0)
+        rc = empty_table(&r->stack->devs[0], reterr);
+    return rc;
 }
 
 /* Write the whole view back, step by step preserving what is overwritten. Preserving adds to the

@@ -23,6 +23,8 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+enum { DIRECT_BYTES_MIN = 128 * 1024 };
+
 /* Is a device of this number mounted, or does a mount's source name this path? */
 static int check_mounted(const char *path, const struct stat *st, struct err *reterr)
 {
@@ -95,6 +97,14 @@ static int check_free(const char *path, int fd, const struct stat *st, struct er
     return rc;
 }
 
+/* The open file once more, for writing past the page cache. -1: it does not take that. */
+static int open_direct(int fd)
+{
+    char link[sizeof "/proc/self/fd/" + 12];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return open(link, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+}
+
 int origin_open(const char *path, bool writable, struct origin *ret, struct err *reterr)
 {
     struct stat st;
@@ -129,14 +139,19 @@ int origin_open(const char *path, bool writable, struct origin *ret, struct err 
         (void)close(fd);
         return rc;
     }
-    *ret = (struct origin){
-        .fd = fd, .size_bytes = size, .is_block = S_ISBLK(st.st_mode), .writable = writable};
+    *ret = (struct origin){.fd = fd,
+                           .direct_fd = writable ? open_direct(fd) : -1,
+                           .size_bytes = size,
+                           .is_block = S_ISBLK(st.st_mode),
+                           .writable = writable};
     (void)snprintf(ret->path, sizeof ret->path, "%s", path);
     return 0;
 }
 
 void origin_close(struct origin *o)
 {
+    if (o->direct_fd >= 0)
+        (void)close(o->direct_fd);
     if (o->fd >= 0)
         (void)close(o->fd);
     *o = ORIGIN_INIT;
@@ -164,6 +179,11 @@ int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64
     return 0;
 }
 
+void origin_will_need(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes)
+{
+    (void)posix_fadvise(o->fd, (off_t)offset_bytes, (off_t)len_bytes, POSIX_FADV_WILLNEED);
+}
+
 static int write_all(int fd, const char *path, uint64_t offset_bytes, const void *buf,
                      uint64_t len_bytes, struct err *reterr)
 {
@@ -182,13 +202,29 @@ static int write_all(int fd, const char *path, uint64_t offset_bytes, const void
     return 0;
 }
 
+static bool suits_direct(const struct origin *o, uint64_t offset_bytes, const void *buf,
+                         uint64_t len_bytes)
+{
+    return o->direct_fd >= 0 && len_bytes >= DIRECT_BYTES_MIN &&
+           ((uintptr_t)buf | offset_bytes | len_bytes) % ORIGIN_ALIGN_BYTES == 0;
+}
+
 int origin_write(const struct origin *o, uint64_t offset_bytes, const void *buf, uint64_t len_bytes,
                  struct err *reterr)
 {
+    struct err err = ERR_INIT;
     if (offset_bytes >= o->size_bytes)
         return 0;
-    return write_all(o->fd, o->path, offset_bytes, buf,
-                     u64_min(len_bytes, o->size_bytes - offset_bytes), reterr);
+    len_bytes = u64_min(len_bytes, o->size_bytes - offset_bytes);
+    if (suits_direct(o, offset_bytes, buf, len_bytes)) {
+        int rc = write_all(o->direct_fd, o->path, offset_bytes, buf, len_bytes, &err);
+        if (rc == 0 || err.sys_errno != EINVAL) { /* EINVAL: this disk wants it otherwise */
+            if (rc < 0)
+                (void)err_copy(reterr, &err);
+            return rc;
+        }
+    }
+    return write_all(o->fd, o->path, offset_bytes, buf, len_bytes, reterr);
 }
 
 int origin_zero(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes,
@@ -217,6 +253,11 @@ int origin_sync(const struct origin *o, struct err *reterr)
     if (fdatasync(o->fd) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "sync %s", o->path);
     return 0;
+}
+
+void origin_begin_sync(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes)
+{
+    (void)sync_file_range(o->fd, (off_t)offset_bytes, (off_t)len_bytes, SYNC_FILE_RANGE_WRITE);
 }
 
 uint64_t origin_extent_end(const struct origin *o, uint64_t offset_bytes, bool *ret_hole)

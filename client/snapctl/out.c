@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a command prints: built once as JSON values, shown as JSON or for people.
+/* What a command prints: built once as JSON values, shown as JSON or for people. Rows
+ * that may be millions are built and printed one by one.
  *
- * Tables are libsmartcols'. A value's style says how people see it; JSON always
- * has the plain number or text.
+ * Tables are libsmartcols'; they keep all rows, for the width of their columns. A value's style
+ * says how people see it; JSON always has the plain number or text.
  */
 #include "client/snapctl/cli.h"
 #include "common/base/clock.h"
@@ -35,11 +36,16 @@ static void value_text(const json_t *v, enum out_style style, char *buf, size_t 
     }
 }
 
+static int cannot_write(struct err *reterr)
+{
+    return err_set(reterr, SNAP_EIO, "cannot write to standard output");
+}
+
 static int print_json(json_t *v, struct err *reterr)
 {
     if (json_dumpf(v, stdout, JSON_INDENT(2)) < 0 || fputc('\n', stdout) == EOF ||
         fflush(stdout) != 0)
-        return err_set(reterr, SNAP_EIO, "cannot write to standard output");
+        return cannot_write(reterr);
     return 0;
 }
 
@@ -100,6 +106,40 @@ int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *
     return rc;
 }
 
+/* One document, a row a line. */
+static int print_rows(bool (*next)(void *user, json_t *row), void *user, json_t *row,
+                      struct err *reterr)
+{
+    const char *before = "[\n  ";
+    while (next(user, row)) {
+        if (fputs(before, stdout) == EOF || json_dumpf(row, stdout, JSON_PRESERVE_ORDER) < 0)
+            return cannot_write(reterr);
+        before = ",\n  ";
+    }
+    if (fputs(before[0] == '[' ? "[]\n" : "\n]\n", stdout) == EOF || fflush(stdout) != 0)
+        return cannot_write(reterr);
+    return 0;
+}
+
+int out_rows_each(const struct cli *cli, json_t *take_row, bool (*next)(void *user, json_t *row),
+                  void *user, const struct out_column *columns, struct err *reterr)
+{
+    json_t *rows = cli->json ? NULL : json_array();
+    int rc = 0;
+    if (!take_row || (!rows && !cli->json))
+        rc = err_set(reterr, SNAP_ENOMEM, "output");
+    else if (cli->json)
+        rc = print_rows(next, user, take_row, reterr);
+    while (rc == 0 && rows && next(user, take_row))
+        if (json_array_append_new(rows, json_deep_copy(take_row)) != 0)
+            rc = err_set(reterr, SNAP_ENOMEM, "output");
+    json_decref(take_row);
+    if (rc == 0 && rows)
+        return out_rows(cli, rows, columns, reterr);
+    json_decref(rows);
+    return rc;
+}
+
 int out_object(const struct cli *cli, json_t *take_object, const struct out_column *columns,
                struct err *reterr)
 {
@@ -121,7 +161,7 @@ int out_object(const struct cli *cli, json_t *take_object, const struct out_colu
             (void)printf("%s:%*s%s\n", c->title, width + 1 - (int)strlen(c->title), "", text);
         }
         if (fflush(stdout) != 0)
-            rc = err_set(reterr, SNAP_EIO, "cannot write to standard output");
+            rc = cannot_write(reterr);
     }
     json_decref(take_object);
     return rc;

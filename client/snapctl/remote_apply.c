@@ -13,7 +13,7 @@
  */
 #include "client/snapctl/remote_over.h"
 
-#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_sparse.h"
 #include "common/base/bytes.h"
 #include "common/base/size.h"
@@ -23,36 +23,20 @@
 #include <sys/stat.h>
 
 struct apply_args {
-    struct remote_words words;
-    const char *origin, *source;
-    bool new_origin, steal;
+    struct remote_origin_args at; /* first */
+    const char *source;
 };
 
 static error_t parse_apply(int key, char *arg, struct argp_state *state)
 {
     struct apply_args *a = state->input;
-    switch (key) {
-    case 'O':
-        a->origin = arg;
-        return 0;
-    case 's':
+    if (key == 's') {
         a->source = arg;
         return 0;
-    case 'n':
-        a->new_origin = true;
-        return 0;
-    case 't':
-        a->steal = true;
-        return 0;
-    case ARGP_KEY_END:
-        if (a->words.count > 0 && !a->origin)
-            cli_usage_error(state, "--origin is missing: the disk that is to be overwritten");
-        if (a->words.count > 0 && !a->source)
-            cli_usage_error(state, "--source is missing: what it is to be overwritten with");
-        return remote_parse_word(key, arg, state);
-    default:
-        return remote_parse_word(key, arg, state);
     }
+    if (key == ARGP_KEY_END && a->at.words.count > 0 && a->at.origin && !a->source)
+        cli_usage_error(state, "--source is missing: what it is to be overwritten with");
+    return remote_parse_origin(key, arg, state);
 }
 
 struct apply {
@@ -88,18 +72,8 @@ static int check_sizes(const struct apply *a, struct err *reterr)
 static int open_writer(struct apply *a, const struct cli *cli, const struct apply_args *args,
                        struct err *reterr)
 {
-    uint8_t fingerprint[ORIGIN_FINGERPRINT_BYTES];
-    const struct remote_writer_ask ask = {
-        .cli = cli,
-        .target = &a->target,
-        .origin_size_bytes = a->origin.size_bytes,
-        .fingerprint = fingerprint,
-        .fingerprint_bytes = origin_fingerprint(&a->origin, fingerprint),
-        .sole = true,
-        .new_origin = args->new_origin,
-        .steal = args->steal,
-    };
-    int rc = remote_writer_open(&a->writer, &a->remote, &ask, reterr);
+    int rc = remote_origin_writer(&a->writer, &a->remote, &args->at, cli, &a->target, &a->origin,
+                                  reterr);
     if (rc == 0)
         rc = remote_writer_check_head(&a->writer, reterr);
     if (rc < 0)
@@ -193,13 +167,13 @@ static int explain_full(int rc, struct err *reterr)
 static int apply(struct apply *a, struct cli *cli, const struct apply_args *args,
                  struct err *reterr)
 {
-    int rc = origin_open(args->origin, true, &a->origin, reterr);
+    int rc = origin_open(args->at.origin, true, &a->origin, reterr);
     if (rc == 0)
         rc = origin_open(args->source, false, &a->source, reterr);
     if (rc == 0)
         rc = remote_open(cli, &a->remote, reterr);
     if (rc == 0)
-        rc = remote_resolve(&a->remote, args->words.word[0], REMOTE_WANT_SNAPSHOT, &a->target,
+        rc = remote_resolve(&a->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &a->target,
                             reterr);
     if (rc == 0)
         rc = check_sizes(a, reterr);
@@ -220,12 +194,9 @@ static int apply(struct apply *a, struct cli *cli, const struct apply_args *args
 int remote_cmd_apply(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        {.name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the disk that is overwritten"},
+        REMOTE_ORIGIN_OPTION("the disk that is overwritten"),
         {.name = "source", .key = 's', .arg = "NEW", .doc = "what it is overwritten with"},
-        {.name = "new-origin",
-         .key = 'n',
-         .doc = "the volume's origin is another disk than before, and that is right"},
-        {.name = "steal", .key = 't', .doc = "fence the volume's present writer (admins only)"},
+        REMOTE_WRITER_OPTIONS,
         {0},
     };
     static const struct argp argp = {
@@ -238,11 +209,15 @@ int remote_cmd_apply(struct cli *cli, int argc, char **argv, struct err *reterr)
         .children = remote_children,
     };
     struct apply_args args = {
-        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT, the newest"}};
+        .at = {.words = {.least = 1,
+                         .most = 1,
+                         .missing = "which snapshot? VOLUME@SNAPSHOT, the newest"},
+               .origin_is = "the disk that is to be overwritten"}};
     remote_parse(cli, &argp, argc, argv, &args);
     cli_catch_signals();
     struct apply a = {.origin = ORIGIN_INIT, .source = ORIGIN_INIT};
     int rc = apply(&a, cli, &args, reterr);
+    over_stop(&a.over);
     remote_writer_close(&a.writer);
     remote_close(&a.remote);
     over_done(&a.over);

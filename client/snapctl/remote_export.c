@@ -1,8 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapctl remote export: a snapshot's content, from the origin and the daemon.
  *
- *   slot   offset ──> read the origin ──> ask for the exceptions ──> answered ──> written
+ *   slot   offset ──> read the origin ──> ask for the exceptions ──> answered ──> to the sink
  *   ring   [ n ] [ n+1 ] [ n+2 ] …  asked for in order, written in order
+ *
+ * Several slots are asked for at once, each into a buffer of the sink, which writes by a
+ * thread of its own: origin, daemon, cipher and output all work at the same time.
+ *
+ * What the origin has is not worth reading where exceptions cover all of it. So while
+ * slots come back full of exceptions the next ones are asked for at once; one that turns
+ * out to need the origin is begun again, and the origin is read before all that follow,
+ * until a slot comes back full.
  *
  * A writer may be at work meanwhile. It makes a chunk's exception durable before it
  * overwrites the chunk, so for each range the origin is read first and the daemon is
@@ -12,10 +20,9 @@
  *
  * Blocking face of the library; the callbacks only mark a slot.
  */
-#include "client/snapctl/origin.h"
-#include "client/snapctl/remote_cmd.h"
-#include "client/snapctl/remote_connect.h"
+#include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_sparse.h"
+#include "client/snapctl/sink.h"
 #include "common/base/bytes.h"
 
 #include <inttypes.h>
@@ -23,11 +30,9 @@
 #include <string.h>
 
 enum {
-    SLOT_BYTES = 4 * 1024 * 1024,
-    SLOTS = 6,
-    SLOT_CHUNKS_MAX = 4096, /* extents of one answer */
-    ASK_SLOTS = 4,          /* holes of that many slots are worth a question */
-    ALIGN_BYTES = 4096,
+    SLOTS = SINK_BUFS / 2,         /* asked for at once; the other half is being written */
+    ASK_SLOTS = 16,                /* holes of that many slots are worth a question */
+    AHEAD_BYTES = 4 * 1024 * 1024, /* the origin is fetched that far before it is read */
     TURN_MS = 200,
 };
 
@@ -35,9 +40,10 @@ struct export;
 
 struct slot {
     struct export *export;
-    uint64_t offset_bytes, len_bytes;
+    struct sink_buf *buf;
     bool busy;
-    uint8_t *buf;
+    bool has_origin; /* what the origin had before we asked is in the buffer */
+    bool again;      /* it was asked for without, and needs it */
 };
 
 struct export
@@ -45,12 +51,13 @@ struct export
     struct remote remote;
     struct remote_target target;
     struct origin origin;
-    struct sink sink;
+    struct sink *sink;
     struct progress progress;
     struct slot slots[SLOTS];
     uint64_t slot_bytes;
     uint64_t filled, written; /* slots, ever; the ring is what lies between */
     uint64_t ask_from_bytes;  /* holes before it are not asked about again */
+    bool origin_first;        /* what came last needed the origin */
     int code;
     struct err err;
 };
@@ -70,58 +77,76 @@ static void on_read(void *user, const struct snapwire_error *error,
 {
     struct slot *s = user;
     struct err err = ERR_INIT;
-    (void)extents; /* what they say is in the buffer already */
-    (void)count;
+    bool needs_origin = false;
     s->busy = false;
     if (error)
         fail(s->export, remote_error(error, &err), &err);
+    for (size_t i = 0; i < count; i++) /* the rest is in the buffer already */
+        needs_origin = needs_origin || extents[i].kind == SNAPWIRE_EXTENT_ORIGIN;
+    s->again = needs_origin && !s->has_origin;
+    s->export->origin_first = needs_origin;
 }
 
-/* Begin the slot of what is at *at_bytes, and move that behind it. */
-static int slot_start(struct export *x, uint64_t *at_bytes, struct err *reterr)
+static int slot_ask(struct slot *s, bool origin_first, struct err *reterr)
 {
-    uint64_t offset_bytes = *at_bytes;
-    struct slot *s = &x->slots[x->filled % SLOTS];
+    struct export *x = s->export;
+    struct sink_buf *buf = s->buf;
     struct snapwire_error why = {0};
-    s->export = x;
-    s->offset_bytes = offset_bytes;
-    s->len_bytes = u64_min(x->slot_bytes, x->origin.size_bytes - offset_bytes);
-    int rc = remote_sparse_read(&x->origin, offset_bytes, s->len_bytes, s->buf, 0, NULL, reterr);
+    int rc = 0;
+    s->again = false;
+    s->has_origin = origin_first;
+    if (origin_first)
+        rc = remote_sparse_read(&x->origin, buf->offset_bytes, buf->len_bytes, buf->data, 0, NULL,
+                                reterr);
     if (rc < 0)
         return rc;
     const struct snapwire_read args = {
         .size = sizeof args,
         .volume = x->target.volume,
         .snapshot = x->target.snapshot,
-        .offset_bytes = offset_bytes,
-        .len_bytes = (uint32_t)s->len_bytes,
-        .buf = s->buf,
+        .offset_bytes = buf->offset_bytes,
+        .len_bytes = (uint32_t)buf->len_bytes,
+        .buf = buf->data,
     };
     if (snapwire_snapshot_read(x->remote.client, &args, on_read, s, &why) < 0)
         return remote_error(&why, reterr);
     s->busy = true;
-    x->filled++;
-    *at_bytes += s->len_bytes;
     return 0;
 }
 
-/* Write the oldest slot, when it is there. */
-static int slot_finish(struct export *x, struct err *reterr)
+/* Begin the slot of what is at *at_bytes, and move that behind it. */
+static int slot_start(struct export *x, struct sink_buf *buf, uint64_t *at_bytes,
+                      struct err *reterr)
 {
-    struct slot *s = &x->slots[x->written % SLOTS];
-    while (s->busy && x->code == 0) {
-        if (cli_interrupted())
-            return err_set(reterr, SNAP_ECANCELED, "stopped");
-        snapwire_client_turn(x->remote.client, TURN_MS);
-    }
-    if (x->code < 0) {
-        (void)err_copy(reterr, &x->err);
-        return x->code;
-    }
-    int rc = sink_write(&x->sink, s->offset_bytes, s->buf, s->len_bytes, reterr);
-    progress_add(&x->progress, s->len_bytes);
-    x->written++;
+    struct slot *s = &x->slots[x->filled++ % SLOTS];
+    *s = (struct slot){.export = x, .buf = buf};
+    buf->offset_bytes = *at_bytes;
+    buf->len_bytes = u64_min(x->slot_bytes, x->origin.size_bytes - *at_bytes);
+    *at_bytes += buf->len_bytes;
+    if (x->origin_first)
+        origin_will_need(&x->origin, *at_bytes, AHEAD_BYTES);
+    return slot_ask(s, x->origin_first, reterr);
+}
+
+/* Ask once more for those that need the origin after all. */
+static int slots_again(struct export *x, struct err *reterr)
+{
+    int rc = 0;
+    for (uint64_t i = x->written; rc == 0 && i < x->filled; i++)
+        if (x->slots[i % SLOTS].again)
+            rc = slot_ask(&x->slots[i % SLOTS], true, reterr);
     return rc;
+}
+
+/* The oldest slots that have been answered are written. */
+static void slots_finish(struct export *x)
+{
+    while (x->written < x->filled && !x->slots[x->written % SLOTS].busy) {
+        struct slot *s = &x->slots[x->written++ % SLOTS];
+        progress_add(&x->progress, s->buf->len_bytes);
+        sink_put(x->sink, s->buf);
+        s->buf = NULL;
+    }
 }
 
 /* -- holes ----------------------------------------------------------------------------------- */
@@ -157,7 +182,7 @@ static int skip_hole(struct export *x, uint64_t *at_bytes, struct err *reterr)
     if (snapwire_run_each_sync(x->remote.client, &args, on_first_run, &first, &why) < 0)
         return remote_error(&why, reterr);
     if (first < end || end < x->origin.size_bytes)
-        first -= first % chunk;
+        first -= first % u64_max(chunk, SINK_ALIGN_BYTES);
     if (first < at + x->slot_bytes)
         x->ask_from_bytes = at + ASK_SLOTS * x->slot_bytes;
     if (first > at) {
@@ -169,21 +194,48 @@ static int skip_hole(struct export *x, uint64_t *at_bytes, struct err *reterr)
 
 /* -- the whole --------------------------------------------------------------------------------- */
 
+/* One step: a new slot where there is room for one, else wait until there is. */
+static int export_step(struct export *x, uint64_t *at_bytes, struct err *reterr)
+{
+    struct sink_buf *buf = NULL;
+    int rc = 0;
+    if (*at_bytes < x->origin.size_bytes && x->filled - x->written < SLOTS) {
+        if (x->filled > x->written)
+            buf = sink_take_free(x->sink);
+        else /* nothing is asked for: only the writer can be waited for */
+            rc = sink_take(x->sink, &buf, reterr);
+        if (rc < 0)
+            return rc;
+    }
+    if (buf)
+        rc = slot_start(x, buf, at_bytes, reterr);
+    snapwire_client_turn(x->remote.client, buf ? 0 : TURN_MS);
+    return rc;
+}
+
 static int export_all(struct export *x, struct err *reterr)
 {
     uint64_t at = 0, size = x->origin.size_bytes;
     int rc = 0;
-    while (rc == 0 && (at < size || x->written < x->filled)) {
-        if (cli_interrupted())
-            return err_set(reterr, SNAP_ECANCELED, "stopped");
+    while (rc == 0) {
         if (at < size)
             rc = skip_hole(x, &at, reterr);
-        if (rc == 0 && at < size && x->filled - x->written < SLOTS) {
-            rc = slot_start(x, &at, reterr);
-            snapwire_client_turn(x->remote.client, 0);
-        } else if (rc == 0 && x->written < x->filled) {
-            rc = slot_finish(x, reterr);
+        if (x->code < 0) {
+            (void)err_copy(reterr, &x->err);
+            return x->code;
         }
+        if (rc == 0)
+            rc = slots_again(x, reterr);
+        if (rc == 0)
+            slots_finish(x);
+        if (rc == 0 && at >= size && x->written == x->filled)
+            break;
+        if (rc == 0 && cli_interrupted())
+            return err_set(reterr, SNAP_ECANCELED, "stopped");
+        if (rc == 0)
+            rc = sink_check(x->sink, reterr);
+        if (rc == 0)
+            rc = export_step(x, &at, reterr);
     }
     return rc;
 }
@@ -209,45 +261,38 @@ static int check_not_merged(struct export *x, uint64_t *exceptions, struct err *
                   : 0;
 }
 
-static int make_buffers(struct export *x, struct err *reterr)
-{
-    uint64_t chunk = x->target.chunk_bytes;
-    uint64_t most =
-        u64_min(SLOT_CHUNKS_MAX * chunk, snapwire_client_payload_bytes_max(x->remote.client));
-    x->slot_bytes = u64_min(SLOT_BYTES, most);
-    x->slot_bytes -= x->slot_bytes % SECTOR_BYTES;
-    for (unsigned i = 0; i < SLOTS; i++) {
-        x->slots[i].buf = aligned_alloc(ALIGN_BYTES, u64_align_up(x->slot_bytes, ALIGN_BYTES));
-        if (!x->slots[i].buf)
-            return err_set(reterr, SNAP_ENOMEM, "buffers");
-    }
-    return 0;
-}
-
 struct export_args {
-    struct remote_words words;
-    const char *origin, *output;
+    struct remote_origin_args at; /* first */
+    const char *output;
 };
+
+static int open_sink(struct export *x, const struct export_args *a, struct err *reterr)
+{
+    x->slot_bytes = u64_min(SINK_BUF_BYTES, snapwire_client_payload_bytes_max(x->remote.client));
+    x->slot_bytes -=
+        x->slot_bytes % (x->slot_bytes < SINK_ALIGN_BYTES ? SECTOR_BYTES : SINK_ALIGN_BYTES);
+    int rc = sink_open(a->output, x->origin.size_bytes, &x->sink, reterr);
+    if (rc == 0)
+        rc = sink_check_apart(x->sink, a->at.origin, reterr);
+    return rc;
+}
 
 static int export_run(struct export *x, struct cli *cli, const struct export_args *a,
                       struct err *reterr)
 {
     uint64_t exceptions = 0;
-    int rc = origin_open(a->origin, false, &x->origin, reterr);
+    int rc = origin_open(a->at.origin, false, &x->origin, reterr);
     if (rc == 0)
         rc = remote_open(cli, &x->remote, reterr);
     if (rc == 0)
-        rc = remote_resolve(&x->remote, a->words.word[0], REMOTE_WANT_SNAPSHOT, &x->target, reterr);
+        rc = remote_resolve(&x->remote, a->at.words.word[0], REMOTE_WANT_SNAPSHOT, &x->target,
+                            reterr);
     if (rc == 0)
         rc = remote_check_size(&x->target, x->origin.path, x->origin.size_bytes, reterr);
     if (rc == 0)
         rc = check_not_merged(x, &exceptions, reterr);
     if (rc == 0)
-        rc = make_buffers(x, reterr);
-    if (rc == 0)
-        rc = sink_open(a->output, x->origin.size_bytes, &x->sink, reterr);
-    if (rc == 0)
-        rc = sink_check_apart(&x->sink, a->origin, reterr);
+        rc = open_sink(x, a, reterr);
     if (rc < 0)
         return rc;
     progress_start(&x->progress, cli, "export", x->origin.size_bytes);
@@ -256,33 +301,23 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
     if (rc == 0)
         rc = check_not_merged(x, &exceptions, reterr);
     if (rc == 0)
-        rc = sink_finish(&x->sink, reterr);
+        rc = sink_finish(x->sink, reterr);
     return rc;
 }
 
 static error_t parse_export(int key, char *arg, struct argp_state *state)
 {
     struct export_args *a = state->input;
-    switch (key) {
-    case 'O':
-        a->origin = arg;
-        return 0;
-    case 'o':
-        a->output = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (a->words.count > 0 && !a->origin)
-            cli_usage_error(state, "--origin is missing: the disk that the snapshot is of");
-        return remote_parse_word(key, arg, state);
-    default:
-        return remote_parse_word(key, arg, state);
-    }
+    if (key != 'o')
+        return remote_parse_origin(key, arg, state);
+    a->output = arg;
+    return 0;
 }
 
 int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        {.name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the disk that the snapshot is of"},
+        REMOTE_ORIGIN_OPTION("the disk that the snapshot is of"),
         {.name = "output",
          .key = 'o',
          .arg = "FILE",
@@ -298,19 +333,17 @@ int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr
         .children = remote_children,
     };
     struct export_args a = {
-        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"}};
+        .at = {.words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"},
+               .origin_is = "the disk that the snapshot is of"}};
     remote_parse(cli, &argp, argc, argv, &a);
     cli_catch_signals();
     struct export *x = calloc(1, sizeof *x);
     if (!x)
         return err_set(reterr, SNAP_ENOMEM, "export");
     x->origin = ORIGIN_INIT;
-    x->sink = SINK_INIT;
     int rc = export_run(x, cli, &a, reterr);
     remote_close(&x->remote); /* before the buffers that answers go to */
-    for (unsigned i = 0; i < SLOTS; i++)
-        free(x->slots[i].buf);
-    sink_close(&x->sink);
+    sink_close(x->sink);
     origin_close(&x->origin);
     free(x);
     return rc;

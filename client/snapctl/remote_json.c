@@ -53,10 +53,18 @@ static json_t *labels_json(const struct snapwire_volume *v)
     return labels;
 }
 
+/* Clones come behind it. */
+static const struct snapwire_snapshot *head_of(const struct snapwire_volume *v)
+{
+    for (size_t i = v->snapshot_count; i-- > 0;)
+        if (v->snapshots[i]->head)
+            return v->snapshots[i];
+    return NULL;
+}
+
 json_t *remote_volume_json(const struct snapwire_volume *v, bool with_snapshots)
 {
-    const struct snapwire_snapshot *head =
-        v->snapshot_count > 0 ? v->snapshots[v->snapshot_count - 1] : NULL;
+    const struct snapwire_snapshot *head = head_of(v);
     return json_pack(
         "{s:s, s:o, s:I, s:s, s:s, s:I, s:I, s:b, s:s, s:I, s:I, s:s*, s:o, s:o*}", "name", v->name,
         "id", remote_uuid_json(&v->id), "size_bytes", (json_int_t)v->size_bytes, "kind",

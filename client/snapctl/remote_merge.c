@@ -12,7 +12,7 @@
  * is emptied. In view mode nothing of the snapshot goes before `end`: its view is the
  * same from the first to the last run, however often it is begun again.
  */
-#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_over.h"
 #include "client/snapctl/remote_sparse.h"
 #include "common/base/bytes.h"
@@ -22,12 +22,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE_RUNS = 8192 };
+enum {
+    PAGE_RUNS = 8192,
+    AHEAD_BYTES = 4 * 1024 * 1024, /* the origin is fetched that far before it is read */
+};
 
 struct merge_args {
-    struct remote_words words;
-    const char *origin;
-    bool abort, new_origin, steal;
+    struct remote_origin_args at; /* first */
+    bool abort;
 };
 
 struct merge {
@@ -91,11 +93,14 @@ static void on_read(void *user, const struct snapwire_error *error,
 {
     struct over_slot *s = user;
     struct err err = ERR_INIT;
-    (void)extents; /* in the buffer already; where the origin has it, it is the origin's */
-    (void)count;
     if (error) {
         over_fail(s->over, remote_error(error, &err), &err);
         return;
+    }
+    for (size_t i = 0; i < count; i++) { /* the rest is in the buffer already */
+        uint64_t at = extents[i].offset_bytes - s->offset_bytes;
+        if (extents[i].kind == SNAPWIRE_EXTENT_ORIGIN)
+            memcpy(s->new + at, s->old + at, extents[i].len_bytes);
     }
     if (remote_sparse_has_holes(s->over->origin))
         mark_zeros(s);
@@ -109,11 +114,12 @@ static int fill_slot(struct merge *m, uint64_t at_bytes, uint64_t end_bytes, uin
     struct over_slot *s = NULL;
     struct snapwire_error why = {0};
     int rc = over_take(&m->over, at_bytes, end_bytes - at_bytes, &s, reterr);
-    if (rc == 0)
-        rc = remote_sparse_read(&m->origin, at_bytes, s->len_bytes, s->old, 0, NULL, reterr);
     if (rc < 0)
         return rc;
-    memcpy(s->new, s->old, s->len_bytes);
+    origin_will_need(&m->origin, at_bytes + s->len_bytes, AHEAD_BYTES);
+    rc = remote_sparse_read(&m->origin, at_bytes, s->len_bytes, s->old, 0, NULL, reterr);
+    if (rc < 0)
+        return rc;
     const struct snapwire_read args = {
         .size = sizeof args,
         .volume = m->target.volume,
@@ -257,23 +263,6 @@ static int report(const struct cli *cli, const struct merge *m, struct err *rete
     return 0;
 }
 
-static int open_writer(struct merge *m, const struct cli *cli, const struct merge_args *args,
-                       struct err *reterr)
-{
-    uint8_t fingerprint[ORIGIN_FINGERPRINT_BYTES];
-    const struct remote_writer_ask ask = {
-        .cli = cli,
-        .target = &m->target,
-        .origin_size_bytes = m->origin.size_bytes,
-        .fingerprint = fingerprint,
-        .fingerprint_bytes = origin_fingerprint(&m->origin, fingerprint),
-        .sole = true,
-        .new_origin = args->new_origin,
-        .steal = args->steal,
-    };
-    return remote_writer_open(&m->writer, &m->remote, &ask, reterr);
-}
-
 static int roll_back(struct merge *m, struct cli *cli, struct err *reterr)
 {
     int rc = begin(m, cli, reterr);
@@ -301,16 +290,17 @@ static int end_cut_off(struct merge *m, struct err *reterr)
 static int merge(struct merge *m, struct cli *cli, const struct merge_args *args,
                  struct err *reterr)
 {
-    int rc = origin_open(args->origin, true, &m->origin, reterr);
+    int rc = origin_open(args->at.origin, true, &m->origin, reterr);
     if (rc == 0)
         rc = remote_open(cli, &m->remote, reterr);
     if (rc == 0)
-        rc = remote_resolve(&m->remote, args->words.word[0], REMOTE_WANT_SNAPSHOT, &m->target,
+        rc = remote_resolve(&m->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &m->target,
                             reterr);
     if (rc == 0)
         rc = remote_check_size(&m->target, m->origin.path, m->origin.size_bytes, reterr);
     if (rc == 0)
-        rc = open_writer(m, cli, args, reterr);
+        rc = remote_origin_writer(&m->writer, &m->remote, &args->at, cli, &m->target, &m->origin,
+                                  reterr);
     if (rc == 0)
         rc = args->abort ? end_cut_off(m, reterr) : roll_back(m, cli, reterr);
     return rc;
@@ -319,40 +309,21 @@ static int merge(struct merge *m, struct cli *cli, const struct merge_args *args
 static error_t parse_merge(int key, char *arg, struct argp_state *state)
 {
     struct merge_args *a = state->input;
-    switch (key) {
-    case 'O':
-        a->origin = arg;
-        return 0;
-    case 'a':
-        a->abort = true;
-        return 0;
-    case 'n':
-        a->new_origin = true;
-        return 0;
-    case 't':
-        a->steal = true;
-        return 0;
-    case ARGP_KEY_END:
-        if (a->words.count > 0 && !a->origin)
-            cli_usage_error(state, "--origin is missing: the disk that is to be rolled back");
-        return remote_parse_word(key, arg, state);
-    default:
-        return remote_parse_word(key, arg, state);
-    }
+    if (key != 'a')
+        return remote_parse_origin(key, arg, state);
+    a->abort = true;
+    return 0;
 }
 
 int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        {.name = "origin", .key = 'O', .arg = "ORIGIN", .doc = "the disk that is rolled back"},
+        REMOTE_ORIGIN_OPTION("the disk that is rolled back"),
         {.name = "abort",
          .key = 'a',
          .doc = "end a merge that was cut off: the snapshot stays, to be used as before; the "
                 "origin stays as far as it was rolled back"},
-        {.name = "new-origin",
-         .key = 'n',
-         .doc = "the volume's origin is another disk than before, and that is right"},
-        {.name = "steal", .key = 't', .doc = "fence the volume's present writer (admins only)"},
+        REMOTE_WRITER_OPTIONS,
         {0},
     };
     static const struct argp argp = {
@@ -364,12 +335,14 @@ int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
         .children = remote_children,
     };
     struct merge_args args = {
-        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"}};
+        .at = {.words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"},
+               .origin_is = "the disk that is to be rolled back"}};
     remote_parse(cli, &argp, argc, argv, &args);
     cli_catch_signals();
     struct merge m = {.origin = ORIGIN_INIT};
     m.runs = calloc(PAGE_RUNS, sizeof *m.runs);
     int rc = m.runs ? merge(&m, cli, &args, reterr) : err_set(reterr, SNAP_ENOMEM, "runs");
+    over_stop(&m.over);
     give_up(&m);
     remote_writer_close(&m.writer);
     remote_close(&m.remote);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pipeline that overwrites an origin.
  *
- * One thread. Callbacks of the library only change a slot's state; the steps (put
- * what is filled, write what is durable) run in over_pump(), outside of callbacks.
- * The origin is written slot by slot, neighbouring chunks in one call, and only while
- * remote_writer_may_write(): what became durable while the lease had lapsed or a
- * snapshot was being made waits in its slot. If that snapshot comes true, the writer
- * ends with SNAP_ESTALE and those slots are dropped unwritten: their old content
- * belongs to the new snapshot too.
+ * Callbacks of the library only change a slot's state; the steps (put what is filled,
+ * hand over what is durable) run in over_pump(), outside of callbacks. The origin is
+ * written by a thread (over_writer.h), which gets a slot only while
+ * remote_writer_may_write(), and the time up to which the lease is good: what became
+ * durable while the lease had lapsed or a snapshot was being made waits in its slot.
+ * Before a snapshot is agreed to, hold_disk() takes back what is not written and waits
+ * for what is being written. If that snapshot comes true, the writer ends with
+ * SNAP_ESTALE and the slots are dropped unwritten: their old content belongs to the
+ * new snapshot too.
  *
  * Which chunks the head has already is asked for window by window, so that a second
  * run does not send them again. Somebody who may not read is not told; then they are
@@ -15,7 +17,9 @@
  */
 #include "client/snapctl/remote_over.h"
 
+#include "client/snapctl/over_writer.h"
 #include "common/base/bytes.h"
+#include "common/base/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +37,57 @@ void over_dimension(uint64_t chunk_bytes, uint64_t *ret_slot_bytes, unsigned *re
     *ret_slot_bytes = u64_max(SLOT_BYTES, chunk_bytes);
     *ret_slots = (unsigned)u64_max(SLOTS_MIN, SLOTS * (uint64_t)SLOT_BYTES / *ret_slot_bytes);
 }
+
+/* -- the disk's side ------------------------------------------------------------------------ */
+
+static void do_nothing(void *user)
+{
+    (void)user;
+}
+
+/* Runs in the writer's thread: the loop is to come back. If not now, then at the turn's end. */
+static void wake_loop(void *user)
+{
+    const struct over *o = user;
+    (void)!snapwire_client_post(o->writer->client, do_nothing, NULL, NULL);
+}
+
+static void hold_disk(void *user)
+{
+    const struct over *o = user;
+    over_writer_hold(o->disk);
+}
+
+/* What has been written, or has come back. */
+static void collect(struct over *o)
+{
+    struct err err = ERR_INIT;
+    int rc;
+    for (struct over_slot *s = over_writer_collect(o->disk, &rc, &err), *next; s; s = next) {
+        next = s->link;
+        o->stats.chunks_written += s->written.chunks_written;
+        o->stats.bytes_written += s->written.bytes_written;
+        s->written = (struct over_stats){0};
+        s->state = s->next == s->chunks ? OVER_FREE : OVER_DURABLE;
+        if (s->state == OVER_FREE)
+            progress_add(o->progress, s->len_bytes);
+    }
+    if (rc < 0)
+        over_fail(o, rc, &err);
+}
+
+static void slot_hand_over(struct over_slot *s)
+{
+    const struct remote_writer *w = s->over->writer;
+    if (!remote_writer_may_write(w))
+        return;
+    s->state = OVER_WRITING;
+    over_writer_put(s->over->disk, s,
+                    clock_now_ns(clock_system()) +
+                        snapwire_lease_remaining_ms(w->lease) * UINT64_C(1000000));
+}
+
+/* -- making it ------------------------------------------------------------------------------- */
 
 int over_init(struct over *o, struct remote_writer *writer, struct origin *origin,
               struct progress *progress, bool preserve, struct err *reterr)
@@ -60,7 +115,20 @@ int over_init(struct over *o, struct remote_writer *writer, struct origin *origi
             return err_set(reterr, SNAP_ENOMEM, "buffers of %llu bytes",
                            (unsigned long long)o->slot_bytes);
     }
-    return 0;
+    int rc = over_writer_new(origin, o->chunk_bytes, wake_loop, o, &o->disk, reterr);
+    if (rc == 0) {
+        writer->hold = hold_disk;
+        writer->hold_user = o;
+    }
+    return rc;
+}
+
+void over_stop(struct over *o)
+{
+    if (o->writer)
+        o->writer->hold = NULL;
+    over_writer_free(o->disk);
+    o->disk = NULL;
 }
 
 void over_done(struct over *o)
@@ -248,47 +316,6 @@ static void slot_begin(struct over_slot *s)
     s->state = OVER_PUTTING;
 }
 
-/* -- writing --------------------------------------------------------------------------------- */
-
-static int write_run(struct over_slot *s, uint32_t i, uint32_t n, struct err *reterr)
-{
-    struct over *o = s->over;
-    uint64_t at = i * o->chunk_bytes;
-    uint64_t len = u64_min(n * o->chunk_bytes, s->len_bytes - at);
-    int rc = s->verdicts[i] == OVER_ZERO
-                 ? origin_zero(o->origin, s->offset_bytes + at, len, reterr)
-                 : origin_write(o->origin, s->offset_bytes + at, s->new + at, len, reterr);
-    if (rc == 0) {
-        o->stats.chunks_written += n;
-        o->stats.bytes_written += len;
-    }
-    return rc;
-}
-
-/* Write what differs, from chunk `next` on, until done or not allowed to. */
-static void slot_write(struct over_slot *s)
-{
-    struct over *o = s->over;
-    struct err err = ERR_INIT;
-    while (s->next < s->chunks) {
-        uint32_t i = s->next, n = 1;
-        while (i + n < s->chunks && s->verdicts[i + n] == s->verdicts[i])
-            n++;
-        if (s->verdicts[i] != OVER_SAME) {
-            if (!remote_writer_may_write(o->writer))
-                return;
-            int rc = write_run(s, i, n, &err);
-            if (rc < 0) {
-                over_fail(o, rc, &err);
-                return;
-            }
-        }
-        s->next += n;
-    }
-    s->state = OVER_FREE;
-    progress_add(o->progress, s->len_bytes);
-}
-
 /* -- the ring --------------------------------------------------------------------------------- */
 
 static void slot_step(struct over_slot *s)
@@ -303,7 +330,7 @@ static void slot_step(struct over_slot *s)
         s->next = 0;
     }
     if (s->state == OVER_DURABLE && s->over->code == 0)
-        slot_write(s);
+        slot_hand_over(s);
 }
 
 /* After Ctrl-C nobody waits for a daemon that is away. */
@@ -317,6 +344,7 @@ static bool is_given_up(const struct over *o)
 static int over_pump(struct over *o, struct err *reterr)
 {
     struct err err = ERR_INIT;
+    collect(o);
     for (unsigned i = 0; i < o->slot_count && o->code == 0; i++)
         slot_step(&o->slots[i]);
     if (o->code == SNAP_ESTALE)

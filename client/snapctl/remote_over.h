@@ -3,7 +3,8 @@
  *
  *   free ──caller fills both halves──> filled ──put──> putting ──all durable──> durable
  *    ^   (old content, new content)      │                                        │
- *    └────────── nothing differs ────────┘         <──── origin written ─────────┘
+ *    ├────────── nothing differs ────────┘                                 may be written
+ *    └──────────── origin written ───────────── writing <────────────────────────┘
  *
  * A ring of slots, each some chunks of the origin twice: as they are and as they shall be.
  * Only chunks that differ are put and written.
@@ -14,10 +15,22 @@
 #include "client/snapctl/origin.h"
 #include "client/snapctl/remote_writer.h"
 
-enum over_state { OVER_FREE, OVER_FILLING, OVER_FILLED, OVER_PUTTING, OVER_DURABLE };
+enum over_state {
+    OVER_FREE,
+    OVER_FILLING,
+    OVER_FILLED,
+    OVER_PUTTING,
+    OVER_DURABLE,
+    OVER_WRITING, /* over_writer.h has it */
+};
 enum over_verdict { OVER_SAME, OVER_WRITE, OVER_ZERO };
 
 struct over;
+
+struct over_stats {
+    uint64_t chunks_written, bytes_written;
+    uint64_t chunks_known; /* overwritten without a put: the daemon had them */
+};
 
 struct over_slot {
     struct over *over;
@@ -29,11 +42,9 @@ struct over_slot {
     uint8_t *verdicts;   /* a chunk: enum over_verdict; the filler may set OVER_ZERO */
     uint32_t next;       /* chunks before it are put (then: written), or need it not */
     uint32_t unanswered; /* puts */
-};
-
-struct over_stats {
-    uint64_t chunks_written, bytes_written;
-    uint64_t chunks_known; /* overwritten without a put: the daemon had them */
+    uint64_t until_ns;   /* writing: not later */
+    struct over_stats written;
+    struct over_slot *link; /* in a list of the writer's */
 };
 
 struct over {
@@ -47,16 +58,19 @@ struct over {
     uint8_t *known;
     struct over_slot *slots;
     unsigned slot_count;
+    struct over_writer *disk;
     struct over_stats stats;
     int code; /* the first failure */
     struct err err;
 };
 
-/* Owns: borrows writer, origin and progress until over_done().
+/* Owns: borrows writer, origin and progress until over_stop().
  * preserve: to the writer's stream, which must have been made. */
 int over_init(struct over *o, struct remote_writer *writer, struct origin *origin,
               struct progress *progress, bool preserve, struct err *reterr) SNAP_WUR;
-/* The connection is closed: no slot's memory is in use. Takes zeros. */
+/* From here on nothing is written; before the writer or the connection is closed. Takes zeros. */
+void over_stop(struct over *o);
+/* Stopped, and the connection is closed: no slot's memory is in use. Takes zeros. */
 void over_done(struct over *o);
 
 /* A free slot for the bytes from offset_bytes (a chunk's start) on, its lengths set (as much as

@@ -2,9 +2,9 @@
 /* A volume's writer: lease, stream, standing still for a new snapshot.
  *
  * The callbacks only note what happened; whoever drives the loop looks at it between
- * two turns. Writes of the origin are made by the driver, one after another, so when
- * `quiesce` runs none is under way and the answer is given at once; from then on
- * remote_writer_may_write() is false until the head is known again.
+ * two turns. When `quiesce` runs, hold() sees to it that no write of the origin is
+ * under way, and the answer is given at once; from then on remote_writer_may_write()
+ * is false until the head is known again.
  *
  * A writer that was killed leaves its lease behind until its time is over. Whoever has
  * the origin's lock knows that it is dead, so it comes as the same instance, and the
@@ -28,11 +28,18 @@ static void end_with(struct remote_writer *w, int code)
     w->over_code = code;
 }
 
+static void hold(const struct remote_writer *w)
+{
+    if (w->hold)
+        w->hold(w->hold_user);
+}
+
 static void on_quiesce(void *user, struct snapwire_lease *lease)
 {
     struct remote_writer *w = user;
     struct snapwire_error why = {0};
     w->still = true;
+    hold(w);
     if (snapwire_lease_head_ready(lease, &why) < 0 && !w->over)
         end_with(w, remote_error(&why, &w->why));
 }
@@ -74,6 +81,7 @@ static void on_lost(void *user, struct snapwire_lease *lease, const struct snapw
     struct remote_writer *w = user;
     (void)lease;
     w->lost = true;
+    hold(w);
     if (w->over)
         return;
     end_with(w, remote_error(why, &w->why));

@@ -18,8 +18,12 @@ struct remote_writer {
     const struct cli *cli;
     const struct remote_target *target;
     struct snapwire_uuid head; /* when the lease was taken */
-    bool still;                /* a snapshot is being made */
-    bool lost;                 /* the lease */
+    /* Before standing still, and when the lease is lost: to return when nothing is being written
+     * any more. NULL: the driver writes by itself, between two turns. */
+    void (*hold)(void *user);
+    void *hold_user;
+    bool still; /* a snapshot is being made */
+    bool lost;  /* the lease */
     bool over;
     int over_code;
     struct err why;

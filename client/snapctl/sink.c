@@ -1,28 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where an export goes. A file grows as PATH.partial, sparse, and gets its name
- * only when it is whole and durable: nobody mistakes half an export for one.
+ * only when it is whole and durable: nobody mistakes half an export for one. It has its
+ * size from the start, so that writes past the page cache need not move its end.
+ *
+ * Must not know how bytes are written: that is sink_write.c.
  */
+#include "client/snapctl/sink_priv.h"
+
 #include "client/snapctl/origin.h"
-#include "common/base/bytes.h"
 #include "common/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { HOLE_BYTES = 4096 }; /* zeros of this size, aligned, become a hole */
-
 static int open_stdout(struct sink *s, struct err *reterr)
 {
+    struct stat st;
     if (isatty(STDOUT_FILENO))
         return err_set(reterr, SNAP_EINVAL,
                        "will not write a disk to a terminal; name a file with -o, or use a pipe");
-    s->fd = dup(STDOUT_FILENO);
+    /* a pipe once more, so that it is non-blocking for us alone; if that is not allowed, as it is
+     */
+    if (fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode))
+        s->fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (s->fd < 0)
+        s->fd = dup(STDOUT_FILENO);
     if (s->fd < 0)
         return err_set_errno(reterr, SNAP_EIO, errno, "standard output");
     s->pipe = true;
@@ -43,7 +50,9 @@ static int open_block(struct sink *s, struct err *reterr)
                        (unsigned long long)has, (unsigned long long)s->size_bytes);
     }
     s->fd = o.fd;
-    s->is_block = true;
+    o.fd = -1;
+    origin_close(&o);
+    s->is_block = s->can_direct = true;
     return 0;
 }
 
@@ -63,38 +72,72 @@ static int open_partial(struct sink *s, struct err *reterr)
     if (rc == 0 && (stat(s->partial, &named) != 0 || named.st_ino != mine.st_ino ||
                     named.st_dev != mine.st_dev))
         rc = err_set(reterr, SNAP_EBUSY, "%s was in use by another program until now", s->partial);
-    if (rc == 0 && ftruncate(fd, 0) != 0)
-        rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "empty %s", s->partial);
     if (rc < 0) {
         (void)close(fd);
         return rc;
     }
-    s->fd = fd;
+    s->fd = fd; /* from here on it is ours to remove */
+    s->can_direct = true;
+    if (ftruncate(fd, 0) != 0 || ftruncate(fd, (off_t)s->size_bytes) != 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "size of %s", s->partial);
     return 0;
 }
 
-int sink_open(const char *path, uint64_t size_bytes, struct sink *ret, struct err *reterr)
+static int open_place(struct sink *s, const char *path, struct err *reterr)
 {
-    struct sink s = SINK_INIT;
     struct stat st;
-    s.size_bytes = size_bytes;
-    int rc = 0;
-    if (!path || strcmp(path, "-") == 0) {
-        rc = open_stdout(&s, reterr);
-    } else if (snprintf(s.path, sizeof s.path, "%s", path) >= (int)sizeof s.path ||
-               snprintf(s.partial, sizeof s.partial, "%s.partial", path) >= (int)sizeof s.partial) {
-        rc = err_set(reterr, SNAP_EINVAL, "path too long");
-    } else if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
-        s.partial[0] = '\0';
-        rc = open_block(&s, reterr);
-    } else if (lstat(path, &st) == 0) {
-        rc = err_set(reterr, SNAP_EEXIST, "%s exists; remove it or name another", path);
-    } else {
-        rc = open_partial(&s, reterr);
+    if (!path || strcmp(path, "-") == 0)
+        return open_stdout(s, reterr);
+    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path ||
+        snprintf(s->partial, sizeof s->partial, "%s.partial", path) >= (int)sizeof s->partial)
+        return err_set(reterr, SNAP_EINVAL, "path too long");
+    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+        s->partial[0] = '\0';
+        return open_block(s, reterr);
     }
+    if (lstat(path, &st) == 0)
+        return err_set(reterr, SNAP_EEXIST, "%s exists; remove it or name another", path);
+    return open_partial(s, reterr);
+}
+
+static int sink_new(uint64_t size_bytes, struct sink **ret, struct err *reterr)
+{
+    struct sink *s = calloc(1, sizeof *s);
+    pthread_condattr_t attr;
+    if (!s)
+        return err_set(reterr, SNAP_ENOMEM, "output");
+    s->fd = -1;
+    s->size_bytes = size_bytes;
+    s->last = &s->first;
+    (void)pthread_mutex_init(&s->lock, NULL); /* these cannot fail on Linux */
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s->to_writer, &attr);
+    (void)pthread_cond_init(&s->to_caller, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    *ret = s;
+    return 0;
+}
+
+int sink_open(const char *path, uint64_t size_bytes, struct sink **ret, struct err *reterr)
+{
+    struct sink *s = NULL;
+    int rc = sink_new(size_bytes, &s, reterr);
     if (rc == 0)
-        *ret = s;
-    return rc;
+        rc = open_place(s, path, reterr);
+    if (rc == 0)
+        rc = sink_writer_start(s, reterr);
+    if (rc < 0) {
+        sink_close(s);
+        return rc;
+    }
+    *ret = s;
+    return 0;
+}
+
+bool sink_is_pipe(const struct sink *s)
+{
+    return s->pipe;
 }
 
 int sink_check_apart(const struct sink *s, const char *path, struct err *reterr)
@@ -104,73 +147,6 @@ int sink_check_apart(const struct sink *s, const char *path, struct err *reterr)
         !S_ISBLK(other.st_mode) || mine.st_rdev != other.st_rdev)
         return 0;
     return err_set(reterr, SNAP_EINVAL, "%s is read from; name another place to write to", s->path);
-}
-
-static int put(struct sink *s, uint64_t offset_bytes, const uint8_t *p, uint64_t len_bytes,
-               struct err *reterr)
-{
-    while (len_bytes > 0) {
-        ssize_t n =
-            s->pipe ? write(s->fd, p, len_bytes) : pwrite(s->fd, p, len_bytes, (off_t)offset_bytes);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set_errno(reterr, err_code_of_errno(errno), errno, "write %s", s->path);
-        p += n;
-        offset_bytes += (uint64_t)n;
-        len_bytes -= (uint64_t)n;
-    }
-    return 0;
-}
-
-/* What lies between the last write and here: zeros, unless it is a hole already. */
-static int fill_gap(struct sink *s, uint64_t to_bytes, struct err *reterr)
-{
-    static const uint8_t zeros[64 * 1024];
-    while (s->at_bytes < to_bytes && (s->pipe || s->is_block)) {
-        uint64_t n = u64_min(to_bytes - s->at_bytes, sizeof zeros);
-        uint64_t range[2] = {s->at_bytes, to_bytes - s->at_bytes};
-        if (s->is_block && ioctl(s->fd, BLKZEROOUT, range) == 0)
-            break;
-        int rc = put(s, s->at_bytes, zeros, n, reterr);
-        if (rc < 0)
-            return rc;
-        s->at_bytes += n;
-    }
-    s->at_bytes = to_bytes;
-    return 0;
-}
-
-/* Data into a file: runs of blocks that are not zero. */
-static int put_sparse(struct sink *s, uint64_t offset_bytes, const uint8_t *p, uint64_t len_bytes,
-                      struct err *reterr)
-{
-    uint64_t begin = 0;
-    for (uint64_t at = 0; at < len_bytes;) {
-        uint64_t n = u64_min(HOLE_BYTES - (offset_bytes + at) % HOLE_BYTES, len_bytes - at);
-        if (bytes_are_zero(p + at, n)) {
-            int rc = put(s, offset_bytes + begin, p + begin, at - begin, reterr);
-            if (rc < 0)
-                return rc;
-            begin = at + n;
-        }
-        at += n;
-    }
-    return put(s, offset_bytes + begin, p + begin, len_bytes - begin, reterr);
-}
-
-int sink_write(struct sink *s, uint64_t offset_bytes, const void *buf, uint64_t len_bytes,
-               struct err *reterr)
-{
-    if (offset_bytes >= s->size_bytes)
-        return 0;
-    len_bytes = u64_min(len_bytes, s->size_bytes - offset_bytes);
-    int rc = fill_gap(s, offset_bytes, reterr);
-    if (rc == 0)
-        rc = s->pipe || s->is_block ? put(s, offset_bytes, buf, len_bytes, reterr)
-                                    : put_sparse(s, offset_bytes, buf, len_bytes, reterr);
-    s->at_bytes = offset_bytes + len_bytes;
-    return rc;
 }
 
 /* From its working name to its own, over nothing that has come there meanwhile. */
@@ -190,11 +166,11 @@ static int take_name(struct sink *s, struct err *reterr)
 
 int sink_finish(struct sink *s, struct err *reterr)
 {
-    int rc = fill_gap(s, s->size_bytes, reterr);
+    int rc = sink_writer_drain(s, reterr);
+    if (rc == 0)
+        rc = sink_fill_gap(s, s->size_bytes, reterr);
     if (rc < 0 || s->pipe)
         return rc;
-    if (!s->is_block && ftruncate(s->fd, (off_t)s->size_bytes) != 0)
-        return err_set_errno(reterr, err_code_of_errno(errno), errno, "size of %s", s->path);
     if (fsync(s->fd) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "sync %s", s->path);
     return s->partial[0] ? take_name(s, reterr) : 0;
@@ -202,9 +178,15 @@ int sink_finish(struct sink *s, struct err *reterr)
 
 void sink_close(struct sink *s)
 {
+    if (!s)
+        return;
+    sink_writer_stop(s);
     if (s->fd >= 0 && s->partial[0])
         (void)unlink(s->partial); /* while the lock is held: afterwards it may be another's */
     if (s->fd >= 0)
         (void)close(s->fd);
-    *s = SINK_INIT;
+    (void)pthread_cond_destroy(&s->to_writer);
+    (void)pthread_cond_destroy(&s->to_caller);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
 }

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What apply and merge decide without a daemon: which chunks differ, which are holes. */
+/* What apply and merge do without a daemon: which chunks differ, which are holes, and how
+ * the origin is written. */
+#include "client/snapctl/over_writer.h"
 #include "client/snapctl/remote_over.h"
 #include "client/snapctl/remote_sparse.h"
 #include "common/base/bytes.h"
+#include "common/base/clock.h"
 #include "tests/lib/cm.h"
 #include "tests/lib/seed.h"
 #include "tests/lib/tmpdir.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct tmpdir dir;
@@ -133,6 +139,158 @@ static void sparse_skip__stops_before_the_first_data_of_either(void **state)
     origin_close(&b);
 }
 
+/* -- the writer ------------------------------------------------------------------------------ */
+
+enum { W_CHUNK = 4096, W_CHUNKS = 256, W_SLOTS = 8, W_SLOT_BYTES = W_CHUNK * W_CHUNKS };
+
+struct written {
+    struct origin origin;
+    struct over_writer *writer;
+    struct over_slot slots[W_SLOTS];
+    atomic_uint wakes;
+};
+
+static void on_wake(void *user)
+{
+    struct written *x = user;
+    (void)atomic_fetch_add(&x->wakes, 1);
+}
+
+/* Slot i is to fill its part of the origin with the byte 100 + i. */
+static void written_begin(struct written *x)
+{
+    char path[TMPDIR_FILE_BYTES];
+    *x = (struct written){0};
+    make_file("origin", W_SLOTS * W_SLOT_BYTES, &x->origin, path);
+    for (unsigned i = 0; i < W_SLOTS; i++) {
+        struct over_slot *s = &x->slots[i];
+        *s = (struct over_slot){.offset_bytes = (uint64_t)i * W_SLOT_BYTES,
+                                .len_bytes = W_SLOT_BYTES,
+                                .chunks = W_CHUNKS,
+                                .new = aligned_alloc(W_CHUNK, W_SLOT_BYTES),
+                                .verdicts = malloc(W_CHUNKS)};
+        assert_true(s->new && s->verdicts);
+        memset(s->new, 100 + (int)i, W_SLOT_BYTES);
+        memset(s->verdicts, OVER_WRITE, W_CHUNKS);
+    }
+    assert_int_equal(over_writer_new(&x->origin, W_CHUNK, on_wake, x, &x->writer, NULL), 0);
+}
+
+static void written_end(struct written *x)
+{
+    over_writer_free(x->writer);
+    for (unsigned i = 0; i < W_SLOTS; i++) {
+        free(x->slots[i].new);
+        free(x->slots[i].verdicts);
+    }
+    origin_close(&x->origin);
+}
+
+static uint64_t in_one_minute(void)
+{
+    return clock_now_ns(clock_system()) + UINT64_C(60000000000);
+}
+
+/* Waits for one slot at least. */
+static struct over_slot *collect(struct written *x)
+{
+    struct err e = ERR_INIT;
+    for (unsigned i = 0; i < 10000; i++) {
+        const struct timespec pause = {.tv_nsec = 1000 * 1000};
+        int rc = 0;
+        struct over_slot *s = over_writer_collect(x->writer, &rc, &e);
+        if (rc < 0)
+            fail_msg("%s", e.text);
+        if (s)
+            return s;
+        (void)nanosleep(&pause, NULL);
+    }
+    fail_msg("nothing came back");
+    return NULL;
+}
+
+/* How many bytes of slot i's part of the origin have this value. */
+static uint64_t count_bytes(const struct written *x, unsigned i, int value)
+{
+    static uint8_t buf[W_SLOT_BYTES];
+    uint64_t n = 0;
+    assert_int_equal(origin_read(&x->origin, (uint64_t)i * sizeof buf, buf, sizeof buf, NULL), 0);
+    for (size_t k = 0; k < sizeof buf; k++)
+        n += buf[k] == value;
+    return n;
+}
+
+static void writer__writes_what_differs_and_nothing_else(void **state)
+{
+    (void)state;
+    struct written x;
+    written_begin(&x);
+    struct over_slot *s = &x.slots[0];
+    assert_int_equal(origin_write(&x.origin, 0, x.slots[7].new, W_SLOT_BYTES, NULL), 0);
+    memset(s->verdicts, OVER_SAME, W_CHUNKS);
+    memset(s->verdicts + 3, OVER_WRITE, 2);
+    memset(s->verdicts + 9, OVER_ZERO, 4);
+    memset(s->verdicts + 100, OVER_WRITE, 156); /* large enough for O_DIRECT */
+    over_writer_put(x.writer, s, in_one_minute());
+    assert_ptr_equal(collect(&x), s);
+    assert_null(s->link);
+    assert_int_equal(s->next, W_CHUNKS);
+    assert_int_equal(s->written.chunks_written, 162);
+    assert_true(s->written.bytes_written == UINT64_C(162) * W_CHUNK);
+    assert_int_equal(count_bytes(&x, 0, 100), 158 * W_CHUNK);
+    assert_int_equal(count_bytes(&x, 0, 0), 4 * W_CHUNK);
+    assert_int_equal(count_bytes(&x, 0, 107), (256 - 162) * W_CHUNK);
+    assert_int_equal(atomic_load(&x.wakes), 1);
+    written_end(&x);
+}
+
+static void writer__what_is_late_comes_back_unwritten(void **state)
+{
+    (void)state;
+    struct written x;
+    written_begin(&x);
+    struct over_slot *s = &x.slots[1];
+    memset(s->verdicts, OVER_SAME, 10);
+    over_writer_put(x.writer, s, clock_now_ns(clock_system()) - 1);
+    assert_ptr_equal(collect(&x), s);
+    assert_int_equal(s->next, 10);
+    assert_int_equal(s->written.chunks_written, 0);
+    assert_int_equal(count_bytes(&x, 1, 0), W_SLOT_BYTES);
+    over_writer_put(x.writer, s, in_one_minute());
+    assert_ptr_equal(collect(&x), s);
+    assert_int_equal(s->next, W_CHUNKS);
+    assert_int_equal(count_bytes(&x, 1, 101), W_SLOT_BYTES - 10 * W_CHUNK);
+    written_end(&x);
+}
+
+static void writer__after_hold_nothing_is_written(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 20 };
+    unsigned back = 0;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct written x;
+        char path[TMPDIR_FILE_BYTES];
+        unsigned seen = 0;
+        int rc;
+        written_begin(&x);
+        for (unsigned i = 0; i < W_SLOTS; i++)
+            over_writer_put(x.writer, &x.slots[i], in_one_minute());
+        over_writer_hold(x.writer);
+        for (const struct over_slot *s = over_writer_collect(x.writer, &rc, NULL); s; s = s->link) {
+            unsigned i = (unsigned)(s - x.slots);
+            seen++;
+            back += s->next == 0;
+            assert_true(s->next == 0 || s->next == W_CHUNKS);
+            assert_int_equal(count_bytes(&x, i, 100 + (int)i), s->next == 0 ? 0 : W_SLOT_BYTES);
+        }
+        assert_int_equal(seen, W_SLOTS);
+        written_end(&x);
+        assert_int_equal(unlink(tmpdir_file(&dir, "origin", path)), 0);
+    }
+    assert_true(back > 0); /* else it was never held up */
+}
+
 static void instance__is_the_same_for_the_same_origin_only(void **state)
 {
     (void)state;
@@ -156,6 +314,10 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(sparse_skip__stops_before_the_first_data_of_either, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(writer__writes_what_differs_and_nothing_else, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(writer__what_is_late_comes_back_unwritten, setup, teardown),
+        cmocka_unit_test_setup_teardown(writer__after_hold_nothing_is_written, setup, teardown),
         cmocka_unit_test(instance__is_the_same_for_the_same_origin_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,6 +54,7 @@ struct fake {
     uint32_t ttl_ms, chunk_sectors;
     int refuse_acquire;    /* SNAP_E…: how a LEASE_ACQUIRE is answered */
     uint32_t requests_max; /* that it tells the client */
+    struct uuid boot;      /* likewise; nil: none */
 };
 
 static inline ProtobufCBinaryData fake_uuid(const struct snapwire_uuid *u)
@@ -215,6 +216,7 @@ static inline void fake_accepted(void *user, int fd, bool local)
     const struct chan_config config = {.pool = f->pool,
                                        .software = "fake 1",
                                        .requests_max = f->requests_max,
+                                       .boot = f->boot,
                                        .send_queue_bytes_max = 64 << 20};
     struct err err = ERR_INIT;
 

@@ -186,7 +186,7 @@ static void reconnect__takes_the_lease_up_with_instance_and_epoch(void **state)
     writer_begin(&w, f);
     const struct snapwire_uuid instance = snapwire_lease_info(w.lease)->instance;
     fake_drop(f);
-    RUN_UNTIL(f, fake_count(f, METHOD(LEASE_ACQUIRE)) == 2);
+    (void)await_asked(f, METHOD(LEASE_ACQUIRE), 2);
     run_for_ms(f, 5);
     Snapwire__V1__LeaseAcquire *first = acquire_of(f, 0), *second = acquire_of(f, 1);
     assert_int_equal(first->epoch, 0);
@@ -294,7 +294,7 @@ static void quiesce__ready_is_sent_when_told_and_the_new_head_follows(void **sta
     assert_int_equal(w.quiesced, 1);
     assert_int_equal(fake_count(f, METHOD(HEAD_READY)), 0);
     assert_int_equal(snapwire_lease_head_ready(w.lease, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(HEAD_READY)) == 1);
+    (void)await_asked(f, METHOD(HEAD_READY), 1);
     struct fake_asked *a = fake_nth(f, METHOD(HEAD_READY), 0);
     Snapwire__V1__LeaseRef *m = snapwire__v1__lease_ref__unpack(NULL, a->control_bytes, a->control);
     assert_memory_equal(m->head.data, old.b, 16);
@@ -321,7 +321,7 @@ static void quiesce__without_a_callback_is_answered_by_the_library(void **state)
     assert_int_equal(snapwire_lease_acquire(w.client, &config, on_acquired, &w, NULL), 0);
     RUN_UNTIL(w.f, w.acquired.calls == 1);
     fake_event(w.f, METHOD(EVENT_QUIESCE));
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(HEAD_READY)) == 1);
+    (void)await_asked(w.f, METHOD(HEAD_READY), 1);
     writer_end(&w);
 }
 
@@ -332,11 +332,7 @@ static void quiesce__an_error_leads_back_to_the_head_there_is(void **state)
 
     (void)state;
     writer_begin(&w, f);
-    fake_event(f, METHOD(EVENT_QUIESCE));
-    RUN_UNTIL(f, w.quiesced == 1);
-    assert_int_equal(snapwire_lease_head_ready(w.lease, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(HEAD_READY)) == 1);
-    fake_answer_error(f, fake_nth(f, METHOD(HEAD_READY), 0), SNAP_ENOSPC, "no room");
+    fake_answer_error(f, writer_stand_still(&w), SNAP_ENOSPC, "no room");
     RUN_UNTIL(f, w.heads == 1);
     assert_memory_equal(w.head.b, f->head.b, 16);
     assert_int_equal(w.lost, 0);
@@ -350,12 +346,9 @@ static void quiesce__ready_is_sent_again_after_a_disconnect(void **state)
 
     (void)state;
     writer_begin(&w, f);
-    fake_event(f, METHOD(EVENT_QUIESCE));
-    RUN_UNTIL(f, w.quiesced == 1);
-    assert_int_equal(snapwire_lease_head_ready(w.lease, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(HEAD_READY)) == 1);
+    (void)writer_stand_still(&w);
     fake_drop(f);
-    RUN_UNTIL(f, fake_count(f, METHOD(HEAD_READY)) == 2);
+    (void)await_asked(f, METHOD(HEAD_READY), 2);
     f->head = snapwire_uuid_make();
     fake_answer_lease(f, fake_nth(f, METHOD(HEAD_READY), 1));
     RUN_UNTIL(f, w.heads == 1);
@@ -369,10 +362,7 @@ static void quiesce__a_head_made_during_the_disconnect_ends_it(void **state)
 
     (void)state;
     writer_begin(&w, f);
-    fake_event(f, METHOD(EVENT_QUIESCE));
-    RUN_UNTIL(f, w.quiesced == 1);
-    assert_int_equal(snapwire_lease_head_ready(w.lease, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(HEAD_READY)) == 1);
+    (void)writer_stand_still(&w);
     f->head = snapwire_uuid_make();
     fake_drop(f);
     RUN_UNTIL(f, w.heads == 1);
@@ -424,10 +414,9 @@ static void release__stale_on_the_second_try_is_success(void **state)
     writer_begin(&w, f);
     f->hold = METHOD(LEASE_RELEASE);
     assert_int_equal(snapwire_lease_release(w.lease, outcome_cb, &o, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(LEASE_RELEASE)) == 1);
+    (void)await_asked(f, METHOD(LEASE_RELEASE), 1);
     fake_drop(f);
-    RUN_UNTIL(f, fake_count(f, METHOD(LEASE_RELEASE)) == 2);
-    fake_answer_error(f, fake_nth(f, METHOD(LEASE_RELEASE), 1), SNAP_ESTALE, "gone");
+    fake_answer_error(f, await_asked(f, METHOD(LEASE_RELEASE), 2), SNAP_ESTALE, "gone");
     RUN_UNTIL(f, o.calls == 1);
     assert_int_equal(o.code, 0);
     assert_int_equal(fake_count(f, METHOD(LEASE_ACQUIRE)), 1); /* it was not taken up again */
@@ -444,7 +433,7 @@ static void free__with_a_renewal_on_its_way_is_harmless(void **state)
     writer_begin(&w, f);
     f->hold = METHOD(LEASE_RENEW);
     assert_int_equal(snapwire_lease_renew(w.lease, outcome_cb, &o, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(LEASE_RENEW)) == 1);
+    (void)await_asked(f, METHOD(LEASE_RENEW), 1);
     snapwire_lease_free(w.lease);
     RUN_UNTIL(f, o.calls == 1);
     assert_int_equal(o.code, SNAPWIRE_ECANCELED);

@@ -63,8 +63,7 @@ static void puts__of_one_turn_travel_in_one_frame_in_their_order(void **state)
     uint8_t *data[4];
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
+    writer_begin_stream(&w, NULL);
     for (unsigned i = 0; i < 4; i++) {
         data[i] = content(chunks[i], 1);
         assert_int_equal(put(&w, chunks[i], data[i], &log), 0);
@@ -106,8 +105,7 @@ static void puts__fill_batches_up_to_their_bounds(void **state)
     uint8_t *data = content(1, 10);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, &config);
+    writer_begin_stream(&w, &config);
     assert_int_equal(snapwire_stream_put_max(w.stream), 4);
     assert_int_equal(snapwire_stream_put(w.stream, 0, 5, data, 0, on_put, &log, NULL),
                      SNAPWIRE_EINVAL);
@@ -122,6 +120,34 @@ static void puts__fill_batches_up_to_their_bounds(void **state)
     writer_end(&w);
 }
 
+/* One batch is gathered, one travels, one is made durable, one's answer comes back. */
+static void batch__is_at_most_a_quarter_of_what_may_be_in_flight(void **state)
+{
+    const struct snapwire_stream_config by_bytes = {.inflight_bytes_max = 16 * CHUNK};
+    const struct snapwire_stream_config by_chunks = {.inflight_chunks_max = 16};
+    const struct snapwire_stream_config *configs[] = {&by_bytes, &by_chunks};
+    uint8_t *data = content(1, 1);
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct writer w;
+        struct put_log log = {0};
+        writer_begin_held(&w, configs[i]);
+        for (unsigned k = 0; k < 16; k++)
+            assert_int_equal(put(&w, k, data, &log), 0);
+        assert_int_equal(put(&w, 16, data, &log), SNAPWIRE_WOULD_BLOCK);
+        (void)writer_await_puts(&w, 4);
+        for (unsigned k = 0; k < 4; k++) {
+            assert_int_equal(fake_nth(w.f, METHOD(COW_PUT), k)->payload_bytes, 4 * CHUNK);
+            fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), k));
+        }
+        RUN_UNTIL(w.f, log.calls == 16);
+        assert_int_equal(log.failed, 0);
+        writer_end(&w);
+    }
+    free(data);
+}
+
 static void put__that_is_none_is_refused(void **state)
 {
     struct writer w;
@@ -130,8 +156,7 @@ static void put__that_is_none_is_refused(void **state)
     const uint64_t chunks = (UINT64_C(1) << 30) / CHUNK;
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
+    writer_begin_stream(&w, NULL);
     assert_int_equal(snapwire_stream_put(w.stream, chunks, 1, data, 0, NULL, NULL, &e),
                      SNAPWIRE_EINVAL);
     assert_int_equal(snapwire_stream_put(w.stream, UINT64_MAX, 1, data, 0, NULL, NULL, &e),
@@ -172,13 +197,11 @@ static void put__over_the_bound_would_block_and_drained_follows(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, &config);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, &config);
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(put(&w, i, data, &log), 0);
     assert_int_equal(put(&w, 4, data, &log), SNAPWIRE_WOULD_BLOCK);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 4);
+    (void)writer_await_puts(&w, 4);
     assert_int_equal(w.drained, 0);
     fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), 2));
     RUN_UNTIL(w.f, w.drained == 1);
@@ -186,7 +209,7 @@ static void put__over_the_bound_would_block_and_drained_follows(void **state)
     assert_int_equal(log.last_chunk, 2); /* answered in any order */
     assert_int_equal(put(&w, 4, data, &log), 0);
     assert_int_equal(put(&w, 5, data, &log), SNAPWIRE_WOULD_BLOCK);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 5);
+    (void)writer_await_puts(&w, 5);
     for (unsigned i = 0; i < 5; i++)
         if (i != 2)
             fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), i));
@@ -204,8 +227,7 @@ static void put__larger_than_the_bounds_is_still_taken(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, &config);
+    writer_begin_stream(&w, &config);
     assert_int_equal(put(&w, 0, data, &log), 0);
     assert_int_equal(put(&w, 1, data, &log), SNAPWIRE_WOULD_BLOCK);
     RUN_UNTIL(w.f, log.calls == 1);
@@ -223,12 +245,10 @@ static void replay__only_unanswered_puts_are_sent_again(void **state)
     uint8_t *data = content(1, 3);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, &config);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, &config);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(put(&w, 1 + i, data + (size_t)i * CHUNK, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 3);
+    (void)writer_await_puts(&w, 3);
     fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), 1));
     RUN_UNTIL(w.f, log.calls == 1);
     w.f->hold = 0;
@@ -260,14 +280,12 @@ static void replay__waits_until_the_lease_is_confirmed(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     w.f->hold = METHOD(LEASE_ACQUIRE);
     fake_drop(w.f);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(LEASE_ACQUIRE)) == 2);
+    (void)await_asked(w.f, METHOD(LEASE_ACQUIRE), 2);
     run_for_ms(w.f, 10);
     assert_int_equal(fake_count(w.f, METHOD(COW_PUT)), 1);
     w.f->hold = 0;
@@ -285,11 +303,9 @@ static void replay__another_head_makes_them_stale_before_it_is_told(void **state
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     const struct snapwire_uuid old = w.f->head;
     w.f->head = snapwire_uuid_make();
     fake_drop(w.f);
@@ -314,12 +330,10 @@ static void replay__lost_lease_makes_them_stale(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     w.f->refuse_acquire = SNAP_ESTALE;
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     fake_drop(w.f);
     RUN_UNTIL(w.f, w.lost == 1);
     assert_int_equal(log.code, SNAPWIRE_ESTALE);
@@ -340,8 +354,7 @@ static void replay__many_disconnects_lose_and_repeat_nothing(void **state)
     unsigned next = 0;
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, &config);
+    writer_begin_stream(&w, &config);
     while (log.calls < PUTS) {
         while (next < PUTS && put(&w, next, data + (size_t)next * CHUNK, &log) == 0)
             next++;
@@ -369,12 +382,10 @@ static void answer__names_the_chunks_that_failed(void **state)
     uint32_t codes[] = {(uint32_t)-SNAP_ENOSPC};
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &good), 0);
     assert_int_equal(snapwire_stream_put(w.stream, 10, 3, data, 0, on_put, &bad, NULL), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     Snapwire__V1__CowPut *sent = put_of(w.f, 0);
     static const uint64_t expected[] = {1, 10, 11, 12};
     assert_int_equal(sent->n_old_chunks, 4);
@@ -405,12 +416,10 @@ static void answer__senseless_ones_make_nothing_durable(void **state)
         Snapwire__V1__CowPutResponse m = SNAPWIRE__V1__COW_PUT_RESPONSE__INIT;
         uint64_t failed[] = {1, 2, 1};
         uint32_t codes[] = {4, 4, 4};
-        writer_begin(&w, fake_new());
-        writer_stream(&w, NULL);
-        w.f->hold = METHOD(COW_PUT);
+        writer_begin_held(&w, NULL);
         assert_int_equal(put(&w, 1, data, &log), 0);
         assert_int_equal(put(&w, 2, data, &log), 0);
-        RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+        (void)writer_await_puts(&w, 1);
         m.failed_chunks = failed;
         m.failed_codes = codes;
         m.n_failed_chunks = m.n_failed_codes = i == 0 ? 3 : 1;
@@ -440,11 +449,9 @@ static void answer__stale_makes_the_lease_ask_how_it_stands(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     w.f->head = snapwire_uuid_make();
     fake_answer_error(w.f, fake_nth(w.f, METHOD(COW_PUT), 0), SNAP_ESTALE, "another head");
     RUN_UNTIL(w.f, w.heads == 1);
@@ -463,22 +470,20 @@ static void quiesce__waits_for_unanswered_puts_and_holds_new_ones(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     fake_event(w.f, METHOD(EVENT_QUIESCE));
     RUN_UNTIL(w.f, w.quiesced == 1);
     assert_int_equal(put(&w, 2, data, &log), 0); /* allowed until it stands still */
     assert_int_equal(snapwire_lease_head_ready(w.lease, NULL), 0);
     assert_int_equal(put(&w, 3, data, &log), SNAPWIRE_WOULD_BLOCK);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 2);
+    (void)writer_await_puts(&w, 2);
     run_for_ms(w.f, 5);
     assert_int_equal(fake_count(w.f, METHOD(HEAD_READY)), 0);
     fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), 0));
     fake_answer_put(w.f, fake_nth(w.f, METHOD(COW_PUT), 1));
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(HEAD_READY)) == 1);
+    (void)await_asked(w.f, METHOD(HEAD_READY), 1);
     assert_int_equal(put(&w, 3, data, &log), SNAPWIRE_WOULD_BLOCK);
     assert_int_equal(w.drained, 0);
     w.f->head = snapwire_uuid_make();
@@ -486,7 +491,7 @@ static void quiesce__waits_for_unanswered_puts_and_holds_new_ones(void **state)
     RUN_UNTIL(w.f, w.heads == 1);
     RUN_UNTIL(w.f, w.drained == 1);
     assert_int_equal(put(&w, 3, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 3);
+    (void)writer_await_puts(&w, 3);
     const struct snapwire_uuid head = asked_head(fake_nth(w.f, METHOD(COW_PUT), 2));
     assert_memory_equal(head.b, w.f->head.b, 16);
     writer_end(&w);
@@ -501,16 +506,14 @@ static void flush__covers_what_was_put_before_it_only(void **state)
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(snapwire_stream_flush(w.stream, outcome_cb, &none, NULL), 0);
     assert_int_equal(none.calls, 0);
     assert_int_equal(put(&w, 1, data, &log), 0);
     assert_int_equal(snapwire_stream_flush(w.stream, outcome_cb, &first, NULL), 0);
     assert_int_equal(put(&w, 2, data, &log), 0);
     assert_int_equal(snapwire_stream_flush(w.stream, outcome_cb, &second, NULL), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 2);
+    (void)writer_await_puts(&w, 2);
     assert_int_equal(none.calls, 1);
     assert_int_equal(none.code, 0);
     fake_answer_error(w.f, fake_nth(w.f, METHOD(COW_PUT), 0), SNAP_EIO, "disk");
@@ -533,11 +536,9 @@ static void close__ends_puts_and_gives_their_memory_back(void **state)
     bool closed = false;
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     assert_int_equal(put(&w, 2, data, &log), 0);
     assert_int_equal(snapwire_stream_flush(w.stream, outcome_cb, &flushed, NULL), 0);
     snapwire_stream_close(w.stream, set_true, &closed);
@@ -567,11 +568,9 @@ static void close__of_the_client_ends_everything(void **state)
     bool closed = false;
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
-    w.f->hold = METHOD(COW_PUT);
+    writer_begin_held(&w, NULL);
     assert_int_equal(put(&w, 1, data, &log), 0);
-    RUN_UNTIL(w.f, fake_count(w.f, METHOD(COW_PUT)) == 1);
+    (void)writer_await_puts(&w, 1);
     assert_int_equal(put(&w, 2, data, &log), 0);
     snapwire_client_close(w.client, set_true, &closed);
     RUN_UNTIL(w.f, closed);
@@ -589,8 +588,7 @@ static void put__unanswered_too_long_takes_the_connection_down_and_is_sent_again
     uint8_t *data = content(1, 1);
 
     (void)state;
-    writer_begin(&w, fake_new());
-    writer_stream(&w, NULL);
+    writer_begin_stream(&w, NULL);
     snapwire_client_set_timeout(w.client, 50);
     w.f->hold = METHOD(COW_PUT);
     assert_int_equal(put(&w, 1, data, &log), 0);
@@ -607,6 +605,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(puts__of_one_turn_travel_in_one_frame_in_their_order),
         cmocka_unit_test(puts__fill_batches_up_to_their_bounds),
+        cmocka_unit_test(batch__is_at_most_a_quarter_of_what_may_be_in_flight),
         cmocka_unit_test(put__that_is_none_is_refused),
         cmocka_unit_test(put__without_a_head_is_enoent),
         cmocka_unit_test(put__over_the_bound_would_block_and_drained_follows),

@@ -130,6 +130,41 @@ static inline void writer_stream(struct writer *w, const struct snapwire_stream_
         fail_msg("stream: %s", e.text);
 }
 
+/* With its lease and a stream, on a fake daemon of its own. */
+static inline void writer_begin_stream(struct writer *w, const struct snapwire_stream_config *like)
+{
+    writer_begin(w, fake_new());
+    writer_stream(w, like);
+}
+
+/* The same, and puts are not answered. */
+static inline void writer_begin_held(struct writer *w, const struct snapwire_stream_config *like)
+{
+    writer_begin_stream(w, like);
+    w->f->hold = METHOD(COW_PUT);
+}
+
+/* Until `count` of a method have been asked. Returns the last of them. */
+static inline struct fake_asked *await_asked(struct fake *f, uint16_t method, unsigned count)
+{
+    RUN_UNTIL(f, fake_count(f, method) == count);
+    return fake_nth(f, method, count - 1);
+}
+
+static inline struct fake_asked *writer_await_puts(struct writer *w, unsigned count)
+{
+    return await_asked(w->f, METHOD(COW_PUT), count);
+}
+
+/* The daemon wants a new head and the writer agrees. Returns its HEAD_READY, unanswered. */
+static inline struct fake_asked *writer_stand_still(struct writer *w)
+{
+    fake_event(w->f, METHOD(EVENT_QUIESCE));
+    RUN_UNTIL(w->f, w->quiesced == 1);
+    assert_int_equal(snapwire_lease_head_ready(w->lease, NULL), 0);
+    return await_asked(w->f, METHOD(HEAD_READY), 1);
+}
+
 static inline void writer_end(struct writer *w)
 {
     close_and_free(w->f, w->client);

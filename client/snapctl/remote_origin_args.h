@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The options of commands that take a local origin beside VOLUME@SNAPSHOT. */
+#ifndef SNAP_SNAPCTL_REMOTE_ORIGIN_ARGS_H
+#define SNAP_SNAPCTL_REMOTE_ORIGIN_ARGS_H
+
+#include "client/snapctl/origin.h"
+#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_writer.h"
+
+/* First member of such a command's own input. */
+struct remote_origin_args {
+    struct remote_words words; /* first */
+    const char *origin;
+    const char *origin_is;  /* for the usage error: "the disk that is to be overwritten" */
+    bool new_origin, steal; /* of those that become the volume's writer */
+};
+
+#define REMOTE_ORIGIN_OPTION(text)                                 \
+    {                                                              \
+        .name = "origin", .key = 'O', .arg = "ORIGIN", .doc = text \
+    }
+#define REMOTE_WRITER_OPTIONS                                                                 \
+    {.name = "new-origin",                                                                    \
+     .key = 'n',                                                                              \
+     .doc = "the volume's origin is another disk than before, and that is right"},            \
+    {                                                                                         \
+        .name = "steal", .key = 't', .doc = "fence the volume's present writer (admins only)" \
+    }
+
+/* The end of a command's parser, instead of remote_parse_word(). */
+error_t remote_parse_origin(int key, char *arg, struct argp_state *state);
+
+/* Become the writer of the target, whose origin is open for writing.
+ * Errors: as remote_writer_open(). */
+int remote_origin_writer(struct remote_writer *w, struct remote *r,
+                         const struct remote_origin_args *args, const struct cli *cli,
+                         const struct remote_target *target, const struct origin *origin,
+                         struct err *reterr) SNAP_WUR;
+
+#endif
