@@ -28,12 +28,19 @@ unit-$(1): $(call unit_bin,$(1))
 endef
 $(foreach l,$(UNIT_LAYERS),$(eval $(call unit_rules,$(l))))
 
-# simulators: tests/sim/sim_<noun>.c, linked with the exception store and below
+# simulators: tests/sim/sim_<noun>.c with tests/sim/<noun>/*.c, linked with the layer that it is
+# about and those below
 SIM_BINS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/sim/sim_*.c)))
-$(SIM_BINS): $(BUILD)/tests/sim/%: $(BUILD)/tests/sim/%.o $(TESTLIB) $(call link_libs,cow)
-	@echo "  LD      $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(TESTLIB) $(call link_libs,cow) \
-	    -Wl,--end-group $(call sys_libs,cow) -lcmocka
+sim_objs  = $(call obj_of,tests/sim/sim_$(1).c $(sort $(wildcard tests/sim/$(1)/*.c)))
+define sim_rules
+$(BUILD)/tests/sim/sim_$(1): $(call sim_objs,$(1)) $(TESTLIB) $(call link_libs,$(2))
+	@echo "  LD      $$@"
+	@$(CC) $(LDFLAGS_ALL) -o $$@ $(call sim_objs,$(1)) -Wl,--start-group $(TESTLIB) \
+	    $(call link_libs,$(2)) -Wl,--end-group $(call sys_libs,$(2)) -lcmocka
+endef
+$(eval $(call sim_rules,store,cow))
+$(eval $(call sim_rules,volume,volume))
+$(call sim_objs,volume): | $(PB_H)
 
 .PHONY: tests-built check-unit check-sim
 tests-built: $(UNIT_BINS) $(SIM_BINS)

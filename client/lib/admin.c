@@ -1,45 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Volumes, snapshots, rights, jobs: each function of snapwire.h is a message, a
- * converter and a destination. The asynchronous and the blocking face share one
- * inner function that builds the message.
+ * converter and a destination; lists are pages.c's. The asynchronous and the blocking face share
+ * one inner function that builds the message.
  *
  * Thread: the client's.
  */
-#include "client/lib/client_priv.h"
+#include "client/lib/face_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define M(name) SNAPWIRE__V1__METHOD__METHOD_##name
-
-/* The library's own text where the caller gave none. protobuf-c never writes to it. */
-static char *text_of(const char *text)
-{
-    return (char *)(uintptr_t)(text != NULL ? text : "");
-}
-
-/* The two faces of a function whose inner one is INNER(client, ARGS…, to, reterr). */
-#define FACE_ASYNC(inner_call) \
-    struct err err = ERR_INIT; \
-    return public_error(reterr, inner_call, &err)
-
-#define FACE_SYNC(inner_call)    \
-    struct err err = ERR_INIT;   \
-    struct sync_wait wait = {0}; \
-    void *result = NULL;         \
-    int r = sync_check(c, &err); \
-    if (r == 0)                  \
-    r = sync_finish(c, inner_call, &wait, &result, &err)
-
-#define FACE_SYNC_RESULT(inner_call) \
-    FACE_SYNC(inner_call);           \
-    if (r == 0)                      \
-        *ret = result;               \
-    return public_error(reterr, r, &err)
-
-#define FACE_SYNC_DONE(inner_call) \
-    FACE_SYNC(inner_call);         \
-    return public_error(reterr, r, &err)
 
 /* -- ping and status -- */
 
@@ -148,7 +117,8 @@ static int volume_create(struct snapwire_client *c, const struct snapwire_volume
 {
     Snapwire__V1__VolumeCreate m = SNAPWIRE__V1__VOLUME_CREATE__INIT;
     struct snapwire_volume_create a;
-    const int r = public_args(&a, sizeof a, args, sizeof a, reterr);
+    const int r = public_args(&a, sizeof a, args,
+                              offsetof(struct snapwire_volume_create, chunk_size_sectors), reterr);
 
     if (r < 0)
         return r;
@@ -161,6 +131,8 @@ static int volume_create(struct snapwire_client *c, const struct snapwire_volume
     m.size_bytes = a.size_bytes;
     m.kind = (Snapwire__V1__VolumeKind)a.kind;
     m.full_policy = (Snapwire__V1__FullPolicy)a.full_policy;
+    m.chunk_size_sectors = a.chunk_size_sectors;
+    m.device = text_of(a.device);
     return volume_create_labelled(c, &a, &m, to, reterr);
 }
 
@@ -177,46 +149,28 @@ int snapwire_volume_create_sync(struct snapwire_client *c,
     FACE_SYNC_RESULT(volume_create(c, args, SYNC_TO(&wait), &err));
 }
 
-/* A request that names a volume, or none. */
-static int about_volume(struct snapwire_client *c, uint16_t method,
-                        const struct snapwire_uuid *volume,
-                        int (*convert)(const struct request_answer *, void **, struct err *),
-                        const struct call_to *to, struct err *reterr)
-{
-    Snapwire__V1__VolumeRef m = SNAPWIRE__V1__VOLUME_REF__INIT;
-
-    if (volume != NULL)
-        m.volume = pb_uuid(volume);
-    return call_begin(c,
-                      &(struct call_spec){.method = method, .message = &m.base, .convert = convert},
-                      to, reterr);
-}
-
 int snapwire_volume_list(struct snapwire_client *c, snapwire_volume_list_cb cb, void *user,
                          struct snapwire_error *reterr)
 {
-    FACE_ASYNC(about_volume(c, M(VOLUME_LIST), NULL, convert_volume_list,
-                            CALL_TO(volume_list, cb, user), &err));
+    FACE_ASYNC(pages_begin(c, PAGES_OF_VOLUMES, NULL, CALL_TO(volume_list, cb, user), &err));
 }
 
 int snapwire_volume_list_sync(struct snapwire_client *c, struct snapwire_volume_list **ret,
                               struct snapwire_error *reterr)
 {
-    FACE_SYNC_RESULT(
-        about_volume(c, M(VOLUME_LIST), NULL, convert_volume_list, SYNC_TO(&wait), &err));
+    FACE_SYNC_RESULT(pages_begin(c, PAGES_OF_VOLUMES, NULL, SYNC_TO(&wait), &err));
 }
 
 int snapwire_volume_show(struct snapwire_client *c, const struct snapwire_uuid *volume,
                          snapwire_volume_cb cb, void *user, struct snapwire_error *reterr)
 {
-    FACE_ASYNC(
-        about_volume(c, M(VOLUME_SHOW), volume, convert_volume, CALL_TO(volume, cb, user), &err));
+    FACE_ASYNC(pages_begin(c, PAGES_OF_VOLUME, volume, CALL_TO(volume, cb, user), &err));
 }
 
 int snapwire_volume_show_sync(struct snapwire_client *c, const struct snapwire_uuid *volume,
                               struct snapwire_volume **ret, struct snapwire_error *reterr)
 {
-    FACE_SYNC_RESULT(about_volume(c, M(VOLUME_SHOW), volume, convert_volume, SYNC_TO(&wait), &err));
+    FACE_SYNC_RESULT(pages_begin(c, PAGES_OF_VOLUME, volume, SYNC_TO(&wait), &err));
 }
 
 static int delete_any(struct snapwire_client *c, uint16_t method,
@@ -401,26 +355,23 @@ int snapwire_revoke_sync(struct snapwire_client *c, const char *identity, int ro
 int snapwire_grant_list(struct snapwire_client *c, const struct snapwire_uuid *volume,
                         snapwire_grant_list_cb cb, void *user, struct snapwire_error *reterr)
 {
-    FACE_ASYNC(about_volume(c, M(GRANT_LIST), volume, convert_grant_list,
-                            CALL_TO(grant_list, cb, user), &err));
+    FACE_ASYNC(pages_begin(c, PAGES_OF_GRANTS, volume, CALL_TO(grant_list, cb, user), &err));
 }
 
 int snapwire_grant_list_sync(struct snapwire_client *c, const struct snapwire_uuid *volume,
                              struct snapwire_grant_list **ret, struct snapwire_error *reterr)
 {
-    FACE_SYNC_RESULT(
-        about_volume(c, M(GRANT_LIST), volume, convert_grant_list, SYNC_TO(&wait), &err));
+    FACE_SYNC_RESULT(pages_begin(c, PAGES_OF_GRANTS, volume, SYNC_TO(&wait), &err));
 }
 
 int snapwire_job_list(struct snapwire_client *c, const struct snapwire_uuid *volume,
                       snapwire_job_list_cb cb, void *user, struct snapwire_error *reterr)
 {
-    FACE_ASYNC(
-        about_volume(c, M(JOB_LIST), volume, convert_job_list, CALL_TO(job_list, cb, user), &err));
+    FACE_ASYNC(pages_begin(c, PAGES_OF_JOBS, volume, CALL_TO(job_list, cb, user), &err));
 }
 
 int snapwire_job_list_sync(struct snapwire_client *c, const struct snapwire_uuid *volume,
                            struct snapwire_job_list **ret, struct snapwire_error *reterr)
 {
-    FACE_SYNC_RESULT(about_volume(c, M(JOB_LIST), volume, convert_job_list, SYNC_TO(&wait), &err));
+    FACE_SYNC_RESULT(pages_begin(c, PAGES_OF_JOBS, volume, SYNC_TO(&wait), &err));
 }

@@ -62,6 +62,7 @@ static void client_destroy(struct snapwire_client *c)
     loop_timer_done(&c->retry_timer);
     loop_timer_done(&c->expire_timer);
     loop_timer_done(&c->drain_timer);
+    io_nodes_free(c);
     loop_free(c->loop);
     buf_pool_free(c->pool);
     tls_context_unref(c->tls);
@@ -87,6 +88,7 @@ static void client_close_step(struct snapwire_client *c)
     stream_end_all_of(c, &why);
     request_end_all(c, &why);
     request_deliver_ended(c);
+    job_wait_end_all(c, &why);
     stream_tell_all(c);
     stream_reap_all(c);
     lease_reap_all(c);
@@ -284,6 +286,8 @@ static int client_init(struct snapwire_client *c, struct event_base *base, struc
     TAILQ_INIT(&c->ended);
     LIST_INIT(&c->leases);
     LIST_INIT(&c->streams);
+    LIST_INIT(&c->job_waiters);
+    LIST_INIT(&c->io_nodes);
     c->pool = buf_pool_new((size_t)c->config.receive_bytes_max);
     if (c->pool == NULL)
         return err_set(reterr, SNAP_ENOMEM, "out of memory for a client");

@@ -99,6 +99,9 @@ union call_cb {
     snapwire_job_list_cb job_list;
     snapwire_merge_state_cb merge_state;
     snapwire_merge_run_cb merge_run;
+    snapwire_snapshot_list_cb snapshot_list;
+    snapwire_job_cb job;
+    snapwire_extents_cb extents;
 };
 
 /* Where an answer goes. deliver owns result (snapwire_free). */
@@ -134,6 +137,9 @@ void call_deliver_grant_list(const struct call_to *to, const struct err *err, vo
 void call_deliver_job_list(const struct call_to *to, const struct err *err, void *result);
 void call_deliver_merge_state(const struct call_to *to, const struct err *err, void *result);
 void call_deliver_merge_run(const struct call_to *to, const struct err *err, void *result);
+void call_deliver_snapshot_list(const struct call_to *to, const struct err *err, void *result);
+void call_deliver_job(const struct call_to *to, const struct err *err, void *result);
+void call_deliver_extents(const struct call_to *to, const struct err *err, void *result);
 
 #define CALL_TO(kind, fn, fn_user) \
     (&(const struct call_to){      \
@@ -168,6 +174,8 @@ int public_args(void *dst, size_t dst_bytes, const void *src, size_t least_bytes
 /* Results: one root, all that hangs from it freed with it. NULL: out of memory. */
 void *result_new(size_t bytes);
 void *result_alloc(void *root, size_t count, size_t bytes);
+/* Owns: another root and what hangs from it hang from this one now. */
+void result_adopt(void *root, void *other);
 
 /* -- the client (client.c) -- */
 
@@ -182,6 +190,9 @@ struct snapwire_client {
     struct tls_context *tls; /* NULL: Unix sockets only */
     struct buf_pool *pool;
     struct uuid instance;
+    struct uuid boot; /* of the daemon's machine, as last told */
+    unsigned boots;   /* changes of it that were seen */
+    LIST_HEAD(, io_node) io_nodes;
     struct rng rng;
 
     enum snapwire_state state;
@@ -208,6 +219,7 @@ struct snapwire_client {
 
     LIST_HEAD(, snapwire_lease) leases;
     LIST_HEAD(, snapwire_stream) streams;
+    LIST_HEAD(, job_waiter) job_waiters; /* between two looks */
 
     bool closing;
     void (*closed)(void *user);
@@ -225,6 +237,13 @@ void client_proven(struct snapwire_client *client);
 void client_drain(struct snapwire_client *client);
 void client_abort(struct snapwire_client *client, const struct err *why);
 
+/* End those that wait for jobs (job.c). */
+void job_wait_end_all(struct snapwire_client *client, const struct err *why);
+
+/* The connection is up: has the daemon's machine been started anew? (volume_io.c) */
+void io_connected(struct snapwire_client *client, const struct uuid *boot);
+void io_nodes_free(struct snapwire_client *client);
+
 /* connect.c */
 void connect_begin(struct snapwire_client *client);
 void connect_retry(void *user);
@@ -232,6 +251,30 @@ void connect_lost(struct snapwire_client *client, const struct err *why, bool wa
 void client_set_state(struct snapwire_client *client, enum snapwire_state state,
                       const struct err *why);
 void client_fail(struct snapwire_client *client, const struct err *why);
+
+/* -- lists that take more than one answer (pages.c) -- */
+
+enum pages_of { PAGES_OF_VOLUME, PAGES_OF_VOLUMES, PAGES_OF_GRANTS, PAGES_OF_JOBS };
+enum { PAGES_CURSOR_BYTES_MAX = 256 };
+
+/* What the converters of a volume and of lists make: the public struct first. */
+struct volume_page {
+    struct snapwire_volume volume;
+    bool more; /* snapshots behind the last one */
+};
+struct list_page {
+    union {
+        struct snapwire_volume_list volumes; /* each in a struct volume_page */
+        struct snapwire_grant_list grants;
+        struct snapwire_job_list jobs;
+    } list;
+    uint8_t next[PAGES_CURSOR_BYTES_MAX];
+    size_t next_bytes; /* 0: these were the last */
+};
+/* One answer after another, delivered as one result. volume: NULL: all. */
+int pages_begin(struct snapwire_client *client, enum pages_of what,
+                const struct snapwire_uuid *volume, const struct call_to *to,
+                struct err *reterr) SNAP_WUR;
 
 /* -- protobuf's edge (convert.c) -- */
 ProtobufCBinaryData pb_uuid(const struct snapwire_uuid *u);                /* empty when zero */
@@ -248,6 +291,8 @@ int convert_grant_list(const struct request_answer *a, void **ret, struct err *r
 int convert_job_list(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_merge_state(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_merge_run(const struct request_answer *a, void **ret, struct err *reterr);
+int convert_snapshot_list(const struct request_answer *a, void **ret, struct err *reterr);
+int convert_job(const struct request_answer *a, void **ret, struct err *reterr);
 /* An Error message as an err. Never 0. */
 void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret);
 /* 0 for a number that is no chunk size */

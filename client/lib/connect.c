@@ -136,6 +136,7 @@ static void chan_up_cb(struct chan *chan, void *user, const struct chan_peer *pe
     c->requests_peer_max = peer->requests_max != 0 ? peer->requests_max : 1;
     c->payload_peer_max = peer->payload_bytes_max;
     c->control_peer_max = peer->control_bytes_max;
+    io_connected(c, &peer->boot);
     lease_connected(c);
     client_kick(c);
     client_set_state(c, SNAPWIRE_STATE_CONNECTED, NULL);

@@ -107,19 +107,26 @@ static bool take_text(void *root, const char **place, const char *text)
     return copy != NULL;
 }
 
+static bool take_texts(void *root, const char *const **place, char *const *texts, size_t count)
+{
+    const char **copies = result_alloc(root, count, sizeof *copies);
+    bool fine = copies != NULL;
+
+    for (size_t i = 0; i < count && fine; i++)
+        fine = take_text(root, &copies[i], texts[i]);
+    *place = copies;
+    return fine;
+}
+
 /* -- status -- */
 
 static bool status_fill(struct snapwire_status *s, const Snapwire__V1__ServerStatus *m)
 {
-    const char **warnings = result_alloc(s, m->n_warnings, sizeof *warnings);
-    bool fine = warnings != NULL && take_text(s, &s->software, m->software) &&
-                take_text(s, &s->identity, m->identity) &&
-                take_text(s, &s->io_engine, m->io_engine) &&
-                take_text(s, &s->state_dir, m->state_dir);
+    const bool fine =
+        take_texts(s, &s->warnings, m->warnings, m->n_warnings) &&
+        take_text(s, &s->software, m->software) && take_text(s, &s->identity, m->identity) &&
+        take_text(s, &s->io_engine, m->io_engine) && take_text(s, &s->state_dir, m->state_dir);
 
-    for (size_t i = 0; i < m->n_warnings && fine; i++)
-        fine = take_text(s, &warnings[i], m->warnings[i]);
-    s->warnings = warnings;
     s->warning_count = m->n_warnings;
     s->uptime_s = m->uptime_s;
     s->volumes = m->volumes;
@@ -170,6 +177,8 @@ typedef Snapwire__V1__GrantListResponse snapwire__v1__grant_list_response_t;
 typedef Snapwire__V1__JobListResponse snapwire__v1__job_list_response_t;
 typedef Snapwire__V1__MergeState snapwire__v1__merge_state_t;
 typedef Snapwire__V1__MergeRun snapwire__v1__merge_run_t;
+typedef Snapwire__V1__GroupCreateResponse snapwire__v1__group_create_response_t;
+typedef Snapwire__V1__Job snapwire__v1__job_t;
 
 static bool root_status(struct snapwire_status *s, const Snapwire__V1__ServerStatus *m,
                         bool *ret_sound)
@@ -200,9 +209,14 @@ static bool snapshot_fill(void *root, struct snapwire_snapshot *s, const Snapwir
     s->next_free = m->next_free;
     s->sectors_allocated = m->sectors_allocated;
     s->metadata_sectors = m->metadata_sectors;
-    return take_text(root, &s->name, m->name) && take_text(root, &s->volume_name, m->volume_name) &&
+    s->writable = m->writable;
+    s->seq = m->seq;
+    s->warning_count = m->n_warnings;
+    return take_texts(root, &s->warnings, m->warnings, m->n_warnings) &&
+           take_text(root, &s->name, m->name) && take_text(root, &s->volume_name, m->volume_name) &&
            take_text(root, &s->state_text, m->state_text) &&
-           take_text(root, &s->status, m->status) && take_text(root, &s->cow_path, m->cow_path);
+           take_text(root, &s->status, m->status) && take_text(root, &s->parent, m->parent) &&
+           take_text(root, &s->cow_path, m->cow_path);
 }
 
 static bool labels_fill(void *root, struct snapwire_volume *v, const Snapwire__V1__Volume *m)
@@ -258,30 +272,61 @@ static bool root_snapshot(struct snapwire_snapshot *s, const Snapwire__V1__Snaps
 }
 CONVERT(snapshot, snapwire_snapshot, snapwire__v1__snapshot, root_snapshot)
 
-static bool root_volume(struct snapwire_volume *v, const Snapwire__V1__Volume *m, bool *ret_sound)
+static bool root_snapshot_list(struct snapwire_snapshot_list *l,
+                               const Snapwire__V1__GroupCreateResponse *m, bool *ret_sound)
 {
-    return volume_fill(v, v, m, ret_sound);
-}
-CONVERT(volume, snapwire_volume, snapwire__v1__volume, root_volume)
+    const struct snapwire_snapshot **pointers = result_alloc(l, m->n_snapshots, sizeof *pointers);
+    struct snapwire_snapshot *snapshots = result_alloc(l, m->n_snapshots, sizeof *snapshots);
 
-static bool root_volume_list(struct snapwire_volume_list *l,
-                             const Snapwire__V1__VolumeListResponse *m, bool *ret_sound)
+    if (pointers == NULL || snapshots == NULL)
+        return false;
+    for (size_t i = 0; i < m->n_snapshots; i++) {
+        pointers[i] = &snapshots[i];
+        if (!snapshot_fill(l, &snapshots[i], m->snapshots[i], ret_sound))
+            return false;
+    }
+    l->snapshots = pointers;
+    l->count = m->n_snapshots;
+    return true;
+}
+CONVERT(snapshot_list, snapwire_snapshot_list, snapwire__v1__group_create_response,
+        root_snapshot_list)
+
+static bool root_volume(struct volume_page *p, const Snapwire__V1__Volume *m, bool *ret_sound)
 {
-    const struct snapwire_volume **pointers = result_alloc(l, m->n_volumes, sizeof *pointers);
-    struct snapwire_volume *volumes = result_alloc(l, m->n_volumes, sizeof *volumes);
+    p->more = m->more;
+    return volume_fill(p, &p->volume, m, ret_sound);
+}
+CONVERT(volume, volume_page, snapwire__v1__volume, root_volume)
+
+static bool next_fill(struct list_page *p, const ProtobufCBinaryData *next, bool *ret_sound)
+{
+    *ret_sound = next->len <= sizeof p->next;
+    if (*ret_sound && next->len > 0)
+        memcpy(p->next, next->data, next->len);
+    p->next_bytes = next->len;
+    return *ret_sound;
+}
+
+static bool root_volume_list(struct list_page *p, const Snapwire__V1__VolumeListResponse *m,
+                             bool *ret_sound)
+{
+    const struct snapwire_volume **pointers = result_alloc(p, m->n_volumes, sizeof *pointers);
+    struct volume_page *volumes = result_alloc(p, m->n_volumes, sizeof *volumes);
 
     if (pointers == NULL || volumes == NULL)
         return false;
     for (size_t i = 0; i < m->n_volumes; i++) {
-        pointers[i] = &volumes[i];
-        if (!volume_fill(l, &volumes[i], m->volumes[i], ret_sound))
+        pointers[i] = &volumes[i].volume;
+        volumes[i].more = m->volumes[i]->more;
+        if (!volume_fill(p, &volumes[i].volume, m->volumes[i], ret_sound))
             return false;
     }
-    l->volumes = pointers;
-    l->count = m->n_volumes;
-    return true;
+    p->list.volumes.volumes = pointers;
+    p->list.volumes.count = m->n_volumes;
+    return next_fill(p, &m->next, ret_sound);
 }
-CONVERT(volume_list, snapwire_volume_list, snapwire__v1__volume_list_response, root_volume_list)
+CONVERT(volume_list, list_page, snapwire__v1__volume_list_response, root_volume_list)
 
 static bool root_target(struct snapwire_target *t, const Snapwire__V1__ResolveResponse *m,
                         bool *ret_sound)
@@ -296,35 +341,40 @@ static bool root_target(struct snapwire_target *t, const Snapwire__V1__ResolveRe
 }
 CONVERT(target, snapwire_target, snapwire__v1__resolve_response, root_target)
 
+static bool faults_fill(void *root, const struct snapwire_fault *const **place,
+                        Snapwire__V1__Fault *const *m, size_t count)
+{
+    const struct snapwire_fault **pointers = result_alloc(root, count, sizeof *pointers);
+    struct snapwire_fault *faults = result_alloc(root, count, sizeof *faults);
+    bool fine = pointers != NULL && faults != NULL;
+
+    for (size_t i = 0; i < count && fine; i++) {
+        faults[i] = (struct snapwire_fault){.area = m[i]->area,
+                                            .index = m[i]->index,
+                                            .old_chunk = m[i]->old_chunk,
+                                            .new_chunk = m[i]->new_chunk};
+        pointers[i] = &faults[i];
+        fine = take_text(root, &faults[i].text, m[i]->text);
+    }
+    *place = pointers;
+    return fine;
+}
+
 static bool root_check(struct snapwire_check *c, const Snapwire__V1__CheckResponse *m,
                        bool *ret_sound)
 {
-    const struct snapwire_fault **pointers = result_alloc(c, m->n_faults, sizeof *pointers);
-    struct snapwire_fault *faults = result_alloc(c, m->n_faults, sizeof *faults);
-    bool fine = pointers != NULL && faults != NULL;
-
     *ret_sound = m->faults_total >= m->n_faults && m->sound == (m->faults_total == 0);
-    for (size_t i = 0; i < m->n_faults && fine; i++) {
-        const Snapwire__V1__Fault *f = m->faults[i];
-        faults[i] = (struct snapwire_fault){.area = f->area,
-                                            .index = f->index,
-                                            .old_chunk = f->old_chunk,
-                                            .new_chunk = f->new_chunk};
-        pointers[i] = &faults[i];
-        fine = take_text(c, &faults[i].text, f->text);
-    }
     c->sound = m->sound;
     c->exceptions = m->exceptions;
     c->faults_total = m->faults_total;
-    c->faults = pointers;
     c->fault_count = m->n_faults;
-    return fine && *ret_sound;
+    return faults_fill(c, &c->faults, m->faults, m->n_faults) && *ret_sound;
 }
 CONVERT(check, snapwire_check, snapwire__v1__check_response, root_check)
 
 /* -- rights and jobs -- */
 
-static bool root_grant_list(struct snapwire_grant_list *l, const Snapwire__V1__GrantListResponse *m,
+static bool root_grant_list(struct list_page *l, const Snapwire__V1__GrantListResponse *m,
                             bool *ret_sound)
 {
     const struct snapwire_grant **pointers = result_alloc(l, m->n_grants, sizeof *pointers);
@@ -341,13 +391,35 @@ static bool root_grant_list(struct snapwire_grant_list *l, const Snapwire__V1__G
             !take_text(l, &grants[i].volume_name, g->volume_name))
             return false;
     }
-    l->grants = pointers;
-    l->count = m->n_grants;
-    return true;
+    l->list.grants.grants = pointers;
+    l->list.grants.count = m->n_grants;
+    return next_fill(l, &m->next, ret_sound);
 }
-CONVERT(grant_list, snapwire_grant_list, snapwire__v1__grant_list_response, root_grant_list)
+CONVERT(grant_list, list_page, snapwire__v1__grant_list_response, root_grant_list)
 
-static bool root_job_list(struct snapwire_job_list *l, const Snapwire__V1__JobListResponse *m,
+static bool job_fill(void *root, struct snapwire_job *j, const Snapwire__V1__Job *m,
+                     bool *ret_sound)
+{
+    *ret_sound = pb_uuid_get_optional(&m->job, &j->id) &&
+                 pb_uuid_get_optional(&m->volume, &j->volume) && m->faults_total >= m->n_faults;
+    j->done = m->done;
+    j->total = m->total;
+    j->faults_total = m->faults_total;
+    j->fault_count = m->n_faults;
+    return *ret_sound && take_text(root, &j->kind, m->kind) &&
+           take_text(root, &j->volume_name, m->volume_name) &&
+           take_text(root, &j->subject, m->subject) && take_text(root, &j->state, m->state) &&
+           take_text(root, &j->text, m->text) &&
+           faults_fill(root, &j->faults, m->faults, m->n_faults);
+}
+
+static bool root_job(struct snapwire_job *j, const Snapwire__V1__Job *m, bool *ret_sound)
+{
+    return job_fill(j, j, m, ret_sound);
+}
+CONVERT(job, snapwire_job, snapwire__v1__job, root_job)
+
+static bool root_job_list(struct list_page *l, const Snapwire__V1__JobListResponse *m,
                           bool *ret_sound)
 {
     const struct snapwire_job **pointers = result_alloc(l, m->n_jobs, sizeof *pointers);
@@ -356,21 +428,15 @@ static bool root_job_list(struct snapwire_job_list *l, const Snapwire__V1__JobLi
     if (pointers == NULL || jobs == NULL)
         return false;
     for (size_t i = 0; i < m->n_jobs; i++) {
-        const Snapwire__V1__Job *j = m->jobs[i];
-        *ret_sound = pb_uuid_get_optional(&j->job, &jobs[i].id);
-        jobs[i].done = j->done;
-        jobs[i].total = j->total;
         pointers[i] = &jobs[i];
-        if (!*ret_sound || !take_text(l, &jobs[i].kind, j->kind) ||
-            !take_text(l, &jobs[i].volume_name, j->volume_name) ||
-            !take_text(l, &jobs[i].subject, j->subject) || !take_text(l, &jobs[i].state, j->state))
+        if (!job_fill(l, &jobs[i], m->jobs[i], ret_sound))
             return false;
     }
-    l->jobs = pointers;
-    l->count = m->n_jobs;
-    return true;
+    l->list.jobs.jobs = pointers;
+    l->list.jobs.count = m->n_jobs;
+    return next_fill(l, &m->next, ret_sound);
 }
-CONVERT(job_list, snapwire_job_list, snapwire__v1__job_list_response, root_job_list)
+CONVERT(job_list, list_page, snapwire__v1__job_list_response, root_job_list)
 
 /* -- merge -- */
 

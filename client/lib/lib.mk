@@ -7,13 +7,14 @@ includedir   ?= $(prefix)/include
 SNAPWIRE_SO  := libsnapwire.so.0
 SNAPWIRE_FULL := libsnapwire.so.0.$(VERSION)
 lib_map      := client/lib/libsnapwire.map
+lib_headers  := client/lib/snapwire.h client/lib/snapwire_hosted.h
 
-# the functions that the header declares, and those that the library exports
-lib_declared = sed -n '/^SNAPWIRE_API/,/;/p' client/lib/snapwire.h | tr '\n' ' ' | \
+# the functions that the headers declare, and those that the library exports
+lib_declared = sed -n '/^SNAPWIRE_API/,/;/p' $(lib_headers) | tr '\n' ' ' | \
     grep -o 'snapwire_[a-z0-9_]* *(' | tr -d ' (' | grep -v '_cb$$' | sort -u
 lib_exported = nm -D --defined-only $@ | sed -n 's/.* T \(snapwire_[a-z0-9_]*\)@@.*/\1/p' | sort -u
 
-$(BUILD)/libsnapwire.so: $(call link_libs,client) $(lib_map) client/lib/lib.mk
+$(BUILD)/libsnapwire.so: $(call link_libs,client) $(lib_map) $(lib_headers) client/lib/lib.mk
 	@echo "  LD      $@"
 	@$(CC) $(LDFLAGS_ALL) -shared -Wl,-soname,$(SNAPWIRE_SO) -Wl,--version-script,$(lib_map) \
 	    $(if $(SAN),,-Wl,-z,defs) -Wl,-z,relro,-z,now -o $@ \
@@ -22,7 +23,7 @@ $(BUILD)/libsnapwire.so: $(call link_libs,client) $(lib_map) client/lib/lib.mk
 	    -Wl,--end-group $(call sys_libs,client)
 	@ln -sf libsnapwire.so $(BUILD)/$(SNAPWIRE_SO)
 	@$(lib_declared) > $@.declared; $(lib_exported) | diff $@.declared - || { rm -f $@; \
-	    echo "$(lib_map) and client/lib/snapwire.h do not agree" >&2; exit 1; }
+	    echo "$(lib_map) and $(lib_headers) do not agree" >&2; exit 1; }
 	@rm -f $@.declared
 
 # One object of all layers, so that names of the lower ones cannot meet the program's.
@@ -38,7 +39,7 @@ $(BUILD)/libsnapwire.a: $(call link_libs,client) client/lib/lib.mk
 	@rm -f $(BUILD)/libsnapwire.o
 
 # the example is built as a program of somebody else's would be: header and library only
-$(BUILD)/examples/cow_stream: client/lib/examples/cow_stream.c client/lib/snapwire.h \
+$(BUILD)/examples/cow_stream: client/lib/examples/cow_stream.c $(lib_headers) \
     $(BUILD)/libsnapwire.so
 	@mkdir -p $(@D)
 	@echo "  LD      $@"
@@ -53,7 +54,7 @@ install-lib: $(BUILD)/libsnapwire.so $(BUILD)/libsnapwire.a
 	ln -sf $(SNAPWIRE_FULL) $(DESTDIR)$(libdir)/$(SNAPWIRE_SO)
 	ln -sf $(SNAPWIRE_SO) $(DESTDIR)$(libdir)/libsnapwire.so
 	install -m 644 $(BUILD)/libsnapwire.a $(DESTDIR)$(libdir)/libsnapwire.a
-	install -m 644 client/lib/snapwire.h $(DESTDIR)$(includedir)/snapwire.h
+	install -m 644 $(lib_headers) $(DESTDIR)$(includedir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@VERSION@|$(VERSION)|' \
 	    client/lib/snapwire.pc.in > $(DESTDIR)$(libdir)/pkgconfig/snapwire.pc
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading: a range of a snapshot, and the runs of its exceptions.
+/* Reading: a range of a snapshot, the runs of its exceptions, the runs between two snapshots.
  *
  * The extents of an answer must cover the range asked for, in order and without
  * holes, and its data extents must have exactly the payload's length. Pages of runs
@@ -201,6 +201,8 @@ struct run_op {
     struct request rq; /* first; submitted again for each page */
     struct snapwire_client *client;
     struct snapwire_run_list args;
+    bool diff; /* what is between args.snapshot and to */
+    struct snapwire_uuid to;
     snapwire_run_page_cb page;
     snapwire_done_cb done;
     void *page_user, *done_user;
@@ -209,13 +211,15 @@ struct run_op {
 static int run_request(struct run_op *op, struct err *reterr)
 {
     Snapwire__V1__RunListRequest m = SNAPWIRE__V1__RUN_LIST_REQUEST__INIT;
+    Snapwire__V1__DiffRequest diff = SNAPWIRE__V1__DIFF_REQUEST__INIT;
 
-    m.volume = pb_uuid(&op->args.volume);
-    m.snapshot = pb_uuid(&op->args.snapshot);
+    m.volume = diff.volume = pb_uuid(&op->args.volume);
+    m.snapshot = diff.from = pb_uuid(&op->args.snapshot);
+    m.start_chunk = diff.start_chunk = op->args.start_chunk;
     m.own = op->args.own;
-    m.start_chunk = op->args.start_chunk;
+    diff.to = pb_uuid(&op->to);
     op->rq.deadline_ns = 0;
-    const int r = request_pack(&op->rq, &m.base, reterr);
+    const int r = request_pack(&op->rq, op->diff ? &diff.base : &m.base, reterr);
     return r < 0 ? r : request_submit(op->client, &op->rq, reterr);
 }
 
@@ -310,22 +314,19 @@ static void run_done(struct request *rq, const struct request_answer *a)
         run_finish(op, &err);
 }
 
-static int run_begin(struct snapwire_client *c, const struct snapwire_run_list *args,
-                     const struct run_op *like, struct err *reterr)
+static int run_begin(struct snapwire_client *c, const struct run_op *like, struct err *reterr)
 {
+    if (like->page == NULL)
+        return err_set(reterr, SNAP_EINVAL, "a listing needs a function for its pages");
     struct run_op *op = malloc(sizeof *op);
-
     if (op == NULL)
         return err_set(reterr, SNAP_ENOMEM, "out of memory for a listing");
     *op = *like;
     op->client = c;
-    op->rq.method = SNAPWIRE__V1__METHOD__METHOD_RUN_LIST;
+    op->rq.method =
+        op->diff ? SNAPWIRE__V1__METHOD__METHOD_DIFF : SNAPWIRE__V1__METHOD__METHOD_RUN_LIST;
     op->rq.done = run_done;
-    int r = public_args(&op->args, sizeof op->args, args, sizeof op->args, reterr);
-    if (r == 0 && op->page == NULL)
-        r = err_set(reterr, SNAP_EINVAL, "a listing needs a function for its pages");
-    if (r == 0)
-        r = run_request(op, reterr);
+    const int r = run_request(op, reterr);
     if (r < 0) {
         request_done(&op->rq);
         free(op);
@@ -333,26 +334,72 @@ static int run_begin(struct snapwire_client *c, const struct snapwire_run_list *
     return r;
 }
 
+static int run_list_begin(struct snapwire_client *c, const struct snapwire_run_list *args,
+                          const struct run_op *like, struct err *reterr)
+{
+    struct run_op op = *like;
+    const int r = public_args(&op.args, sizeof op.args, args, sizeof op.args, reterr);
+
+    return r < 0 ? r : run_begin(c, &op, reterr);
+}
+
+static int diff_begin(struct snapwire_client *c, const struct snapwire_diff *args,
+                      const struct run_op *like, struct err *reterr)
+{
+    struct run_op op = *like;
+    struct snapwire_diff a;
+    const int r = public_args(&a, sizeof a, args, sizeof a, reterr);
+
+    if (r < 0)
+        return r;
+    op.diff = true;
+    op.to = a.to;
+    op.args = (struct snapwire_run_list){.size = sizeof op.args,
+                                         .volume = a.volume,
+                                         .snapshot = a.from,
+                                         .start_chunk = a.start_chunk,
+                                         .end_chunk = a.end_chunk};
+    return run_begin(c, &op, reterr);
+}
+
+/* The two faces of a listing. */
+#define RUN_ASYNC(begin)                                                                           \
+    const struct run_op like = {.page = page, .done = done, .page_user = user, .done_user = user}; \
+    struct err err = ERR_INIT;                                                                     \
+    return public_error(reterr, begin(c, args, &like, &err), &err)
+
+#define RUN_SYNC(begin)                                                             \
+    struct err err = ERR_INIT;                                                      \
+    struct sync_wait wait = {0};                                                    \
+    const struct run_op like = {                                                    \
+        .page = page, .done = sync_done_cb, .page_user = user, .done_user = &wait}; \
+    int r = sync_check(c, &err);                                                    \
+    if (r == 0)                                                                     \
+        r = sync_finish(c, begin(c, args, &like, &err), &wait, NULL, &err);         \
+    return public_error(reterr, r, &err)
+
 int snapwire_run_each(struct snapwire_client *c, const struct snapwire_run_list *args,
                       snapwire_run_page_cb page, snapwire_done_cb done, void *user,
                       struct snapwire_error *reterr)
 {
-    const struct run_op like = {.page = page, .done = done, .page_user = user, .done_user = user};
-    struct err err = ERR_INIT;
-
-    return public_error(reterr, run_begin(c, args, &like, &err), &err);
+    RUN_ASYNC(run_list_begin);
 }
 
 int snapwire_run_each_sync(struct snapwire_client *c, const struct snapwire_run_list *args,
                            snapwire_run_page_cb page, void *user, struct snapwire_error *reterr)
 {
-    struct err err = ERR_INIT;
-    struct sync_wait wait = {0};
-    const struct run_op like = {
-        .page = page, .done = sync_done_cb, .page_user = user, .done_user = &wait};
-    int r = sync_check(c, &err);
+    RUN_SYNC(run_list_begin);
+}
 
-    if (r == 0)
-        r = sync_finish(c, run_begin(c, args, &like, &err), &wait, NULL, &err);
-    return public_error(reterr, r, &err);
+int snapwire_diff_each(struct snapwire_client *c, const struct snapwire_diff *args,
+                       snapwire_run_page_cb page, snapwire_done_cb done, void *user,
+                       struct snapwire_error *reterr)
+{
+    RUN_ASYNC(diff_begin);
+}
+
+int snapwire_diff_each_sync(struct snapwire_client *c, const struct snapwire_diff *args,
+                            snapwire_run_page_cb page, void *user, struct snapwire_error *reterr)
+{
+    RUN_SYNC(diff_begin);
 }

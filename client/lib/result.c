@@ -103,32 +103,27 @@ int public_args(void *dst, size_t dst_bytes, const void *src, size_t least_bytes
 
 /* -- results -- */
 
+/* The root's comes first. */
 struct result_block {
     struct result_block *next;
     max_align_t data[];
 };
 
-/* Stands right before the root. */
-struct result_head {
-    struct result_block *blocks;
-    max_align_t root[];
-};
-
-static struct result_head *result_head_of(void *root)
+static struct result_block *result_block_of(void *root)
 {
-    return (struct result_head *)((char *)root - offsetof(struct result_head, root));
+    return (struct result_block *)((char *)root - offsetof(struct result_block, data));
 }
 
 void *result_new(size_t bytes)
 {
-    struct result_head *head = calloc(1, sizeof *head + bytes);
+    struct result_block *b = calloc(1, sizeof *b + bytes);
 
-    return head != NULL ? head->root : NULL;
+    return b != NULL ? b->data : NULL;
 }
 
 void *result_alloc(void *root, size_t count, size_t bytes)
 {
-    struct result_head *head = result_head_of(root);
+    struct result_block *first = result_block_of(root);
     size_t total;
 
     if (__builtin_mul_overflow(count, bytes, &total) ||
@@ -137,22 +132,31 @@ void *result_alloc(void *root, size_t count, size_t bytes)
     struct result_block *b = calloc(1, total);
     if (b == NULL)
         return NULL;
-    b->next = head->blocks;
-    head->blocks = b;
+    b->next = first->next;
+    first->next = b;
     return b->data;
+}
+
+void result_adopt(void *root, void *other)
+{
+    struct result_block *first = result_block_of(root), *taken = result_block_of(other);
+    struct result_block *last = taken;
+
+    while (last->next != NULL)
+        last = last->next;
+    last->next = first->next;
+    first->next = taken;
 }
 
 void snapwire_free(void *result)
 {
-    if (result == NULL)
-        return;
-    struct result_head *head = result_head_of(result);
-    while (head->blocks != NULL) {
-        struct result_block *b = head->blocks;
-        head->blocks = b->next;
+    struct result_block *b = result != NULL ? result_block_of(result) : NULL;
+
+    while (b != NULL) {
+        struct result_block *next = b->next;
         free(b);
+        b = next;
     }
-    free(head);
 }
 
 /* -- identities -- */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libsnapwire: remote snapshots of local origins, for C and C++.
  *
- * The only public header of the library and its whole ABI. It needs nothing but
- * the C library; libevent's `struct event_base` is named, not included.
+ * The public header of the library; with snapwire_hosted.h, which it includes, the whole
+ * ABI. It needs nothing but the C library; libevent's `struct event_base` is named, not
+ * included.
  *
  * Words: a *volume* is a named origin known to a daemon; a *snapshot* is its past
  * state, kept as exceptions in a COW device; the newest snapshot is the *head*, the
@@ -273,6 +274,11 @@ struct snapwire_snapshot {
     uint64_t sectors_allocated, metadata_sectors;
     const char *status; /* as `dmsetup status` prints it */
     const char *cow_path;
+    bool writable;               /* a clone */
+    const char *parent;          /* of a clone: the snapshot it reads through; empty: the volume */
+    uint32_t seq;                /* grows with youth within a volume, never reused */
+    const char *const *warnings; /* "90% of its limit is used" … */
+    size_t warning_count;
 };
 
 struct snapwire_volume {
@@ -286,7 +292,7 @@ struct snapwire_volume {
     bool leased;
     const char *lease_holder;
     uint64_t lease_epoch;
-    const struct snapwire_snapshot *const *snapshots; /* oldest first; the last is the head */
+    const struct snapwire_snapshot *const *snapshots; /* oldest first, clones at the end */
     size_t snapshot_count;
     const struct snapwire_label *const *labels;
     size_t label_count;
@@ -330,6 +336,8 @@ struct snapwire_volume_create {
     int full_policy; /* enum snapwire_full_policy */
     const struct snapwire_label *labels;
     size_t label_count;
+    uint32_t chunk_size_sectors; /* hosted: of all its snapshots; 0: the daemon's default */
+    const char *device;          /* hosted: a block device on the daemon's host; NULL: a file */
 };
 SNAPWIRE_API int snapwire_volume_create(struct snapwire_client *client,
                                         const struct snapwire_volume_create *args,
@@ -429,7 +437,7 @@ SNAPWIRE_API int snapwire_snapshot_check_sync(struct snapwire_client *client,
                                               struct snapwire_check **ret,
                                               struct snapwire_error *reterr) SNAPWIRE_WUR;
 
-/* -- rights and jobs ------------------------------------------------------------- */
+/* -- rights ---------------------------------------------------------------------- */
 
 enum snapwire_role {
     SNAPWIRE_ROLE_NONE = 0,
@@ -477,28 +485,6 @@ SNAPWIRE_API int snapwire_grant_list_sync(struct snapwire_client *client,
                                           const struct snapwire_uuid *volume,
                                           struct snapwire_grant_list **ret,
                                           struct snapwire_error *reterr) SNAPWIRE_WUR;
-
-struct snapwire_job {
-    struct snapwire_uuid id;
-    const char *kind; /* "hand-down" */
-    const char *volume_name;
-    const char *subject;
-    uint64_t done, total;
-    const char *state; /* "running", "waiting", "failed: …" */
-};
-struct snapwire_job_list {
-    const struct snapwire_job *const *jobs;
-    size_t count;
-};
-typedef void (*snapwire_job_list_cb)(void *user, const struct snapwire_error *error,
-                                     const struct snapwire_job_list *list);
-SNAPWIRE_API int snapwire_job_list(struct snapwire_client *client,
-                                   const struct snapwire_uuid *volume, snapwire_job_list_cb cb,
-                                   void *user, struct snapwire_error *reterr) SNAPWIRE_WUR;
-SNAPWIRE_API int snapwire_job_list_sync(struct snapwire_client *client,
-                                        const struct snapwire_uuid *volume,
-                                        struct snapwire_job_list **ret,
-                                        struct snapwire_error *reterr) SNAPWIRE_WUR;
 
 /* -- reading --------------------------------------------------------------------- */
 
@@ -795,5 +781,7 @@ SNAPWIRE_API int snapwire_merge_abort_sync(struct snapwire_lease *lease,
 #ifdef __cplusplus
 }
 #endif
+
+#include "snapwire_hosted.h"
 
 #endif

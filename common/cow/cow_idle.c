@@ -96,6 +96,6 @@ bool cow_store_idle(struct cow_store *s)
         s->blank_iov[parts++] =
             (struct iovec){blank_zeros, (size_t)u64_min(len - at, BLANK_PART_BYTES)};
     s->blanking = true;
-    cow_io_writev(s, &s->idle_io, begin, s->blank_iov, parts, len, idle_written);
+    cow_io_fill(s, &s->idle_io, begin, s->blank_iov, parts, len, idle_written);
     return true;
 }

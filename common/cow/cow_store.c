@@ -68,6 +68,13 @@ void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes
     io_submit(s, io, BLK_WRITE, offset_bytes, len_bytes, then);
 }
 
+void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
+                 const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then)
+{
+    io->req = (struct blk_req){.flags = BLK_FILLER, .iov = iov, .iov_count = iov_count};
+    io_submit(s, io, BLK_WRITE, offset_bytes, len_bytes, then);
+}
+
 void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then)
 {
     io->req = (struct blk_req){0};

@@ -60,6 +60,9 @@ void cow_io_write(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
 void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
                    const struct iovec *iov, unsigned iov_count, uint64_t len_bytes,
                    cow_io_fn *then);
+/* Likewise, content that only makes room. */
+void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
+                 const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then);
 void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then);
 void cow_io_grow(struct cow_store *s, struct cow_io *io, uint64_t size_bytes, cow_io_fn *then);
 /* Fill *reterr from a failed request: "WHAT NUMBER of DEVICE: No space left on device". */

@@ -39,7 +39,10 @@ enum blk_op {
                   * SNAP_ENOTSUP on fixed-size devices, SNAP_ENOSPC when refused */
 };
 
-enum { BLK_FUA = 1 << 0 }; /* BLK_WRITE, BLK_ZERO: durable when done */
+enum {
+    BLK_FUA = 1 << 0,    /* BLK_WRITE, BLK_ZERO: durable when done */
+    BLK_FILLER = 1 << 1, /* BLK_WRITE: only makes room; nobody will be held to the content */
+};
 
 enum { BLK_IOV_MAX = 256 };
 

@@ -208,7 +208,7 @@ static bool change_step(struct sum_op *op)
 static int change_begin(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    if (!change_is_covered(d, op->outer)) {
+    if ((op->outer->flags & BLK_FILLER) != 0 || !change_is_covered(d, op->outer)) {
         op_forward(op, op_passed);
         return 0;
     }

@@ -19,11 +19,11 @@ enum statement {
     ST_PUT_VOLUME,
     ST_DELETE_VOLUME,
     ST_PUT_SNAPSHOT,
+    ST_DELETE_SNAPSHOT,
     ST_DELETE_SNAPSHOTS,
     ST_FIND_VOLUME,
     ST_GET_VOLUME,
     ST_EACH_VOLUME,
-    ST_FIND_SNAPSHOT,
     ST_EACH_SNAPSHOT,
     ST_PUT_KEY,
     ST_GET_KEY,
@@ -33,8 +33,7 @@ enum statement {
 };
 
 #define VOLUME_COLUMNS "id, name, kind, size_bytes, created_s, place"
-#define SNAPSHOT_COLUMNS "id, volume, name, seq, created_s, hidden, cow_path"
-#define SNAPSHOT_SELECT "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 "
+#define SNAPSHOT_COLUMNS "id, volume, name, seq, created_s, hidden, cow_path, kind, parent_seq"
 
 static const char *const statement_sql[ST_COUNT] = {
     [ST_PUT_VOLUME] = "INSERT INTO volumes (" VOLUME_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6) "
@@ -42,25 +41,30 @@ static const char *const statement_sql[ST_COUNT] = {
                       "created_s = ?5, place = ?6",
     [ST_DELETE_VOLUME] = "DELETE FROM volumes WHERE id = ?1",
     [ST_PUT_SNAPSHOT] =
-        "INSERT INTO snapshots (" SNAPSHOT_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO snapshots (" SNAPSHOT_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) "
+        "ON CONFLICT (volume, id) DO UPDATE SET name = ?3, seq = ?4, created_s = ?5, hidden = ?6, "
+        "cow_path = ?7, kind = ?8, parent_seq = ?9",
+    [ST_DELETE_SNAPSHOT] = "DELETE FROM snapshots WHERE volume = ?1 AND id = ?2",
     [ST_DELETE_SNAPSHOTS] = "DELETE FROM snapshots WHERE volume = ?1",
     [ST_FIND_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE name = ?1",
     [ST_GET_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE id = ?1",
     [ST_EACH_VOLUME] = "SELECT " VOLUME_COLUMNS " FROM volumes ORDER BY name",
-    [ST_FIND_SNAPSHOT] = (SNAPSHOT_SELECT "AND name = ?2 AND hidden = 0"),
-    [ST_EACH_SNAPSHOT] = (SNAPSHOT_SELECT "ORDER BY seq"),
+    [ST_EACH_SNAPSHOT] =
+        "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 ORDER BY seq",
     [ST_PUT_KEY] = "INSERT OR IGNORE INTO keys (key, outcome, made_s) VALUES (?1, ?2, ?3)",
     [ST_GET_KEY] = "SELECT outcome FROM keys WHERE key = ?1",
     [ST_EXPIRE_KEYS] = "DELETE FROM keys WHERE made_s < ?1",
-    [ST_PUT_CLIENT] = "INSERT INTO clients (identity, address, seen_s) VALUES (?1, ?2, ?3) "
-                      "ON CONFLICT (identity) DO UPDATE SET address = ?2, seen_s = ?3",
+    [ST_PUT_CLIENT] = ("INSERT INTO clients (identity, address, seen_s) VALUES (?1, ?2, ?3) "
+                       "ON CONFLICT (identity) DO UPDATE SET address = ?2, seen_s = ?3"),
 };
 
-enum { KEY_LIFETIME_S = 24 * 3600, BUSY_TIMEOUT_MS = 5000 };
+enum { KEY_LIFETIME_S = 24 * 3600, BUSY_TIMEOUT_MS = 5000, LAGGING_MAX = 64 };
 
 struct registry {
     sqlite3 *db;
     sqlite3_stmt *statements[ST_COUNT];
+    struct uuid lagging[LAGGING_MAX]; /* volumes that were not told of wholly */
+    unsigned lagging_count;           /* more than LAGGING_MAX: any may be one */
 };
 
 /* The code that SQLite's stands for, with its text. */
@@ -235,10 +239,15 @@ static void column_uuid(sqlite3_stmt *st, int at, struct uuid *ret)
         memcpy(ret->b, blob, UUID_BYTES);
 }
 
-static void column_text(sqlite3_stmt *st, int at, char *ret, size_t ret_bytes)
+static const char *peek_text(sqlite3_stmt *st, int at)
 {
     const char *text = (const char *)sqlite3_column_text(st, at);
-    (void)sqlite3_snprintf((int)ret_bytes, ret, "%s", text ? text : "");
+    return text ? text : "";
+}
+
+static void column_text(sqlite3_stmt *st, int at, char *ret, size_t ret_bytes)
+{
+    (void)sqlite3_snprintf((int)ret_bytes, ret, "%s", peek_text(st, at));
 }
 
 static void column_volume(sqlite3_stmt *st, struct registry_volume *ret)
@@ -255,11 +264,13 @@ static void column_snapshot(sqlite3_stmt *st, struct registry_snapshot *ret)
 {
     column_uuid(st, 0, &ret->id);
     column_uuid(st, 1, &ret->volume);
-    column_text(st, 2, ret->name, sizeof ret->name);
+    ret->name = peek_text(st, 2);
     ret->seq = (uint32_t)sqlite3_column_int64(st, 3);
     ret->created_s = sqlite3_column_int64(st, 4);
     ret->hidden = sqlite3_column_int(st, 5) != 0;
-    column_text(st, 6, ret->cow_path, sizeof ret->cow_path);
+    ret->cow_path = peek_text(st, 6);
+    ret->kind = sqlite3_column_int(st, 7);
+    ret->parent_seq = (uint32_t)sqlite3_column_int64(st, 8);
 }
 
 /* Make a statement ready for its next use. */
@@ -277,23 +288,37 @@ static int run(struct registry *r, sqlite3_stmt *st, const char *what, struct er
     return rc;
 }
 
-/* -- volumes and snapshots ----------------------------------------------------------- */
+/* -- volumes that lag behind -------------------------------------------------------- */
 
-static int put_snapshot(struct registry *r, const struct registry_snapshot *s, struct err *reterr)
+static bool lags(const struct registry *r, const struct uuid *id)
 {
-    sqlite3_stmt *st = r->statements[ST_PUT_SNAPSHOT];
-    bind_uuid(st, 1, &s->id);
-    bind_uuid(st, 2, &s->volume);
-    bind_text(st, 3, s->name);
-    (void)sqlite3_bind_int64(st, 4, s->seq);
-    (void)sqlite3_bind_int64(st, 5, s->created_s);
-    (void)sqlite3_bind_int(st, 6, s->hidden);
-    bind_text(st, 7, s->cow_path);
-    return run(r, st, "store snapshot", reterr);
+    for (unsigned i = 0; i < r->lagging_count && i < LAGGING_MAX; i++)
+        if (uuid_equal(&r->lagging[i], id))
+            return true;
+    return r->lagging_count > LAGGING_MAX;
 }
 
-static int put_rows(struct registry *r, const struct registry_volume *v,
-                    const struct registry_snapshot *snapshots, uint32_t count, struct err *reterr)
+static void note_lagging(struct registry *r, const struct uuid *id)
+{
+    if (lags(r, id))
+        return;
+    if (r->lagging_count < LAGGING_MAX)
+        r->lagging[r->lagging_count] = *id;
+    r->lagging_count++;
+}
+
+static void forget_lagging(struct registry *r, const struct uuid *id)
+{
+    for (unsigned i = 0; i < r->lagging_count && r->lagging_count <= LAGGING_MAX; i++)
+        if (uuid_equal(&r->lagging[i], id)) {
+            r->lagging[i] = r->lagging[--r->lagging_count];
+            return;
+        }
+}
+
+/* -- volumes and snapshots ----------------------------------------------------------- */
+
+static int put_volume(struct registry *r, const struct registry_volume *v, struct err *reterr)
 {
     sqlite3_stmt *st = r->statements[ST_PUT_VOLUME];
     bind_uuid(st, 1, &v->id);
@@ -302,13 +327,53 @@ static int put_rows(struct registry *r, const struct registry_volume *v,
     (void)sqlite3_bind_int64(st, 4, (sqlite3_int64)v->size_bytes);
     (void)sqlite3_bind_int64(st, 5, v->created_s);
     bind_text(st, 6, v->place);
-    int rc = run(r, st, "store volume", reterr);
-    if (rc < 0)
-        return rc;
-    bind_uuid(r->statements[ST_DELETE_SNAPSHOTS], 1, &v->id);
-    rc = run(r, r->statements[ST_DELETE_SNAPSHOTS], "replace snapshots", reterr);
-    for (uint32_t i = 0; i < count && rc == 0; i++)
-        rc = put_snapshot(r, &snapshots[i], reterr);
+    return run(r, st, "store volume", reterr);
+}
+
+static int put_snapshots(struct registry *r, const struct registry_snapshot *snapshots,
+                         uint32_t count, struct err *reterr)
+{
+    sqlite3_stmt *st = r->statements[ST_PUT_SNAPSHOT];
+    int rc = 0;
+    for (uint32_t i = 0; i < count && rc == 0; i++) {
+        const struct registry_snapshot *s = &snapshots[i];
+        bind_uuid(st, 1, &s->id);
+        bind_uuid(st, 2, &s->volume);
+        bind_text(st, 3, s->name);
+        (void)sqlite3_bind_int64(st, 4, s->seq);
+        (void)sqlite3_bind_int64(st, 5, s->created_s);
+        (void)sqlite3_bind_int(st, 6, s->hidden);
+        bind_text(st, 7, s->cow_path);
+        (void)sqlite3_bind_int(st, 8, s->kind);
+        (void)sqlite3_bind_int64(st, 9, s->parent_seq);
+        rc = run(r, st, "store snapshot", reterr);
+    }
+    return rc;
+}
+
+static int delete_snapshots(struct registry *r, const struct uuid *volume, const struct uuid *gone,
+                            uint32_t count, struct err *reterr)
+{
+    sqlite3_stmt *st = r->statements[ST_DELETE_SNAPSHOT];
+    int rc = 0;
+    for (uint32_t i = 0; i < count && rc == 0; i++) {
+        bind_uuid(st, 1, volume);
+        bind_uuid(st, 2, &gone[i]);
+        rc = run(r, st, "delete snapshot", reterr);
+    }
+    return rc;
+}
+
+/* The end of a transaction: all of it, or nothing. */
+static int commit(struct registry *r, int rc, const struct registry_volume *v, struct err *reterr)
+{
+    if (rc == 0)
+        rc = exec(r, "COMMIT", reterr);
+    if (rc == 0)
+        return 0;
+    (void)sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    note_lagging(r, &v->id);
+    err_prefix(reterr, "volume '%s'", v->name);
     return rc;
 }
 
@@ -317,22 +382,44 @@ int registry_put_volume(struct registry *r, const struct registry_volume *v,
                         struct err *reterr)
 {
     int rc = exec(r, "BEGIN IMMEDIATE", reterr);
-    if (rc < 0)
-        return rc;
-    rc = put_rows(r, v, snapshots, count, reterr);
     if (rc == 0)
-        rc = exec(r, "COMMIT", reterr);
-    if (rc < 0) {
-        (void)sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
-        err_prefix(reterr, "volume '%s'", v->name);
+        rc = put_volume(r, v, reterr);
+    if (rc == 0) {
+        bind_uuid(r->statements[ST_DELETE_SNAPSHOTS], 1, &v->id);
+        rc = run(r, r->statements[ST_DELETE_SNAPSHOTS], "replace snapshots", reterr);
     }
+    if (rc == 0)
+        rc = put_snapshots(r, snapshots, count, reterr);
+    rc = commit(r, rc, v, reterr);
+    if (rc == 0)
+        forget_lagging(r, &v->id);
     return rc;
+}
+
+/* Those that are gone first: their names and seqs may be given anew. */
+int registry_update_volume(struct registry *r, const struct registry_volume *v,
+                           const struct registry_snapshot *put, uint32_t put_count,
+                           const struct uuid *gone, uint32_t gone_count, struct err *reterr)
+{
+    if (lags(r, &v->id))
+        return err_set(reterr, SNAP_ESTALE, "registry: volume '%s' lags behind", v->name);
+    int rc = exec(r, "BEGIN IMMEDIATE", reterr);
+    if (rc == 0)
+        rc = put_volume(r, v, reterr);
+    if (rc == 0)
+        rc = delete_snapshots(r, &v->id, gone, gone_count, reterr);
+    if (rc == 0)
+        rc = put_snapshots(r, put, put_count, reterr);
+    return commit(r, rc, v, reterr);
 }
 
 int registry_delete_volume(struct registry *r, const struct uuid *id, struct err *reterr)
 {
     bind_uuid(r->statements[ST_DELETE_VOLUME], 1, id);
-    return run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr);
+    int rc = run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr);
+    if (rc == 0)
+        forget_lagging(r, id);
+    return rc;
 }
 
 /* The one row of a bound look-up: 0, SNAP_ENOENT or another error. */
@@ -365,23 +452,6 @@ int registry_get_volume(struct registry *r, const struct uuid *id, struct regist
     char text[UUID_TEXT_BYTES];
     bind_uuid(st, 1, id);
     return one_volume(r, st, uuid_format(id, text), ret, reterr);
-}
-
-int registry_find_snapshot(struct registry *r, const struct uuid *volume, const char *name,
-                           struct registry_snapshot *ret, struct err *reterr)
-{
-    sqlite3_stmt *st = r->statements[ST_FIND_SNAPSHOT];
-    bind_uuid(st, 1, volume);
-    bind_text(st, 2, name);
-    int step = sqlite3_step(st), rc = 0;
-    if (step == SQLITE_ROW)
-        column_snapshot(st, ret);
-    else if (step == SQLITE_DONE)
-        rc = err_set(reterr, SNAP_ENOENT, "no snapshot '%s'", name);
-    else
-        rc = fail(r, "find snapshot", reterr);
-    finish(st);
-    return rc;
 }
 
 int registry_each_volume(struct registry *r, int (*fn)(void *, const struct registry_volume *),

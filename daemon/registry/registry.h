@@ -31,14 +31,18 @@ struct registry_volume {
     int64_t created_s;
     char place[LIMIT_PATH_BYTES]; /* the volume's folder, relative to the state directory */
 };
+enum registry_kind { REGISTRY_SNAPSHOT = 0, REGISTRY_CLONE = 1, REGISTRY_UNDO = 2 };
+/* Owns: the texts are borrowed; those that the registry gives hold until fn returns. */
 struct registry_snapshot {
     struct uuid id;
     struct uuid volume;
-    char name[LIMIT_NAME_BYTES + 1];
+    const char *name; /* of one volume's once only, hidden and undo ones apart */
     uint32_t seq;
     int64_t created_s;
     bool hidden;
-    char cow_path[LIMIT_PATH_BYTES];
+    int kind;
+    uint32_t parent_seq; /* of a clone; 0: the volume itself */
+    const char *cow_path;
 };
 
 /* Everything of a volume in one transaction: the row and all its snapshots are replaced.
@@ -46,13 +50,19 @@ struct registry_snapshot {
 int registry_put_volume(struct registry *r, const struct registry_volume *v,
                         const struct registry_snapshot *snapshots, uint32_t count,
                         struct err *reterr) SNAP_WUR;
+/* What changed of a volume that was put before, in one transaction: its row, snapshots that are
+ * new or different, uuids of those that are gone. A volume of which the registry could not be
+ * told something lags behind from then on, until it is put whole.
+ * Errors: SNAP_ESTALE (it lags behind), SNAP_EEXIST. */
+int registry_update_volume(struct registry *r, const struct registry_volume *v,
+                           const struct registry_snapshot *put, uint32_t put_count,
+                           const struct uuid *gone, uint32_t gone_count,
+                           struct err *reterr) SNAP_WUR;
 int registry_delete_volume(struct registry *r, const struct uuid *id, struct err *reterr) SNAP_WUR;
 int registry_find_volume(struct registry *r, const char *name, struct registry_volume *ret,
                          struct err *reterr) SNAP_WUR;
 int registry_get_volume(struct registry *r, const struct uuid *id, struct registry_volume *ret,
                         struct err *reterr) SNAP_WUR;
-int registry_find_snapshot(struct registry *r, const struct uuid *volume, const char *name,
-                           struct registry_snapshot *ret, struct err *reterr) SNAP_WUR;
 /* Each row in name order; a non-zero return of fn stops and is returned. */
 int registry_each_volume(struct registry *r, int (*fn)(void *user, const struct registry_volume *v),
                          void *user, struct err *reterr) SNAP_WUR;

@@ -53,6 +53,12 @@ static const char *const schema_migrations[] = {
     "DROP TABLE snapshots;"
     "ALTER TABLE snapshots_of RENAME TO snapshots;"
     "CREATE UNIQUE INDEX snapshots_by_name ON snapshots(volume, name) WHERE hidden = 0;",
+    /* 3: kind: 0 a snapshot, 1 a clone, 2 what a rollback may be undone by; parent: a clone's */
+    "ALTER TABLE snapshots ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE snapshots ADD COLUMN parent_seq INTEGER NOT NULL DEFAULT 0;"
+    "DROP INDEX snapshots_by_name;"
+    "CREATE UNIQUE INDEX snapshots_by_name ON snapshots(volume, name)"
+    "  WHERE hidden = 0 AND kind <> 2;",
 };
 
 enum { SCHEMA_VERSION = sizeof schema_migrations / sizeof schema_migrations[0] };

@@ -2,7 +2,11 @@
 /* Volumes and snapshots as messages. Memory is the request's. Thread: the volume's shard. */
 #include "daemon/service/server.h"
 
+#include "daemon/volume/change.h"
+
 #include <string.h>
+
+enum { FILL_WARNINGS_MAX = 8 }; /* a snapshot */
 
 static Snapwire__V1__SnapshotState fill_state(enum snapshot_state state)
 {
@@ -57,6 +61,39 @@ static bool fill_usage(struct request *req, const struct snapshot *s, Snapwire__
     return fill_text(req, cow_status_format(&u, status, sizeof status), &out->status);
 }
 
+struct fill_warnings {
+    struct request *req;
+    Snapwire__V1__Snapshot *out;
+    bool failed;
+};
+
+static void fill_warning(const char *text, void *user)
+{
+    struct fill_warnings *w = user;
+    Snapwire__V1__Snapshot *out = w->out;
+    if (out->warnings == NULL)
+        out->warnings = request_alloc(w->req, FILL_WARNINGS_MAX * sizeof(char *));
+    if (out->warnings == NULL || out->n_warnings == FILL_WARNINGS_MAX) {
+        w->failed = w->failed || out->warnings == NULL;
+        return;
+    }
+    char *copy = request_strdup(w->req, text);
+    if (copy == NULL)
+        w->failed = true;
+    else
+        out->warnings[out->n_warnings++] = copy;
+}
+
+static bool fill_tree(struct request *req, const struct snapshot *s, Snapwire__V1__Snapshot *out)
+{
+    struct fill_warnings w = {.req = req, .out = out};
+    const struct record_snapshot *parent = s->parent == NULL ? NULL : snapshot_record(s->parent);
+    out->writable = s->clone;
+    out->seq = s->seq;
+    snapshot_warnings(s, fill_warning, &w);
+    return !w.failed && (parent == NULL || fill_text(req, parent->name, &out->parent));
+}
+
 bool service_fill_snapshot(struct request *req, const struct snapshot *s,
                            Snapwire__V1__Snapshot *out)
 {
@@ -77,7 +114,7 @@ bool service_fill_snapshot(struct request *req, const struct snapshot *s,
            fill_text(req, rs->name, &out->name) &&
            fill_text(req, v->record.name, &out->volume_name) &&
            fill_text(req, text, &out->state_text) && fill_text(req, path, &out->cow_path) &&
-           fill_usage(req, s, out);
+           fill_usage(req, s, out) && fill_tree(req, s, out);
 }
 
 static bool fill_labels(struct request *req, const struct volume *v, Snapwire__V1__Volume *out)
@@ -100,17 +137,13 @@ static bool fill_labels(struct request *req, const struct volume *v, Snapwire__V
     return true;
 }
 
-static bool fill_snapshots(struct request *req, struct volume *v, Snapwire__V1__Volume *out)
+static bool fill_nodes(struct request *req, const struct snapshot_list *nodes,
+                       Snapwire__V1__Snapshot *all, Snapwire__V1__Volume *out)
 {
-    size_t max = v->record.snapshot_count;
-    Snapwire__V1__Snapshot *all = request_alloc(req, max * sizeof *all);
-    out->snapshots = request_alloc(req, max * sizeof(Snapwire__V1__Snapshot *));
-    if (all == NULL || out->snapshots == NULL)
-        return false;
     const struct snapshot *s;
-    TAILQ_FOREACH (s, &v->chain, link) {
+    TAILQ_FOREACH (s, nodes, link) {
         const struct record_snapshot *rs = snapshot_record(s);
-        if (rs == NULL || rs->hidden)
+        if (rs == NULL || rs->hidden || rs->undo)
             continue;
         Snapwire__V1__Snapshot *one = &all[out->n_snapshots];
         out->snapshots[out->n_snapshots++] = one;
@@ -120,7 +153,22 @@ static bool fill_snapshots(struct request *req, struct volume *v, Snapwire__V1__
     return true;
 }
 
+static bool fill_snapshots(struct request *req, struct volume *v, Snapwire__V1__Volume *out)
+{
+    size_t max = v->record.snapshot_count;
+    Snapwire__V1__Snapshot *all = request_alloc(req, max * sizeof *all);
+    out->snapshots = request_alloc(req, max * sizeof(Snapwire__V1__Snapshot *));
+    if (all == NULL || out->snapshots == NULL)
+        return false;
+    return fill_nodes(req, &v->chain, all, out) && fill_nodes(req, &v->clones, all, out);
+}
+
 bool service_fill_volume(struct request *req, struct volume *v, Snapwire__V1__Volume *out)
+{
+    return service_fill_volume_alone(req, v, out) && fill_snapshots(req, v, out);
+}
+
+bool service_fill_volume_alone(struct request *req, struct volume *v, Snapwire__V1__Volume *out)
 {
     const struct volume_record *r = &v->record;
     snapwire__v1__volume__init(out);
@@ -135,6 +183,5 @@ bool service_fill_volume(struct request *req, struct volume *v, Snapwire__V1__Vo
     out->lease_epoch = v->lease.epoch;
     out->chunk_size_sectors = v->chunk_sectors;
     return fill_uuid(req, &r->id, &out->volume) && fill_text(req, r->name, &out->name) &&
-           fill_text(req, v->lease.holder, &out->lease_holder) && fill_labels(req, v, out) &&
-           fill_snapshots(req, v, out);
+           fill_text(req, v->lease.holder, &out->lease_holder) && fill_labels(req, v, out);
 }

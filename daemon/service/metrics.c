@@ -12,6 +12,7 @@
 #include "common/base/limits.h"
 #include "daemon/service/metrics_text.h"
 #include "daemon/service/server.h"
+#include "daemon/volume/job.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -46,6 +47,8 @@ void metrics_request(struct metrics *m, unsigned method, int code, uint64_t elap
         kind = METRICS_PUT;
     else if (method == SNAPWIRE__V1__METHOD__METHOD_SNAPSHOT_READ)
         kind = METRICS_READ;
+    else if (method == SNAPWIRE__V1__METHOD__METHOD_WRITE)
+        kind = METRICS_WRITE;
     metrics_time(&m->latency[kind], elapsed_ns);
 }
 
@@ -82,7 +85,7 @@ static const struct metrics_family {
     [FAMILY_VOLUMES] = {"snapwire_volumes", "gauge", "Volumes served."},
     [FAMILY_SNAPSHOTS] = {"snapwire_snapshots", "gauge", "Snapshots by state."},
     [FAMILY_LEASES] = {"snapwire_leases", "gauge", "Writer leases that have not ended."},
-    [FAMILY_JOBS] = {"snapwire_jobs", "gauge", "Hand-down jobs that are due."},
+    [FAMILY_JOBS] = {"snapwire_jobs", "gauge", "Jobs that have not ended."},
     [FAMILY_ALLOCATED] = {"snapwire_cow_allocated_bytes", "gauge", "Fill of a COW device."},
     [FAMILY_LIMIT] = {"snapwire_cow_limit_bytes", "gauge", "What a COW device may grow to."},
     [FAMILY_EXCEPTIONS] = {"snapwire_cow_exceptions", "gauge", "Exceptions of a COW device."},
@@ -118,6 +121,28 @@ static void metrics_snapshot(struct metrics_text *texts, const struct snapshot *
                          (unsigned long long)lines[i].value);
 }
 
+static bool metrics_count_job(const struct volume_job_status *s, void *user)
+{
+    unsigned *jobs = user;
+    bool going = s->state == JOB_RUNNING || s->state == JOB_WAITING || s->state == JOB_CANCELLING;
+    *jobs += going ? 1 : 0;
+    return going; /* those that ended come last */
+}
+
+static void metrics_part_nodes(struct metrics_part *p, const struct volume *v,
+                               const struct snapshot_list *nodes)
+{
+    const struct snapshot *s;
+    TAILQ_FOREACH (s, nodes, link) {
+        const struct record_snapshot *rs = snapshot_record(s);
+        if (rs == NULL || rs->hidden || rs->undo)
+            continue;
+        p->states[snapshot_state(s, NULL, 0)]++;
+        if (s->store != NULL && p->texts != NULL)
+            metrics_snapshot(p->texts, s, v->record.name, rs->name);
+    }
+}
+
 void metrics_part_volume(struct volume *v, void *user)
 {
     struct metrics_part *p = user;
@@ -126,19 +151,9 @@ void metrics_part_volume(struct volume *v, void *user)
     p->volumes++;
     if (v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v)))
         p->leases++;
-    const struct snapshot *s;
-    TAILQ_FOREACH (s, &v->chain, link) {
-        const struct record_snapshot *rs = snapshot_record(s);
-        if (rs == NULL)
-            continue;
-        if (rs->hidden) {
-            p->jobs++;
-            continue;
-        }
-        p->states[snapshot_state(s, NULL, 0)]++;
-        if (s->store != NULL && p->texts != NULL)
-            metrics_snapshot(p->texts, s, v->record.name, rs->name);
-    }
+    volume_job_each(v, metrics_count_job, &p->jobs);
+    metrics_part_nodes(p, v, &v->chain);
+    metrics_part_nodes(p, v, &v->clones);
 }
 
 /* -- one scrape ------------------------------------------------------------------------------ */
@@ -263,8 +278,6 @@ static uint64_t scrape_sum(const struct server *server, size_t offset)
     return sum;
 }
 
-#define SUM(field) (unsigned long long)scrape_sum(server, offsetof(struct metrics, field))
-
 static void scrape_histogram(struct metrics_text *out, const struct server *server,
                              const char *kind, size_t base)
 {
@@ -303,25 +316,27 @@ static void scrape_counters(struct metrics_text *out, const struct server *serve
             metrics_text_add(out, "snapwire_request_errors_total{code=\"%s\"} %llu\n",
                              err_name(-(int)i), (unsigned long long)n);
     }
-    metrics_text_add(out,
-                     "# TYPE snapwire_payload_in_bytes counter\n"
-                     "snapwire_payload_in_bytes_total %llu\n",
-                     SUM(payload_in_bytes));
-    metrics_text_add(out,
-                     "# TYPE snapwire_payload_out_bytes counter\n"
-                     "snapwire_payload_out_bytes_total %llu\n",
-                     SUM(payload_out_bytes));
-    metrics_text_add(out,
-                     "# TYPE snapwire_connections_opened counter\n"
-                     "snapwire_connections_opened_total %llu\n",
-                     SUM(connections_opened));
-    metrics_text_add(out,
-                     "# TYPE snapwire_connections_refused counter\n"
-                     "snapwire_connections_refused_total %llu\n",
-                     SUM(connections_refused));
-    metrics_text_add(out, "# TYPE snapwire_leases_lost counter\nsnapwire_leases_lost_total %llu\n",
-                     SUM(leases_lost));
-    static const char *const kinds[METRICS_LATENCIES] = {"cow-put", "read", "other"};
+    static const struct {
+        const char *name;
+        size_t offset;
+    } counters[] = {
+        {"payload_in_bytes", offsetof(struct metrics, payload_in_bytes)},
+        {"payload_out_bytes", offsetof(struct metrics, payload_out_bytes)},
+        {"connections_opened", offsetof(struct metrics, connections_opened)},
+        {"connections_refused", offsetof(struct metrics, connections_refused)},
+        {"leases_lost", offsetof(struct metrics, leases_lost)},
+        {"hosted_reads", offsetof(struct metrics, hosted_reads)},
+        {"hosted_read_bytes", offsetof(struct metrics, hosted_read_bytes)},
+        {"hosted_writes", offsetof(struct metrics, hosted_writes)},
+        {"hosted_write_bytes", offsetof(struct metrics, hosted_write_bytes)},
+        {"hosted_zeroes", offsetof(struct metrics, hosted_zeroes)},
+        {"hosted_flushes", offsetof(struct metrics, hosted_flushes)},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(counters); i++)
+        metrics_text_add(out, "# TYPE snapwire_%s counter\nsnapwire_%s_total %llu\n",
+                         counters[i].name, counters[i].name,
+                         (unsigned long long)scrape_sum(server, counters[i].offset));
+    static const char *const kinds[METRICS_LATENCIES] = {"cow-put", "read", "write", "other"};
     metrics_text_add(out, "# TYPE snapwire_request_seconds histogram\n# UNIT "
                           "snapwire_request_seconds seconds\n");
     for (unsigned k = 0; k < METRICS_LATENCIES; k++)

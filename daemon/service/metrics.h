@@ -14,7 +14,7 @@ enum { METRICS_METHODS = 128, METRICS_BUCKETS = 14, METRICS_CODES = 32 };
 /* Upper bounds in microseconds; the last bucket has none. */
 extern const uint64_t metrics_bounds_us[METRICS_BUCKETS - 1];
 
-enum metrics_latency { METRICS_PUT, METRICS_READ, METRICS_OTHER, METRICS_LATENCIES };
+enum metrics_latency { METRICS_PUT, METRICS_READ, METRICS_WRITE, METRICS_OTHER, METRICS_LATENCIES };
 
 struct metrics_histogram {
     _Atomic uint64_t buckets[METRICS_BUCKETS];
@@ -27,6 +27,9 @@ struct metrics {
     _Atomic uint64_t payload_in_bytes, payload_out_bytes;
     _Atomic uint64_t connections_opened, connections_refused;
     _Atomic uint64_t leases_lost;
+    /* of hosted volumes and their snapshots */
+    _Atomic uint64_t hosted_reads, hosted_read_bytes, hosted_writes, hosted_write_bytes;
+    _Atomic uint64_t hosted_zeroes, hosted_flushes;
     struct metrics_histogram latency[METRICS_LATENCIES];
 };
 

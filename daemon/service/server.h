@@ -39,6 +39,13 @@ struct server_limits {
     _Atomic uint64_t space_per_client_bytes;
 };
 
+/* The newest connection of a client's instance that has written. */
+struct part_writer {
+    struct uuid instance;
+    uint64_t session;
+};
+enum { PART_WRITERS = 4096 }; /* by the instance's hash; a later one takes the place */
+
 /* What of the server lives on one shard. Thread: that shard's. */
 struct part {
     struct server *server;
@@ -51,6 +58,7 @@ struct part {
     _Atomic int64_t under_way; /* requests begun less answers given here: only the sum over
                                 * all parts says something, as connections move */
     struct metrics metrics;
+    struct part_writer writers[PART_WRITERS];
 };
 
 struct server {
@@ -67,6 +75,7 @@ struct server {
     struct loop *main_loop;
     struct clients *clients;
     struct uuid instance;
+    struct uuid boot; /* the machine's: what is written outlives the process, not the machine */
     uint64_t started_ns;
     _Atomic uint64_t next_session;
     _Atomic uint32_t connections;
@@ -95,7 +104,8 @@ struct session {
     struct chan_peer peer;
     bool admin; /* root, or the daemon's own user, on the Unix socket */
     bool up;
-    bool moved; /* it found its shard and stays there */
+    bool moved;   /* its lease found its shard: it stays there */
+    bool settled; /* its reads and writes have; a lease may move it once more */
     unsigned outstanding;
     struct client *client;
     LIST_HEAD(, session_lease) leases;
@@ -125,6 +135,12 @@ enum run_at {
     RUN_VOLUME, /* where its volume is; volume and rights are checked before fn */
 };
 
+enum method_kind {
+    METHOD_OF_ANY,
+    METHOD_OF_HOSTED, /* volumes of that kind only; the others are told so */
+    METHOD_OF_REMOTE,
+};
+
 struct method {
     uint16_t number;
     const char *name;
@@ -133,8 +149,10 @@ struct method {
     size_t volume_offset; /* of the volume's uuid in the message; RUN_VOLUME only */
     enum acl_right right; /* on the volume, or (RUN_HOME) on all, unless right_free */
     bool right_free;      /* fn checks by itself */
+    enum method_kind kind;
     bool payload;
     bool mutates; /* logged at info */
+    bool follows; /* its connection goes where the volume is */
     void (*fn)(struct request *req);
 };
 
@@ -207,12 +225,17 @@ ProtobufCBinaryData request_bytes(struct request *req, const void *data, size_t 
 
 /* service_volume.c */
 void service_volume_create(struct request *req);
+/* service_volume_delete.c */
+void service_volume_delete(struct request *req);
+/* service_list.c */
 void service_volume_list(struct request *req);
 void service_volume_show(struct request *req);
-void service_volume_delete(struct request *req);
 void service_resolve(struct request *req);
+/* fill.c */
 /* Fill in messages from the volume's state; false: out of memory. */
 bool service_fill_volume(struct request *req, struct volume *v, Snapwire__V1__Volume *out);
+/* Without its snapshots. */
+bool service_fill_volume_alone(struct request *req, struct volume *v, Snapwire__V1__Volume *out);
 bool service_fill_snapshot(struct request *req, const struct snapshot *s,
                            Snapwire__V1__Snapshot *out);
 /* service_snapshot.c */
@@ -220,11 +243,37 @@ void service_snapshot_create(struct request *req);
 void service_snapshot_show(struct request *req);
 void service_snapshot_delete(struct request *req);
 void service_snapshot_check(struct request *req);
+/* Answer with the snapshot; req->volume is its volume. */
+void service_reply_snapshot(struct request *req, const struct uuid *id);
+/* A path on the daemon's host is the operator's to name, and never one of the daemon's own.
+ * Errors: SNAP_EPERM, SNAP_EINVAL. */
+int service_check_device(const struct request *req, const char *path, const char *what,
+                         struct err *reterr) SNAP_WUR;
 /* service_cow.c */
 void service_cow_put(struct request *req);
 /* service_read.c */
 void service_snapshot_read(struct request *req);
 void service_run_list(struct request *req);
+/* service_io.c */
+void service_write(struct request *req);
+void service_zero(struct request *req);
+void service_flush(struct request *req);
+void service_extent_list(struct request *req);
+struct volume_extent;
+/* False: out of memory. */
+bool service_fill_extents(struct request *req, const struct volume_extent *extents, uint32_t count,
+                          Snapwire__V1__Extent ***ret, size_t *ret_count);
+/* service_diff.c */
+void service_diff(struct request *req);
+/* service_clone.c, service_group.c */
+void service_clone_create(struct request *req);
+void service_group_create(struct request *req);
+/* service_job.c */
+void service_rollback(struct request *req);
+void service_verify(struct request *req);
+void service_job_list(struct request *req);
+void service_job_show(struct request *req);
+void service_job_cancel(struct request *req);
 /* service_lease.c */
 void service_lease_acquire(struct request *req);
 void service_lease_renew(struct request *req);
@@ -248,7 +297,6 @@ void service_take_acl(struct server *server, struct acl *take_acl);
 /* service_status.c */
 void service_ping(struct request *req);
 void service_server_status(struct request *req);
-void service_job_list(struct request *req);
 
 /* -- clients and their limits, clients.c; any thread --------------------------------------------
  */

@@ -5,7 +5,7 @@
  *
  * A list never changes once it is out; a part looks rights up in the one that it has
  * last taken over. When the answer is out, all have the new one. */
-#include "daemon/service/server.h"
+#include "daemon/service/service_page.h"
 
 #include "common/base/name.h"
 
@@ -165,8 +165,11 @@ void service_revoke(struct request *req)
 
 /* -- listing ------------------------------------------------------------------------------ */
 
+enum { PAGE_GRANTS_MAX = 512 };
+
 struct grant_listing {
     Snapwire__V1__GrantListResponse out;
+    struct page page; /* max 0: all in one answer */
     struct acl *acl;
     bool one, all_allowed;
     struct uuid id;
@@ -192,21 +195,58 @@ static bool grant_list_add(struct request *req, struct grant_listing *l,
     return true;
 }
 
+static bool grant_is_listed(const struct request *req, const struct grant_listing *l,
+                            const struct acl_grant *grant)
+{
+    bool about = uuid_is_zero(&grant->volume) || uuid_equal(&grant->volume, &l->id);
+    bool mine = strcmp(grant->identity, req->session->peer.identity) == 0;
+    return (about || !l->one) && (l->all_allowed || mine);
+}
+
+/* By identity, then volume. */
+static void grant_list_pick(struct request *req, struct grant_listing *l)
+{
+    for (size_t i = 0; i < acl_count(l->acl); i++) {
+        const struct acl_grant *grant = acl_at(l->acl, i);
+        struct page_key key =
+            page_key_of(grant->identity, strlen(grant->identity) + 1, grant->volume.b, UUID_BYTES);
+        if (grant_is_listed(req, l, grant) && page_wants(&l->page, &key))
+            page_put(&l->page, &key, (void *)(uintptr_t)grant);
+    }
+}
+
+static bool grant_list_page(struct request *req, struct grant_listing *l, Snapwire__V1__Grant *all)
+{
+    size_t used = 0, room = page_room(req);
+    uint32_t given = 0;
+    grant_list_pick(req, l);
+    for (; given < l->page.count && given < l->page.max; given++) {
+        if (!grant_list_add(req, l, l->page.entries[given].item, &all[given]))
+            return false;
+        used += protobuf_c_message_get_packed_size(&all[given].base) + PAGE_ENTRY_BYTES;
+        if (used > room && given > 0) {
+            l->out.n_grants--;
+            break;
+        }
+    }
+    l->out.next = page_next(&l->page, given);
+    return true;
+}
+
 /* On the control thread, for the volumes' names. */
 static void grant_list_run(struct request *req)
 {
     struct grant_listing *l = req->op;
-    size_t n = acl_count(l->acl);
+    size_t n = l->page.max > 0 ? l->page.max : acl_count(l->acl);
     Snapwire__V1__Grant *all = request_alloc(req, (n + 1) * sizeof *all);
     l->out.grants = request_alloc(req, (n + 1) * sizeof(Snapwire__V1__Grant *));
     bool ok = all != NULL && l->out.grants != NULL;
-    for (size_t i = 0; ok && i < n; i++) {
-        const struct acl_grant *grant = acl_at(l->acl, i);
-        bool about = uuid_is_zero(&grant->volume) || uuid_equal(&grant->volume, &l->id);
-        bool mine = strcmp(grant->identity, req->session->peer.identity) == 0;
-        if ((l->one && !about) || !(l->all_allowed || mine))
-            continue;
-        ok = grant_list_add(req, l, grant, &all[i]);
+    if (ok && l->page.max > 0) {
+        ok = grant_list_page(req, l, all);
+    } else {
+        for (size_t i = 0; ok && i < n; i++)
+            if (grant_is_listed(req, l, acl_at(l->acl, i)))
+                ok = grant_list_add(req, l, acl_at(l->acl, i), &all[i]);
     }
     req->code = ok ? 0 : SNAP_ENOMEM;
 }
@@ -232,7 +272,8 @@ void service_grant_list(struct request *req)
     }
     snapwire__v1__grant_list_response__init(&l->out);
     l->one = in->volume.len > 0;
-    if (l->one && !request_uuid(req, &in->volume, "volume", &l->id))
+    if ((l->one && !request_uuid(req, &in->volume, "volume", &l->id)) ||
+        (in->max > 0 && !page_init(&l->page, req, &in->after, in->max, PAGE_GRANTS_MAX)))
         return;
     l->all_allowed = request_allows(req, l->one ? &l->id : NULL, ACL_RIGHT_ADMIN);
     l->acl = acl_ref(req->at->set.acl);

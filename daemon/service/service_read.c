@@ -51,25 +51,6 @@ static bool read_wait_for_buffer(struct request *req)
     return true;
 }
 
-static bool read_fill(struct request *req, const struct volume_read *r,
-                      Snapwire__V1__ReadResponse *out)
-{
-    Snapwire__V1__Extent *all = request_alloc(req, (r->extent_count + 1) * sizeof *all);
-    out->extents = request_alloc(req, (r->extent_count + 1) * sizeof(Snapwire__V1__Extent *));
-    if (all == NULL || out->extents == NULL)
-        return false;
-    for (uint32_t i = 0; i < r->extent_count; i++) {
-        snapwire__v1__extent__init(&all[i]);
-        all[i].offset_bytes = r->extents[i].offset_bytes;
-        all[i].len_bytes = r->extents[i].len_bytes;
-        all[i].kind = r->extents[i].kind == VOLUME_EXTENT_DATA
-                          ? SNAPWIRE__V1__EXTENT_KIND__EXTENT_KIND_DATA
-                          : SNAPWIRE__V1__EXTENT_KIND__EXTENT_KIND_ORIGIN;
-        out->extents[out->n_extents++] = &all[i];
-    }
-    return true;
-}
-
 static void read_done(struct volume_read *vr, int code, const struct err *err)
 {
     struct request *req = vr->user;
@@ -82,19 +63,25 @@ static void read_done(struct volume_read *vr, int code, const struct err *err)
     if (r->timer_ready)
         loop_timer_done(&r->timer);
     Snapwire__V1__ReadResponse out = SNAPWIRE__V1__READ_RESPONSE__INIT;
-    bool filled = code == 0 && read_fill(req, vr, &out);
+    bool filled = code == 0 && service_fill_extents(req, vr->extents, vr->extent_count,
+                                                    &out.extents, &out.n_extents);
     req->buf = vr->buf;
     req->buf_part = req->at;
     req->iov = vr->iov;
     req->iov_count = vr->iov_count;
     vr->iov = NULL; /* the answer's now */
     volume_read_done(vr);
-    if (code < 0)
+    if (code < 0) {
         request_fail(req, code, err);
-    else if (!filled)
+    } else if (!filled) {
         request_no_memory(req);
-    else
+    } else {
+        if (req->volume->record.kind == VOLUME_HOSTED) {
+            metrics_add(&req->at->metrics.hosted_reads, 1);
+            metrics_add(&req->at->metrics.hosted_read_bytes, vr->len_bytes);
+        }
         request_reply(req, &out.base);
+    }
 }
 
 static void read_begin(struct request *req)
@@ -119,7 +106,9 @@ void service_snapshot_read(struct request *req)
         return;
     }
     req->op = r;
-    if (!request_uuid(req, &in->snapshot, "snapshot", &r->read.snapshot))
+    bool hosted = req->volume->record.kind == VOLUME_HOSTED;
+    if ((in->snapshot.len > 0 || !hosted) &&
+        !request_uuid(req, &in->snapshot, "snapshot", &r->read.snapshot))
         return;
     if (in->len_bytes > req->session->peer.payload_bytes_max) {
         request_failf(req, SNAP_EINVAL, "a read of %u bytes: the asker takes %u in one frame",

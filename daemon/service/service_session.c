@@ -202,6 +202,25 @@ static void session_run(struct request *req)
     req->method->fn(req);
 }
 
+/* Is the method for volumes of that kind? */
+static bool session_kind_fits(struct request *req, const struct volume *v)
+{
+    const struct method *m = req->method;
+    if (m->kind == METHOD_OF_HOSTED && v->record.kind != VOLUME_HOSTED)
+        request_failf(req, SNAP_ENOTSUP,
+                      "volume %s is remote: its origin is on its writer's host, %s is for hosted "
+                      "ones",
+                      v->record.name, m->name);
+    else if (m->kind == METHOD_OF_REMOTE && v->record.kind != VOLUME_REMOTE)
+        request_failf(req, SNAP_ENOTSUP,
+                      "volume %s is hosted: %s is for remote ones; write it with write, return it "
+                      "with rollback",
+                      v->record.name, m->name);
+    else
+        return true;
+    return false;
+}
+
 /* On the volume's shard: is it there, and may the asker? */
 static void session_run_at_volume(struct request *req)
 {
@@ -222,6 +241,8 @@ static void session_run_at_volume(struct request *req)
         request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
         return;
     }
+    if (!session_kind_fits(req, v))
+        return;
     req->volume = v;
     m->fn(req);
 }
@@ -255,14 +276,20 @@ static void session_attached(struct request *req)
         session_run_at_volume(req);
 }
 
-/* A writer's connection goes to where its volume is, so that its data crosses no thread. */
-static bool session_move(struct session *s, struct request *req, struct part *to)
+/* A connection that reads and writes goes to where its volume is, so that its data crosses no
+ * thread; once, and once more for a lease: the volumes of its leases look for it where it is then.
+ * True: s belongs to another thread now. */
+static bool session_follow(struct session *s, struct request *req, struct part *to)
 {
-    if (s->moved || s->outstanding != 1 || to == s->home)
+    bool acquire = req->method->number == SNAPWIRE__V1__METHOD__METHOD_LEASE_ACQUIRE;
+    if (s->moved || !(acquire || (req->method->follows && !s->settled)))
         return false;
-    if (chan_detach(s->chan, NULL) < 0)
+    s->moved = acquire;
+    if (to == s->home || s->outstanding != 1 || chan_detach(s->chan, NULL) < 0) {
+        s->settled = s->settled || to == s->home;
         return false;
-    s->moved = true; /* once: its leases' volumes look for it where it is now */
+    }
+    s->settled = true;
     TAILQ_REMOVE(&s->home->sessions, s, link);
     request_go(req, to, session_attached);
     return true;
@@ -287,11 +314,8 @@ static void session_dispatch(struct session *s, struct request *req)
     if (!request_uuid(req, b, "volume", &req->volume_id))
         return;
     struct part *to = server_part_of(s->server, &req->volume_id);
-    bool acquire = m->number == SNAPWIRE__V1__METHOD__METHOD_LEASE_ACQUIRE;
-    if (acquire && session_move(s, req, to))
-        return; /* s belongs to another thread now */
-    if (acquire)
-        s->moved = true;
+    if (session_follow(s, req, to))
+        return;
     request_go(req, to, session_run_at_volume);
 }
 
@@ -469,6 +493,7 @@ static void session_begin(struct loop_msg *msg)
         .tls = a->local ? NULL : part->tls,
         .software = "snapwired " SNAPWIRE_VERSION,
         .instance = server->instance,
+        .boot = server->boot,
         .requests_max = config->requests_per_connection,
         .window_bytes = config->window_bytes,
         .handshake_timeout_ms = config->handshake_timeout_ms,

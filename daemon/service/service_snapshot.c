@@ -26,18 +26,23 @@ static struct snapshot_request *snapshot_request_new(struct request *req,
     return request_uuid(req, snapshot, "snapshot", &r->id) ? r : NULL;
 }
 
-static void snapshot_reply(struct request *req)
+void service_reply_snapshot(struct request *req, const struct uuid *id)
 {
-    const struct snapshot_request *r = req->op;
     Snapwire__V1__Snapshot out;
-    const struct snapshot *s = volume_snapshot_find(req->volume, &r->id);
+    const struct snapshot *s = volume_snapshot_find(req->volume, id);
     const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden)
+    if (rs == NULL || rs->hidden || rs->undo)
         request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", req->volume->record.name);
     else if (!service_fill_snapshot(req, s, &out))
         request_no_memory(req);
     else
         request_reply(req, &out.base);
+}
+
+static void snapshot_reply(struct request *req)
+{
+    const struct snapshot_request *r = req->op;
+    service_reply_snapshot(req, &r->id);
 }
 
 static void snapshot_created(void *user, int code, const struct err *err)
@@ -66,17 +71,24 @@ static bool snapshot_device_is_ours(const char *path, const char *state_dir)
     return ours;
 }
 
-/* A path on the daemon's host is the operator's to name, and never one of the daemon's own. */
-static bool snapshot_device_allowed(struct request *req, const char *path)
+int service_check_device(const struct request *req, const char *path, const char *what,
+                         struct err *reterr)
 {
     if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
-        request_failf(req, SNAP_EPERM, "%s may not name a COW device of the daemon's host",
-                      req->session->peer.identity);
-    else if (snapshot_device_is_ours(path, req->session->server->env.state_dir))
-        request_failf(req, SNAP_EINVAL, "%s: not a place for a COW device", path);
-    else
-        return true;
-    return false;
+        return err_set(reterr, SNAP_EPERM, "%s may not name %s of the daemon's host",
+                       req->session->peer.identity, what);
+    if (path[0] != '/' || snapshot_device_is_ours(path, req->session->server->env.state_dir))
+        return err_set(reterr, SNAP_EINVAL, "%s: not a place for %s", path, what);
+    return 0;
+}
+
+static bool snapshot_device_allowed(struct request *req, const char *path)
+{
+    struct err err = ERR_INIT;
+    int rc = service_check_device(req, path, "a COW device", &err);
+    if (rc < 0)
+        request_fail(req, rc, &err);
+    return rc == 0;
 }
 
 void service_snapshot_create(struct request *req)

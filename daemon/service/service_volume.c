@@ -1,22 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Requests on volumes: create, list, show, delete, resolve.
+/* Creating volumes. Deleting is service_volume_delete.c's, listing and names service_list.c's.
  *
- *   create   volume's part: there already? ──> control: name free, folder, record,
+ *   create   volume's part: there already? ──> control: name free, folder, origin, record,
  *            registry ──> volume's part: open ──> answer
- *   delete   volume's part: close to requests ──> control: folder to trash/ (the commit
- *            point), registry, key ──> close devices ──> control: remove ──> answer
  *
  * The control thread runs one job after another: that is what makes a name unique.
  */
 #include "daemon/service/server.h"
 
+#include "common/base/bytes.h"
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/name.h"
-#include "daemon/volume/change.h"
+#include "daemon/volume/origin.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +56,9 @@ static bool volume_create_is_there(struct request *req)
     int rc = 0;
     if (strcmp(v->record.name, c->record.name) != 0 ||
         v->record.size_bytes != c->record.size_bytes || v->record.kind != c->record.kind ||
-        v->record.full_policy != c->record.full_policy)
+        v->record.full_policy != c->record.full_policy ||
+        v->record.chunk_size_sectors != c->record.chunk_size_sectors ||
+        strcmp(v->record.origin_path, c->record.origin_path) != 0)
         rc = err_set(&err, SNAP_EEXIST, "a volume of that uuid with other parameters exists");
     volume_create_end(req, rc, &err);
     return true;
@@ -90,6 +88,46 @@ static void volume_create_made(struct request *req)
         volume_open(v, volume_create_opened, req);
 }
 
+/* A creation that a crash cut short has left an origin that nobody has written to: out of the
+ * way. Any other file stays, and stops this creation. */
+static void volume_create_sweep(const char *dir, const struct volume_record *r)
+{
+    char path[2 * LIMIT_PATH_BYTES];
+    struct stat st;
+    (void)snprintf(path, sizeof path, "%s/%s", dir, r->origin_path);
+    if (r->origin_path[0] != '/' && stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        st.st_blocks == 0)
+        (void)unlink(path);
+}
+
+/* The origin first: a record says that it is there. */
+static int volume_create_files(struct server *server, const char *dir,
+                               const struct volume_record *r, struct err *reterr)
+{
+    int rc = file_make_dir(dir, 0700, reterr);
+    if (rc == 0 && r->kind == VOLUME_HOSTED) {
+        volume_create_sweep(dir, r);
+        rc = origin_create(&server->env, r, reterr);
+    }
+    if (rc == 0)
+        rc = volume_record_save(dir, r, reterr);
+    return rc;
+}
+
+/* Undo that; never a device. */
+static void volume_create_unmake(struct server *server, const char *dir,
+                                 const struct volume_record *r)
+{
+    char path[2 * LIMIT_PATH_BYTES];
+    const struct volume_storage *storage = server->env.storage;
+    volume_record_unlink(dir);
+    if (r->kind == VOLUME_HOSTED && r->origin_path[0] != '/') {
+        (void)snprintf(path, sizeof path, "%s/%s", dir, r->origin_path);
+        (void)!storage->remove(storage->user, path, NULL);
+    }
+    (void)remove(dir);
+}
+
 static int volume_create_store(struct request *req, struct err *reterr)
 {
     struct server *server = req->session->server;
@@ -109,17 +147,13 @@ static int volume_create_store(struct request *req, struct err *reterr)
     (void)snprintf(path, sizeof path, "%s/record", dir);
     if (rc == 0 && access(path, F_OK) == 0)
         rc = err_set(reterr, SNAP_EEXIST, "%s has a record already, which is not served", dir);
-    if (rc == 0)
-        rc = file_make_dir(dir, 0700, reterr);
-    if (rc == 0)
-        rc = volume_record_save(dir, &c->record, reterr);
     if (rc < 0)
         return rc;
-    rc = volume_registry_put(server->registry, &c->record, reterr);
-    if (rc < 0) { /* nobody has heard of it: undo */
-        (void)remove(path);
-        (void)remove(dir);
-    }
+    rc = volume_create_files(server, dir, &c->record, reterr);
+    if (rc == 0)
+        rc = volume_registry_put(server->registry, &c->record, reterr);
+    if (rc < 0) /* nobody has heard of it */
+        volume_create_unmake(server, dir, &c->record);
     return rc;
 }
 
@@ -208,6 +242,38 @@ static enum full_policy volume_policy(const struct request *req, Snapwire__V1__F
     }
 }
 
+/* What only a hosted volume has. */
+static int volume_create_hosted(const struct request *req, struct volume_record *r,
+                                struct err *reterr)
+{
+    const Snapwire__V1__VolumeCreate *in = REQUEST_IN(req, Snapwire__V1__VolumeCreate);
+    const uint32_t sectors = in->chunk_size_sectors;
+    if (in->kind == SNAPWIRE__V1__VOLUME_KIND__VOLUME_KIND_REMOTE) {
+        if (sectors != 0 || in->device[0] != '\0')
+            return err_set(reterr, SNAP_EINVAL,
+                           "a remote volume has no device here, and its snapshots say its chunk "
+                           "size");
+        return 0;
+    }
+    if (in->kind != SNAPWIRE__V1__VOLUME_KIND__VOLUME_KIND_HOSTED)
+        return err_set(reterr, SNAP_ENOTSUP, "volumes of kind %d are not known", (int)in->kind);
+    if (sectors != 0 && (sectors < LIMIT_CHUNK_SECTORS_MIN || sectors > LIMIT_CHUNK_SECTORS_MAX ||
+                         !u64_is_pow2(sectors)))
+        return err_set(reterr, SNAP_EINVAL,
+                       "a chunk size of %u sectors: not a power of two up to %d", sectors,
+                       (int)LIMIT_CHUNK_SECTORS_MAX);
+    r->kind = VOLUME_HOSTED;
+    r->chunk_size_sectors = sectors != 0 ? sectors : req->session->server->env.chunk_size_sectors;
+    if (in->device[0] == '\0') {
+        (void)snprintf(r->origin_path, sizeof r->origin_path, "origin");
+        return 0;
+    }
+    if (strlen(in->device) >= sizeof r->origin_path)
+        return err_set(reterr, SNAP_EINVAL, "the device's path is too long");
+    (void)snprintf(r->origin_path, sizeof r->origin_path, "%s", in->device);
+    return service_check_device(req, in->device, "an origin", reterr);
+}
+
 void service_volume_create(struct request *req)
 {
     const Snapwire__V1__VolumeCreate *in = REQUEST_IN(req, Snapwire__V1__VolumeCreate);
@@ -229,8 +295,8 @@ void service_volume_create(struct request *req)
     int rc = name_check(in->name, "volume", &err);
     if (rc == 0)
         (void)snprintf(c->record.name, sizeof c->record.name, "%s", in->name);
-    if (rc == 0 && in->kind != SNAPWIRE__V1__VOLUME_KIND__VOLUME_KIND_REMOTE)
-        rc = err_set(&err, SNAP_ENOTSUP, "this daemon serves volumes of kind remote only");
+    if (rc == 0)
+        rc = volume_create_hosted(req, &c->record, &err);
     if (rc == 0 && uuid_is_zero(&req->volume_id))
         rc = err_set(&err, SNAP_EINVAL, "a volume needs a uuid");
     if (rc == 0 && (in->size_bytes == 0 || in->size_bytes > LIMIT_VOLUME_BYTES ||
@@ -243,170 +309,4 @@ void service_volume_create(struct request *req)
         volume_create_end(req, rc, &err);
     else
         request_tour(req, volume_create_count, volume_create_counted);
-}
-
-/* -- list, show ------------------------------------------------------------------------- */
-
-struct volume_listing {
-    Snapwire__V1__VolumeListResponse out;
-    size_t cap;
-    bool one, no_memory;
-    struct uuid id;
-};
-
-static void volume_list_add(struct volume *v, void *user)
-{
-    struct request *req = user;
-    struct volume_listing *l = req->op;
-    if (v->leaving || (l->one && !uuid_equal(&l->id, &v->record.id)) ||
-        !request_allows(req, &v->record.id, ACL_RIGHT_SEE))
-        return;
-    if (l->out.n_volumes == l->cap) {
-        size_t cap = l->cap == 0 ? 64 : l->cap * 2;
-        Snapwire__V1__Volume **grown = request_alloc(req, cap * sizeof(Snapwire__V1__Volume *));
-        if (grown == NULL) {
-            l->no_memory = true;
-            return;
-        }
-        if (l->cap > 0)
-            memcpy(grown, l->out.volumes, l->out.n_volumes * sizeof(Snapwire__V1__Volume *));
-        l->out.volumes = grown;
-        l->cap = cap;
-    }
-    Snapwire__V1__Volume *out = request_alloc(req, sizeof *out);
-    if (out == NULL || !service_fill_volume(req, v, out))
-        l->no_memory = true;
-    else
-        l->out.volumes[l->out.n_volumes++] = out;
-}
-
-static void volume_list_part(struct request *req)
-{
-    volume_set_each(&req->at->set, volume_list_add, req);
-}
-
-static int volume_list_order(const void *a, const void *b)
-{
-    const Snapwire__V1__Volume *const *va = a, *const *vb = b;
-    return strcmp((*va)->name, (*vb)->name);
-}
-
-/* Volumes that are too long for one message leave out the texts that SNAPSHOT_SHOW has too. */
-static void volume_shorten(const struct request *req, const ProtobufCMessage *whole,
-                           Snapwire__V1__Volume **volumes, size_t count)
-{
-    const Snapwire__V1__Snapshot none = SNAPWIRE__V1__SNAPSHOT__INIT;
-    if (protobuf_c_message_get_packed_size(whole) <= req->session->peer.control_bytes_max)
-        return;
-    for (size_t i = 0; i < count; i++)
-        for (size_t k = 0; k < volumes[i]->n_snapshots; k++) {
-            Snapwire__V1__Snapshot *s = volumes[i]->snapshots[k];
-            s->cow_path = none.cow_path;
-            s->status = none.status;
-            s->state_text = none.state_text;
-            s->volume_name = none.volume_name;
-        }
-}
-
-static void volume_list_end(struct request *req)
-{
-    struct volume_listing *l = req->op;
-    if (l->no_memory) {
-        request_no_memory(req);
-        return;
-    }
-    if (l->out.n_volumes > 1)
-        qsort(l->out.volumes, l->out.n_volumes, sizeof(Snapwire__V1__Volume *), volume_list_order);
-    volume_shorten(req, &l->out.base, l->out.volumes, l->out.n_volumes);
-    request_reply(req, &l->out.base);
-}
-
-void service_volume_list(struct request *req)
-{
-    const Snapwire__V1__VolumeListRequest *in = REQUEST_IN(req, Snapwire__V1__VolumeListRequest);
-    struct volume_listing *l = request_alloc(req, sizeof *l);
-    if (l == NULL) {
-        request_no_memory(req);
-        return;
-    }
-    snapwire__v1__volume_list_response__init(&l->out);
-    l->one = in->volume.len > 0;
-    if (l->one && !request_uuid(req, &in->volume, "volume", &l->id))
-        return;
-    req->op = l;
-    request_tour(req, volume_list_part, volume_list_end);
-}
-
-void service_volume_show(struct request *req)
-{
-    Snapwire__V1__Volume out, *one = &out;
-    if (!service_fill_volume(req, req->volume, &out)) {
-        request_no_memory(req);
-        return;
-    }
-    volume_shorten(req, &out.base, &one, 1);
-    request_reply(req, &out.base);
-}
-
-/* -- resolve ------------------------------------------------------------------------------ */
-
-static void resolve_at_volume(struct request *req)
-{
-    const Snapwire__V1__ResolveRequest *in = REQUEST_IN(req, Snapwire__V1__ResolveRequest);
-    struct volume *v = volume_set_find(&req->at->set, &req->volume_id);
-    if (v == NULL) {
-        request_failf(req, SNAP_ENOENT, "no volume %s", in->volume_name);
-        return;
-    }
-    if (!request_allows(req, &req->volume_id, ACL_RIGHT_SEE)) {
-        request_failf(req, SNAP_EPERM, "%s has no right on volume %s", req->session->peer.identity,
-                      in->volume_name);
-        return;
-    }
-    Snapwire__V1__ResolveResponse out = SNAPWIRE__V1__RESOLVE_RESPONSE__INIT;
-    out.volume = (ProtobufCBinaryData){.data = req->volume_id.b, .len = UUID_BYTES};
-    out.size_bytes = v->record.size_bytes;
-    out.chunk_size_sectors = v->chunk_sectors;
-    if (in->snapshot_name[0] != '\0') {
-        struct record_snapshot *rs = volume_record_find_name(&v->record, in->snapshot_name);
-        if (rs == NULL) {
-            request_failf(req, SNAP_ENOENT, "no snapshot %s@%s", in->volume_name,
-                          in->snapshot_name);
-            return;
-        }
-        out.snapshot = (ProtobufCBinaryData){.data = rs->id.b, .len = UUID_BYTES};
-    }
-    request_reply(req, &out.base);
-}
-
-static void resolve_found(struct request *req)
-{
-    if (req->code < 0)
-        request_fail(req, req->code, &req->err);
-    else
-        request_go(req, server_part_of(req->session->server, &req->volume_id), resolve_at_volume);
-}
-
-static void resolve_run(struct request *req)
-{
-    const Snapwire__V1__ResolveRequest *in = REQUEST_IN(req, Snapwire__V1__ResolveRequest);
-    struct registry_volume row;
-    req->code =
-        registry_find_volume(req->session->server->registry, in->volume_name, &row, &req->err);
-    if (req->code == SNAP_ENOENT)
-        (void)err_set(&req->err, SNAP_ENOENT, "no volume %s", in->volume_name);
-    if (req->code == 0)
-        req->volume_id = row.id;
-}
-
-void service_resolve(struct request *req)
-{
-    const Snapwire__V1__ResolveRequest *in = REQUEST_IN(req, Snapwire__V1__ResolveRequest);
-    int rc = name_check(in->volume_name, "volume", &req->err);
-    if (rc == 0 && in->snapshot_name[0] != '\0')
-        rc = name_check(in->snapshot_name, "snapshot", &req->err);
-    if (rc < 0)
-        request_fail(req, rc, &req->err);
-    else
-        request_control(req, resolve_run, resolve_found);
 }

@@ -119,8 +119,10 @@ static void volume_delete_looked(struct request *req)
 static bool volume_delete_allowed(struct request *req, struct volume *v, bool force)
 {
     unsigned visible = 0;
-    for (uint32_t i = 0; i < v->record.snapshot_count; i++)
-        visible += v->record.snapshots[i].hidden ? 0 : 1;
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++) {
+        const struct record_snapshot *rs = &v->record.snapshots[i];
+        visible += rs->hidden || rs->undo ? 0 : 1;
+    }
     char text[UUID_TEXT_BYTES];
     bool sees = request_allows(req, &req->volume_id, ACL_RIGHT_SEE);
     bool leased = v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v));

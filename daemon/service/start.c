@@ -71,6 +71,18 @@ static void service_set_limits(struct server *server, const struct config *confi
     atomic_store(&l->space_per_client_bytes, config->space_per_client_bytes);
 }
 
+/* What tells one run of this machine from the next; unknown: every run of the daemon is one. */
+static struct uuid service_boot(void)
+{
+    char text[UUID_TEXT_BYTES] = "";
+    struct uuid boot;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    bool read = f != NULL && fgets(text, sizeof text, f) != NULL;
+    if (f != NULL)
+        (void)fclose(f);
+    return read && uuid_parse_text(text, &boot, NULL) == 0 ? boot : uuid_make();
+}
+
 int service_new(const struct config *config, struct loop *main_loop, struct service **ret,
                 struct err *reterr)
 {
@@ -83,7 +95,9 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
     server->config = config;
     server->main_loop = main_loop;
     server->instance = uuid_make();
+    server->boot = service_boot();
     server->env = (struct volume_env){.state_dir = config->state_dir,
+                                      .storage = &volume_storage_files,
                                       .clock = clock_system(),
                                       .cow_limit_bytes = config->cow_limit_bytes,
                                       .cow_grow_step_bytes = config->cow_grow_step_bytes,

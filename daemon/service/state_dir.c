@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state directory at start: one daemon at a time, and an honest look at what is there.
  *
- * Nothing is repaired here. What no record lists is not known to be anybody's, so it is
- * neither used nor deleted; the operator is told where it lies.
+ * Nothing is repaired here but groups that a crash cut off. What no record lists is not known to be
+ * anybody's, so it is neither used nor deleted; the operator is told where it lies.
  */
 #include "daemon/service/state_dir.h"
 
@@ -54,7 +54,7 @@ static int state_dir_lock(const char *path, int *ret_fd, struct err *reterr)
 
 int state_dir_open(const char *path, int *ret_fd, struct err *reterr)
 {
-    static const char *const folders[] = {"volumes", "trash"};
+    static const char *const folders[] = {"volumes", "trash", "groups"};
     char folder[PATH_MAX_BYTES];
     int rc = file_make_dir(path, 0700, reterr);
     for (size_t i = 0; rc == 0 && i < sizeof folders / sizeof folders[0]; i++) {
@@ -70,6 +70,7 @@ int state_dir_open(const char *path, int *ret_fd, struct err *reterr)
 
 struct scan {
     struct state_volumes *volumes;
+    bool all_read; /* every folder's record */
     void (*warn)(void *user, const char *text);
     void *user;
 };
@@ -84,9 +85,30 @@ SNAP_PRINTF(2, 3) static void scan_warn(const struct scan *s, const char *fmt, .
     s->warn(s->user, text);
 }
 
-static bool scan_is_listed(const struct volume_record *r, const char *file)
+/* The snapshot that "<uuid><end>" is named for. */
+static const struct record_snapshot *scan_snapshot_of(struct volume_record *r, const char *file,
+                                                      const char *end)
 {
-    if (strcmp(file, "record") == 0 || strcmp(file, "record.tmp") == 0)
+    char text[UUID_TEXT_BYTES] = "";
+    struct uuid id;
+    if (strlen(file) != UUID_TEXT_BYTES - 1 + strlen(end) ||
+        strcmp(file + UUID_TEXT_BYTES - 1, end) != 0)
+        return NULL;
+    memcpy(text, file, UUID_TEXT_BYTES - 1);
+    return uuid_parse_text(text, &id, NULL) == 0 ? volume_record_find(r, &id) : NULL;
+}
+
+/* The record's own files, the origin, COW devices and the checksums beside them. */
+static bool scan_is_listed(struct volume_record *r, const char *file)
+{
+    static const char *const own[] = {RECORD_FILE, RECORD_SPARE_FILE, RECORD_FILE ".tmp"};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (strcmp(file, own[i]) == 0)
+            return true;
+    if (strcmp(r->origin_path, file) == 0 || scan_snapshot_of(r, file, ".sum") != NULL)
+        return true;
+    const struct record_snapshot *s = scan_snapshot_of(r, file, ".cow");
+    if (s != NULL && strcmp(s->cow_path, file) == 0)
         return true;
     for (uint32_t i = 0; i < r->snapshot_count; i++)
         if (strcmp(r->snapshots[i].cow_path, file) == 0)
@@ -94,7 +116,7 @@ static bool scan_is_listed(const struct volume_record *r, const char *file)
     return false;
 }
 
-static void scan_files(const struct scan *s, const char *dir, const struct volume_record *r)
+static void scan_files(const struct scan *s, const char *dir, struct volume_record *r)
 {
     DIR *d = opendir(dir);
     if (d == NULL)
@@ -123,8 +145,7 @@ static int scan_keep(struct state_volumes *v, struct volume_record *take, struct
     return 0;
 }
 
-static int scan_volume(const struct scan *s, const char *volumes, const char *name,
-                       struct err *reterr)
+static int scan_volume(struct scan *s, const char *volumes, const char *name, struct err *reterr)
 {
     char dir[PATH_MAX_BYTES + 300];
     struct uuid id;
@@ -139,6 +160,7 @@ static int scan_volume(const struct scan *s, const char *volumes, const char *na
     int rc = volume_record_load(dir, &r, &err);
     if (rc == SNAP_ENOMEM)
         return err_copy(reterr, &err);
+    s->all_read = s->all_read && rc == 0 && uuid_equal(&id, &r.id);
     if (rc == SNAP_ENOENT) {
         scan_warn(s, "%s has no record: neither used nor deleted", dir);
         return 0;
@@ -159,7 +181,7 @@ static int scan_volume(const struct scan *s, const char *volumes, const char *na
 int state_dir_scan(const char *path, struct state_volumes *ret,
                    void (*warn)(void *user, const char *text), void *user, struct err *reterr)
 {
-    const struct scan s = {.volumes = ret, .warn = warn, .user = user};
+    struct scan s = {.volumes = ret, .all_read = true, .warn = warn, .user = user};
     char volumes[PATH_MAX_BYTES];
     (void)snprintf(volumes, sizeof volumes, "%s/volumes", path);
     *ret = (struct state_volumes){.records = NULL};
@@ -172,6 +194,8 @@ int state_dir_scan(const char *path, struct state_volumes *ret,
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             rc = scan_volume(&s, volumes, e->d_name, reterr);
     (void)closedir(d);
+    if (rc == 0)
+        rc = state_groups_check(path, ret, s.all_read, warn, user, reterr);
     if (rc < 0)
         state_volumes_done(ret);
     return rc;

@@ -47,7 +47,7 @@ struct compare {
 };
 
 struct compare_snapshots {
-    const struct volume_record *record;
+    struct volume_record *record;
     uint32_t found;
     bool differs;
 };
@@ -55,16 +55,12 @@ struct compare_snapshots {
 static int compare_snapshot(void *user, const struct registry_snapshot *row)
 {
     struct compare_snapshots *c = user;
-    for (uint32_t i = 0; i < c->record->snapshot_count; i++) {
-        const struct record_snapshot *s = &c->record->snapshots[i];
-        if (!uuid_equal(&s->id, &row->id))
-            continue;
-        c->found++;
-        c->differs = c->differs || strcmp(s->name, row->name) != 0 || s->seq != row->seq ||
-                     s->hidden != row->hidden || strcmp(s->cow_path, row->cow_path) != 0;
-        return 0;
-    }
-    c->differs = true;
+    const struct record_snapshot *s = volume_record_find(c->record, &row->id);
+    c->found++;
+    c->differs = c->differs || s == NULL || strcmp(s->name, row->name) != 0 || s->seq != row->seq ||
+                 s->created_s != row->created_s || s->hidden != row->hidden ||
+                 (int)volume_registry_kind(s) != row->kind || s->parent_seq != row->parent_seq ||
+                 strcmp(s->cow_path, row->cow_path) != 0;
     return 0;
 }
 
@@ -87,14 +83,14 @@ static int compare_volume(void *user, const struct registry_volume *row)
     struct compare *c = user;
     char text[ERR_TEXT_BYTES];
     for (uint32_t i = 0; i < c->volumes->count; i++) {
-        const struct volume_record *r = &c->volumes->records[i];
+        struct volume_record *r = &c->volumes->records[i];
         if (!uuid_equal(&r->id, &row->id))
             continue;
         struct compare_snapshots snapshots = {.record = r};
         int rc = registry_each_snapshot(c->registry, &r->id, compare_snapshot, &snapshots, NULL);
         if (rc == 0 && !snapshots.differs && snapshots.found == r->snapshot_count &&
             strcmp(r->name, row->name) == 0 && r->size_bytes == row->size_bytes &&
-            (int)r->kind == row->kind) {
+            r->created_s == row->created_s && (int)r->kind == row->kind) {
             c->same[i] = true;
             return 0;
         }

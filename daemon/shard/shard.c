@@ -6,7 +6,7 @@
  *        v
  *   end of turn:  kicks (a store submits what gathered)
  *                 engine kick (one system call for all of it)
- *                 engine reap (completions move stores on), again while any ran
+ *                 engine poll (completions move stores on), again while any ran
  *
  * So one wake-up carries a batch from the socket to the disk, and a burst of puts
  * gathers into one group. It must not know what volumes or requests are.
@@ -44,7 +44,7 @@ static void shard_turn_end(void *user)
     for (unsigned round = 0; round < SHARD_REAP_ROUNDS_MAX; round++) {
         shard_run_kicks(s);
         blk_engine_kick(s->engine);
-        if (blk_engine_reap(s->engine) == 0 && TAILQ_EMPTY(&s->kicks))
+        if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks))
             return;
     }
     loop_again(s->loop);

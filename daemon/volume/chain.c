@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The nodes of a chain: look-up, states, opening, closing, opening again.
+/* The nodes of a volume: look-up, states, opening, closing, opening again.
  *
  *   damaged <──(could not open)── opening ──> open ──(flush or area write failed)──> poisoned
  *                                    ^                                                  │
@@ -8,36 +8,39 @@
  * A poisoned store does not know what is on its disk, so it is closed once what is in
  * flight has ended, its exceptions leave the map, and it is read from disk again.
  *
+ * What befalls a store befalls all that read through it. Nodes whose own store cannot be read
+ * are on v->unsound, mostly empty: a state costs by them, not by the length of the chain.
+ *
  * It must not know of leases or requests. Thread: the shard's.
  */
 #include "daemon/volume/volume.h"
 
 #include "common/base/check.h"
 #include "daemon/volume/change.h"
+#include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
+#include "daemon/volume/sums.h"
+#include "daemon/volume/tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { REOPEN_DELAY_MS = 1000, REOPEN_TRIES_MAX = 10 };
+enum {
+    REOPEN_DELAY_MS = 1000,
+    REOPEN_TRIES_MAX = 10,
+    IDLE_AFTER_MS = 20, /* without a call of its store */
+    IDLE_STEP_MS = 2,
+};
 
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id)
 {
-    struct snapshot *s;
-    TAILQ_FOREACH (s, &v->chain, link)
-        if (uuid_equal(&s->id, id))
-            return s;
-    return NULL;
+    return volume_node_by_id(v, id);
 }
 
 struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq)
 {
-    struct snapshot *s; /* mostly asked for the newest */
-    TAILQ_FOREACH_REVERSE(s, &v->chain, snapshot_list, link)
-    if (s->seq == seq)
-        return s;
-    return NULL;
+    return volume_node_by_seq(v, seq);
 }
 
 struct record_snapshot *snapshot_record(const struct snapshot *s)
@@ -51,22 +54,103 @@ struct snapshot *volume_head(struct volume *v)
     return rs == NULL ? NULL : volume_snapshot_by_seq(v, rs->seq);
 }
 
+/* -- while nothing is to be done ---------------------------------------------------- */
+
+static void snapshot_idle(void *user)
+{
+    struct snapshot *s = user;
+    s->idle_set = false;
+    if (s->store == NULL || s->closing)
+        return;
+    bool quiet = s->kicks == s->kicks_seen;
+    s->kicks_seen = s->kicks;
+    if (quiet && !cow_store_idle(s->store))
+        return;
+    s->idle_set = true;
+    loop_timer_set(&s->idle_timer, quiet ? IDLE_STEP_MS : IDLE_AFTER_MS);
+}
+
+static void snapshot_watch_idle(struct snapshot *s)
+{
+    s->kicks++;
+    if (s->idle_set || s->store == NULL)
+        return;
+    if (!s->idle_ready)
+        s->idle_ready = loop_timer_init(s->volume->set->shard->loop, &s->idle_timer, snapshot_idle,
+                                        s, NULL) == 0;
+    if (!s->idle_ready) /* its next writes are as fast as they ever were */
+        return;
+    s->idle_set = true;
+    s->kicks_seen = s->kicks;
+    loop_timer_set(&s->idle_timer, IDLE_AFTER_MS);
+}
+
 static void snapshot_kick_run(void *user)
 {
     struct snapshot *s = user;
     if (s->store != NULL)
         cow_store_kick(s->store);
+    snapshot_watch_idle(s);
+}
+
+/* Put it on the list of those that cannot be read, or take it off. One that the record does not
+ * list is nobody's yet, or nobody's any more. */
+static void snapshot_note(struct snapshot *s)
+{
+    bool unsound = s->store == NULL || s->closing || cow_store_state(s->store) == COW_INVALID ||
+                   cow_store_state(s->store) == COW_POISONED ||
+                   cow_store_state(s->store) == COW_DAMAGED;
+    if (unsound == s->unsound || (unsound && snapshot_record(s) == NULL))
+        return;
+    s->unsound = unsound;
+    if (unsound)
+        LIST_INSERT_HEAD(&s->volume->unsound, s, unsound_link);
+    else
+        LIST_REMOVE(s, unsound_link);
+}
+
+static void snapshot_watch(void *user)
+{
+    snapshot_note(user);
 }
 
 struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq)
 {
+    const struct record_snapshot *rs = volume_record_find(&v->record, id);
+    if (rs != NULL && rs->clone)
+        return snapshot_new_clone(v, id, seq);
     struct snapshot *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
     s->volume = v;
     s->id = *id;
     s->seq = seq;
+    s->map = v->map;
     s->kick = (struct shard_kick){.fn = snapshot_kick_run, .user = s};
+    snapshot_note(s);
+    return s;
+}
+
+struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uint32_t seq)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    struct cow_map *map = cow_map_new();
+    struct range_lock *ranges = calloc(1, sizeof *ranges);
+    if (s == NULL || map == NULL || ranges == NULL) {
+        free(s);
+        cow_map_free(map);
+        free(ranges);
+        return NULL;
+    }
+    range_lock_init(ranges);
+    s->volume = v;
+    s->id = *id;
+    s->seq = seq;
+    s->clone = true;
+    s->map = map;
+    s->ranges = ranges;
+    s->kick = (struct shard_kick){.fn = snapshot_kick_run, .user = s};
+    snapshot_note(s);
     return s;
 }
 
@@ -79,6 +163,17 @@ void snapshot_free(struct snapshot *s)
     shard_kick_cancel(s->volume->set->shard, &s->kick);
     if (s->timer_ready)
         loop_timer_done(&s->timer);
+    if (s->unsound)
+        LIST_REMOVE(s, unsound_link);
+    free(s->job_text);
+    if (s->clone) {
+        cow_map_free(s->map);
+        range_lock_done(s->ranges);
+        free(s->ranges);
+    }
+    if (s->idle_ready)
+        loop_timer_done(&s->idle_timer);
+    free(s->sums_text);
     free(s);
 }
 
@@ -92,6 +187,11 @@ void snapshot_count_space(struct snapshot *s)
 {
     struct volume *v = s->volume;
     int64_t now = 0;
+    snapshot_note(s);
+    if (s->store != NULL) {
+        cow_store_watch(s->store, snapshot_watch, s);
+        snapshot_warn(s);
+    }
     if (v->space_used == NULL)
         return;
     if (s->store != NULL) {
@@ -153,18 +253,45 @@ static const char *snapshot_state_word(enum snapshot_state state)
     }
 }
 
-enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes)
+/* Does a view of s look into the table of n? */
+static bool snapshot_reads_through(const struct snapshot *s, const struct snapshot *n)
 {
-    enum snapshot_state own = snapshot_own_state(s), worst = own;
-    const struct snapshot *culprit = s;
-    for (const struct snapshot *n = TAILQ_NEXT(s, link); n != NULL; n = TAILQ_NEXT(n, link)) {
+    for (; s != NULL && s->clone; s = s->parent)
+        if (s == n)
+            return true;
+    return s != NULL && !n->clone && n->seq >= s->seq;
+}
+
+/* The worst that it reads through, itself first, then what is nearest. */
+static const struct snapshot *snapshot_culprit(const struct snapshot *s,
+                                               enum snapshot_state *ret_worst)
+{
+    const struct snapshot *culprit = s, *n;
+    enum snapshot_state worst = snapshot_own_state(s);
+    LIST_FOREACH (n, &s->volume->unsound, unsound_link) {
+        if (n == s || !snapshot_reads_through(s, n))
+            continue;
         enum snapshot_state state = snapshot_own_state(n);
-        if (snapshot_state_rank(state) > snapshot_state_rank(worst)) {
+        int more = snapshot_state_rank(state) - snapshot_state_rank(worst);
+        if (more > 0 || (more == 0 && culprit != s && n->seq < culprit->seq)) {
             worst = state;
             culprit = n;
         }
     }
+    *ret_worst = worst;
+    return culprit;
+}
+
+enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes)
+{
+    const struct volume *v = s->volume;
+    enum snapshot_state worst;
+    const struct snapshot *culprit = snapshot_culprit(s, &worst);
     const struct record_snapshot *own_record = snapshot_record(s);
+    bool origin_away = v->origin != NULL && v->origin->dev == NULL &&
+                       snapshot_state_rank(worst) < snapshot_state_rank(SNAPSHOT_DAMAGED);
+    if (origin_away)
+        worst = SNAPSHOT_DAMAGED;
     if (worst == SNAPSHOT_OK && own_record != NULL && own_record->merging)
         worst = SNAPSHOT_MERGING;
     if (text == NULL || text_bytes == 0)
@@ -173,7 +300,10 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
     if (snapshot_state_rank(worst) == 0)
         return worst;
     const struct record_snapshot *rs = snapshot_record(culprit);
-    if (culprit != s)
+    if (origin_away)
+        (void)snprintf(text, text_bytes, "reads through the origin, which cannot be opened: %s",
+                       v->origin->fault_text);
+    else if (culprit != s)
         (void)snprintf(text, text_bytes, "reads through %s, which is %s%s%s",
                        rs != NULL ? rs->name : "?", snapshot_state_word(worst),
                        culprit->fault_text[0] != '\0' ? ": " : "", culprit->fault_text);
@@ -209,7 +339,7 @@ static void snapshot_open_end(struct snapshot *s, int code, const struct err *er
         blk_dev_close(s->dev);
         s->dev = NULL;
     }
-    snapshot_count_space(s);
+    snapshot_count_space(s); /* which notes the state as well */
     volume_done_fn *done = s->open_done;
     s->open_done = NULL;
     done(s->open_user, code, err);
@@ -236,6 +366,24 @@ static void snapshot_opened(void *user, struct cow_store *store, int code, const
     snapshot_open_end(s, code, err);
 }
 
+static void snapshot_attached(void *user, int code, const struct err *err)
+{
+    struct snapshot *s = user;
+    const struct record_snapshot *rs = snapshot_record(s);
+    bool create = s->sums_create;
+    s->sums_create = false;
+    if (code < 0 && !create) { /* new ones that cannot be made are done without */
+        snapshot_open_end(s, code, err);
+        return;
+    }
+    struct cow_store_options options = {.map = s->map,
+                                        .seq = s->seq,
+                                        .limit_bytes = rs->limit_bytes,
+                                        .grow_step_bytes = s->volume->set->env->cow_grow_step_bytes,
+                                        .want_chunk_sectors = rs->chunk_size_sectors};
+    cow_store_open(s->dev, &options, NULL, snapshot_opened, s);
+}
+
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 {
     struct volume *v = s->volume;
@@ -247,18 +395,14 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
     char path[LIMIT_PATH_BYTES];
     int rc = volume_cow_path(v, rs->cow_path, path, sizeof path, &err);
     if (rc == 0)
-        rc = blk_open(v->set->shard->engine, path, BLK_OPEN_EXCLUSIVE, &s->dev, &err);
+        rc = v->set->env->storage->open(v->set->env->storage->user, v->set->shard->engine, path,
+                                        BLK_OPEN_EXCLUSIVE, &s->dev, &err);
     if (rc < 0) {
         s->dev = NULL;
         snapshot_open_end(s, rc, &err);
         return;
     }
-    struct cow_store_options options = {.map = v->map,
-                                        .seq = s->seq,
-                                        .limit_bytes = rs->limit_bytes,
-                                        .grow_step_bytes = v->set->env->cow_grow_step_bytes,
-                                        .want_chunk_sectors = rs->chunk_size_sectors};
-    cow_store_open(s->dev, &options, NULL, snapshot_opened, s);
+    sums_attach(s, rs->chunk_size_sectors, s->sums_create, snapshot_attached, s);
 }
 
 /* -- closing -------------------------------------------------------------------- */
@@ -272,8 +416,9 @@ static void snapshot_close_end(struct snapshot *s)
     struct err err = ERR_INIT;
     int rc = 0;
     if (s->close_forget)
-        rc = cow_map_remove_seq(s->volume->map, s->seq, &err);
+        rc = cow_map_remove_seq(s->map, s->seq, &err);
     s->closing = false;
+    snapshot_note(s);
     volume_done_fn *done = s->close_done;
     s->close_done = NULL;
     done(s->close_user, rc, &err);
@@ -292,6 +437,7 @@ void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void 
 {
     CHECK(!s->closing);
     s->closing = true;
+    snapshot_note(s);
     s->close_forget = forget;
     s->close_done = done;
     s->close_user = user;

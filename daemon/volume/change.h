@@ -14,6 +14,13 @@ struct snapshot_spec {
     uint64_t limit_bytes;   /* of a COW file; 0: the default */
     const char *cow_device; /* an absolute path; NULL: a file of the volume's own */
     bool take_over;         /* the device holds a COW device: keep its exceptions */
+    bool undo;              /* what a rollback preserves: never shown, its name is not checked */
+    /* Made with others: goes into the record. Once that is committed the volume stays closed to
+     * writes, held runs (code 0, done's user), and done waits for snapshot_create_release().
+     * Who fails before that, or asks for one that is there already, is told by done alone.
+     * NULL: alone. */
+    const struct uuid *group;
+    volume_done_fn *held;
 };
 /* Make it the head. A live writer is asked to stand still first; one that is gone is waited
  * for until its lease ends, and fenced. Nothing has changed after an error.
@@ -21,8 +28,14 @@ struct snapshot_spec {
  *         SNAP_EBUSY (merging), SNAP_ETIMEDOUT (the writer goes on), SNAP_ENOSPC, SNAP_EIO. */
 void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, volume_done_fn *done,
                            void *user);
+/* After held has run, once: keep it, or undo it (the record first, then the file); then the volume
+ * is open again and done runs: with SNAP_ECANCELED when undone, with another error when the undoing
+ * failed and the snapshot is still there. */
+void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep);
 /* The lease changed: look whether the writer stands still now. */
 void snapshot_create_poll(struct volume *v);
+/* No clone is being made any more: the first that is queued begins. */
+void snapshot_create_go(struct volume *v);
 /* Those that wait for a writer are refused. */
 void snapshot_create_cancel(struct volume *v);
 /* w->fn runs when the creation under way has ended, at once if there is none. */
@@ -40,8 +53,10 @@ struct snapshot_delete_spec {
 void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
                      volume_done_fn *done, void *user);
 
-/* Begin the oldest job that is due, if none runs. user: the volume. */
+/* Begin a job that is due, if none runs; a rollback that the record tells of as well. user: the
+ * volume. */
 void hand_down_start(void *user);
+/* The volume is leaving: every job of it stops. */
 void hand_down_cancel(struct volume *v);
 struct hand_down_status {
     struct uuid snapshot;
@@ -49,10 +64,50 @@ struct hand_down_status {
     uint64_t done, total;
     char state[ERR_TEXT_BYTES + 16];
 };
-/* False: no job is due. */
+/* Of the one under way, or one that waits. False: no job is due. */
 bool hand_down_status(struct volume *v, struct hand_down_status *ret);
+/* Of a hidden one. */
+void hand_down_status_of(const struct snapshot *s, struct hand_down_status *ret, bool *ret_runs);
 /* Remove a file on the control thread; the outcome is not waited for. */
 void volume_unlink_later(struct volume *v, const char *path);
+
+/* -- warnings, warn.c -- */
+/* Texts for people: what is wrong soon. fn gets each. */
+void snapshot_warnings(const struct snapshot *s, void (*fn)(const char *text, void *user),
+                       void *user);
+/* Its use has changed: a limit that comes near is noticed, once. */
+void snapshot_warn(struct snapshot *s);
+
+/* -- clones, clone.c -- */
+struct clone_spec {
+    struct uuid id;     /* the client's choice: the same again is the same clone */
+    struct uuid source; /* a snapshot, or a clone */
+    const char *name;
+    uint64_t limit_bytes; /* 0: the default */
+};
+/* Make a writable snapshot of a hosted volume, that reads through its source. What a source that
+ * is a clone holds at the commit is what it begins with.
+ * Errors: SNAP_EEXIST, SNAP_ESTALE (deleted before), SNAP_EINVAL, SNAP_ENOENT, SNAP_ENOTSUP (a
+ *         remote volume), SNAP_ELIMIT (too deep), SNAP_EBUSY (merging or being deleted),
+ *         SNAP_EINVALID, SNAP_ECORRUPT, SNAP_EPOISONED, SNAP_ENOSPC, SNAP_EIO. */
+void volume_clone_start(struct volume *v, const struct clone_spec *spec, volume_done_fn *done,
+                        void *user);
+
+/* -- rollback, rollback.c -- */
+struct rollback_spec {
+    struct uuid job; /* the client's choice: the same again is the same job */
+    struct uuid snapshot;
+    bool merge;      /* the snapshot is consumed at the end */
+    bool drop_newer; /* newer ones are deleted at the end */
+};
+/* Return the origin to a snapshot. done when that is durable: from then on the volume reads as the
+ * snapshot, and a job does the work; see job.h.
+ * Errors: SNAP_ENOENT, SNAP_ENOTSUP (a remote volume; a clone), SNAP_EBUSY, SNAP_EINVAL,
+ *         SNAP_EINVALID, SNAP_ECORRUPT, SNAP_EPOISONED, SNAP_ENOSPC, SNAP_EIO. */
+void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, volume_done_fn *done,
+                           void *user);
+/* Take up the one that the record tells of, if it is not under way. */
+void volume_rollback_resume(struct volume *v);
 
 /* -- merging, merge.c -- */
 struct volume_merge {

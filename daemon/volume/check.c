@@ -4,12 +4,15 @@
  *
  *   puts wait ──> drain ──> open read-only beside the store ──> close ──> puts go on
  *
+ * Those who write a hosted volume wait at its gate.
  * With nothing in flight the table on disk stands still while it is read. A damaged
  * snapshot, which has no open store, is checked through a device opened for it.
  * Thread: the shard's.
  */
 #include "daemon/volume/read.h"
 
+#include "daemon/volume/change.h"
+#include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
 
 #include <stdio.h>
@@ -23,6 +26,8 @@ static void check_end(struct volume_check *c)
     c->map = NULL;
     blk_dev_close(c->dev);
     c->dev = NULL;
+    if (c->gated)
+        volume_gate_open(v);
     if (c->node != NULL) {
         c->node->busy = false;
         if (c->reads)
@@ -31,6 +36,7 @@ static void check_end(struct volume_check *c)
     }
     c->sound = c->code == 0 && c->faults_total == 0;
     c->done(c, c->code, &c->err);
+    hand_down_start(v); /* one may have waited for it */
     volume_unref(v);
 }
 
@@ -106,12 +112,31 @@ static void check_drained(void *user, int code, const struct err *err)
     cow_store_open(c->dev != NULL ? c->dev : s->dev, &options, check_fault, check_opened, c);
 }
 
+static void check_drain(struct volume_check *c)
+{
+    struct snapshot *s = c->node;
+    if (s->store == NULL || s->closing) {
+        check_drained(c, 0, NULL);
+        return;
+    }
+    snapshot_kick(s);
+    cow_store_drain(s->store, check_drained, c);
+}
+
+static void check_gated(struct volume_waiter *w, int code, const struct err *err)
+{
+    (void)code; /* that a flush failed does not change the table */
+    (void)err;
+    check_drain(w->user);
+}
+
 void volume_check_start(struct volume *v, struct volume_check *c)
 {
     c->volume = v;
     volume_ref(v);
     struct snapshot *s = volume_snapshot_find(v, &c->snapshot);
     const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    const struct volume_storage *storage = v->set->env->storage;
     char path[LIMIT_PATH_BYTES];
     if (rs == NULL || rs->hidden)
         c->code = err_set(&c->err, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
@@ -120,7 +145,8 @@ void volume_check_start(struct volume *v, struct volume_check *c)
     else if (s->dev == NULL)
         c->code = volume_cow_path(v, rs->cow_path, path, sizeof path, &c->err);
     if (c->code == 0 && s->dev == NULL)
-        c->code = blk_open(v->set->shard->engine, path, BLK_OPEN_READ_ONLY, &c->dev, &c->err);
+        c->code = storage->open(storage->user, v->set->shard->engine, path, BLK_OPEN_READ_ONLY,
+                                &c->dev, &c->err);
     if (c->code == 0) {
         c->map = cow_map_new();
         if (c->map == NULL)
@@ -133,10 +159,10 @@ void volume_check_start(struct volume *v, struct volume_check *c)
     c->node = s;
     c->kick = (struct shard_kick){.fn = check_kick, .user = c};
     s->busy = true;
-    if (s->store == NULL) {
-        check_drained(c, 0, NULL);
-        return;
-    }
-    snapshot_kick(s);
-    cow_store_drain(s->store, check_drained, c);
+    c->gated = s->store != NULL && v->origin != NULL;
+    c->waiter = (struct volume_waiter){.fn = check_gated, .user = c};
+    if (c->gated)
+        volume_gate_close(v, &c->waiter);
+    else
+        check_drain(c);
 }

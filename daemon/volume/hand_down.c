@@ -1,75 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The hand-down job: a hidden snapshot's exceptions go to the next older one, as far as
- * it lacks them; then the record drops it and its file is removed.
+/* The hand-down job: a hidden node's exceptions go to the only node that reads through it, as
+ * far as that lacks them; then the record drops it and its file is removed.
  *
- *   oldest hidden ──> older one? ──no──────────────────────────────> drop
- *                        │ yes
- *                        ├─ older is invalid: nothing to save ─────> drop
- *                        ├─ hidden is invalid: ────────────────────> invalidate older, drop
- *                        ├─ either is damaged, or no room: wait, try again
- *                        └─ raise its limit ──> copy batches ──────> drop
+ *   pick ──> wait for writes ──> dependant? ──none──────────────────────> drop
+ *                                   │ one
+ *                                   ├─ it is invalid: nothing to save ──> drop
+ *                                   ├─ hidden is invalid: ──────────────> invalidate it, drop
+ *                                   ├─ either is damaged, or no room: wait, try again
+ *                                   └─ room? ──> raise its limit ──> copy batches ──> drop
  *
- *   drop: record without it (durable) ──> close ──> unlink ──> next job
+ *   drop: record without it, a clone's parent is the hidden one's (durable) ──> close
+ *         ──> unlink ──> next job
  *
- * Nothing is lost by stopping anywhere: a chunk copied before counts as existing the
- * second time, and until the record drops the hidden one, views read through it. One job
- * at a time a volume, the oldest hidden one first, so that its target is visible.
+ * Nothing is lost by stopping anywhere: a chunk copied before counts as existing the second
+ * time, and until the record drops the hidden one, views read through it. One job at a time a
+ * volume; of a stack of hidden ones that which is read through by no other hidden one first. A
+ * node that waits does not hold the others up. One that several nodes read through is left until
+ * one or none is left; how many they are never grows, for nothing is cloned from a hidden node.
+ *
+ * Beside writes of a place P (the origin, or a clone) that the hidden node H depends on, with D
+ * its dependant:
+ * - A write that began while H was visible or shared chose H for the old content and puts it
+ *   there any moment. So the job first takes the whole lock of P's writes: those are over then.
+ *   Later ones see that H folds (tree_folds()) and do not choose it: what H holds stands still
+ *   from there on, the scan misses nothing, and no write holds on to H when it is freed.
+ * - A later write of a chunk that H has: it finds it (tree_has()) and puts nothing. The job brings
+ *   it to D, or has done so. The drop takes nothing away that D has not got.
+ * - A later write of a chunk that neither has puts it into D, never into H. The job does not touch
+ *   that chunk, since H has not got it. So it does not matter where between the write's check and
+ *   its put the drop falls.
+ * - D is a clone and is written itself: a batch holds D's lock of its chunks until they are there,
+ *   and what D has got meanwhile stays as it is: the first content of a chunk wins, and a write of
+ *   D that comes second goes over it in place.
+ * - D becomes hidden, or takes clones, meanwhile: it is H's only dependant all the same.
+ * - A read of D that found its chunk in H holds H's device, which is closed after the last one.
+ *   Until then H's exceptions stay in the chain's map under its seq, where no view finds them: D,
+ *   older, has its own before them, and those behind H look for larger ones.
  *
  * Thread: the shard's.
  */
-#include "daemon/volume/change.h"
+#include "daemon/volume/hand_down_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
-#include "common/base/file.h"
+#include "daemon/volume/job.h"
+#include "daemon/volume/origin.h"
+#include "daemon/volume/sums.h"
+#include "daemon/volume/tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum {
-    HAND_DOWN_CHUNKS = 64,
-    HAND_DOWN_BYTES = 1 << 20,
-    HAND_DOWN_SCAN_RUNS = 4096, /* looked at before the loop gets its turn */
-    HAND_DOWN_RETRY_MS = 10000,
-};
+enum { HAND_DOWN_RETRY_MS = 10000 };
 
-struct hand_down {
-    struct volume *volume;
-    struct snapshot *source, *target; /* target NULL: nothing older */
-    uint64_t cursor_old;
-    uint32_t cursor_seq;
-    uint64_t done_chunks, total_chunks;
-    bool cancelled;
-    struct shard_kick kick;
+static void hand_down_next(struct volume *v);
 
-    uint32_t count; /* of the batch */
-    uint64_t old_chunks[HAND_DOWN_CHUNKS], new_chunks[HAND_DOWN_CHUNKS];
-    int16_t outcomes[HAND_DOWN_CHUNKS];
-    struct blk_req reqs[HAND_DOWN_CHUNKS];
-    unsigned reads_pending;
-    struct buf *buf;
-    struct iovec iov;
-    struct cow_put put;
-    struct err err;
+void hand_down_unlock(struct hand_down *j)
+{
+    struct range_lock *l = j->range_of;
+    j->range_of = NULL;
+    if (l != NULL)
+        range_give(l, &j->range);
+}
 
-    struct volume_commit commit;
-    uint64_t limit_bytes; /* what the target's is raised to */
-};
-
-static void hand_down_step(void *user);
-static void hand_down_drop(struct hand_down *j);
-
-/* The job ends without having ended its work; it is taken up again later. */
-static void hand_down_wait(struct hand_down *j)
+void hand_down_wait(struct hand_down *j)
 {
     struct volume *v = j->volume;
+    hand_down_unlock(j);
     v->job_wait = j->err;
     v->job = NULL;
+    j->source->job_waits = true;
+    free(j->source->job_text);
+    j->source->job_text = strdup(j->err.text);
     if (!v->leaving && !j->cancelled) {
         volume_notice(v, j->source, "hand-down waits", &j->err);
         loop_timer_set(&v->job_timer, HAND_DOWN_RETRY_MS);
+        hand_down_next(v);
     }
     buf_give(j->buf);
     shard_kick_cancel(v->set->shard, &j->kick);
@@ -81,6 +87,7 @@ static void hand_down_wait(struct hand_down *j)
 
 struct unlink_job {
     struct control_job job;
+    const struct volume_storage *storage;
     char path[LIMIT_PATH_BYTES];
 };
 
@@ -88,8 +95,7 @@ static void unlink_job_run(struct control_job *job)
 {
     struct unlink_job *u = CONTAINER_OF(job, struct unlink_job, job);
     /* one that stays is reported as unlisted at the next start */
-    if (unlink(u->path) == 0)
-        (void)!file_sync_parent(u->path, NULL);
+    (void)!u->storage->remove(u->storage->user, u->path, NULL);
     free(u);
 }
 
@@ -99,6 +105,7 @@ void volume_unlink_later(struct volume *v, const char *path)
     if (u == NULL)
         return;
     u->job.run = unlink_job_run;
+    u->storage = v->set->env->storage;
     (void)snprintf(u->path, sizeof u->path, "%s", path);
     control_submit(v->set->env->control, &u->job);
 }
@@ -110,6 +117,9 @@ static void hand_down_closed(void *user, int code, const struct err *err)
     if (code < 0)
         volume_notice(v, NULL, "a dropped snapshot's exceptions stay in memory", err);
     volume_notice(v, NULL, "snapshot dropped", NULL);
+    if (j->path[0] != '\0')
+        volume_unlink_later(v, j->path);
+    sums_remove_later(v, &j->source->id);
     snapshot_free(j->source);
     v->job = NULL;
     v->job_wait = ERR_INIT;
@@ -122,6 +132,12 @@ static int hand_down_drop_change(struct volume_commit *commit, struct volume_rec
                                  struct err *reterr)
 {
     struct hand_down *j = commit->user;
+    struct record_snapshot *rs =
+        j->target != NULL && j->target->clone ? volume_record_find(next, &j->target->id) : NULL;
+    if (rs != NULL) {
+        const struct snapshot *parent = tree_parent(j->source);
+        rs->parent_seq = parent != NULL ? parent->seq : 0;
+    }
     return volume_record_remove_snapshot(next, &j->source->id, reterr);
 }
 
@@ -137,186 +153,33 @@ static void hand_down_dropped(struct volume_commit *commit, int code, const stru
     buf_give(j->buf);
     j->buf = NULL;
     shard_kick_cancel(v->set->shard, &j->kick);
-    TAILQ_REMOVE(&v->chain, j->source, link);
-    if (TAILQ_EMPTY(&v->chain))
+    tree_remove(j->source);
+    if (TAILQ_EMPTY(&v->chain) && v->origin == NULL)
         v->chunk_sectors = 0;
-    char path[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES], file[UUID_TEXT_BYTES + 8];
-    (void)snprintf(file, sizeof file, "%s.cow", uuid_format(&j->source->id, text));
-    if (volume_cow_path(v, file, path, sizeof path, NULL) == 0)
-        volume_unlink_later(v, path); /* a bound device has no such file */
-    snapshot_close(j->source, true, hand_down_closed, j);
+    struct volume_job_status status = {.job = j->source->id,
+                                       .kind = "hand-down",
+                                       .done = j->total_chunks,
+                                       .total = j->total_chunks,
+                                       .state = JOB_DONE};
+    (void)snprintf(status.subject, sizeof status.subject, "%s@%s", v->record.name, j->name);
+    volume_job_remember(v, &status);
+    /* a clone's map goes with it */
+    snapshot_close(j->source, !j->source->clone, hand_down_closed, j);
 }
 
-static void hand_down_drop(struct hand_down *j)
+void hand_down_drop(struct hand_down *j)
 {
+    const struct record_snapshot *rs = snapshot_record(j->source);
+    (void)snprintf(j->name, sizeof j->name, "%s", rs->name);
+    if (rs->cow_path[0] == '/' ||
+        volume_cow_path(j->volume, rs->cow_path, j->path, sizeof j->path, NULL) < 0)
+        j->path[0] = '\0';
     j->commit = (struct volume_commit){
         .change = hand_down_drop_change, .done = hand_down_dropped, .user = j};
     volume_commit_start(j->volume, &j->commit);
 }
 
-/* -- copying -------------------------------------------------------------------- */
-
-static void hand_down_put_done(struct cow_put *put, int code, const struct err *err)
-{
-    struct hand_down *j = put->user;
-    if (code < 0) {
-        (void)err_copy(&j->err, err);
-        snapshot_check_poison(j->target);
-        hand_down_wait(j);
-        return;
-    }
-    snapshot_count_space(j->target);
-    j->done_chunks += j->count;
-    shard_kick_later(j->volume->set->shard, &j->kick);
-}
-
-static void hand_down_read_done(struct blk_req *req, int result)
-{
-    struct hand_down *j = req->user;
-    snapshot_reader_end(j->source);
-    if (result < 0 && j->err.code == 0)
-        (void)err_set_errno(&j->err, result, req->sys_errno, "read a hidden snapshot's chunk");
-    if (--j->reads_pending > 0)
-        return;
-    if (j->err.code == 0 && (j->target->store == NULL || j->target->closing))
-        (void)err_set(&j->err, SNAP_EPOISONED, "the older snapshot is being opened again");
-    if (j->err.code < 0) {
-        hand_down_wait(j);
-        return;
-    }
-    j->put = (struct cow_put){.old_chunks = j->old_chunks,
-                              .count = j->count,
-                              .iov = &j->iov,
-                              .iov_count = 1,
-                              .outcomes = j->outcomes,
-                              .done = hand_down_put_done,
-                              .user = j};
-    snapshot_kick(j->target);
-    cow_store_put(j->target->store, &j->put);
-}
-
-static void hand_down_read(struct hand_down *j)
-{
-    uint32_t chunk_bytes = j->volume->chunk_sectors * SECTOR_BYTES;
-    j->iov = (struct iovec){.iov_base = j->buf->data, .iov_len = (size_t)j->count * chunk_bytes};
-    j->reads_pending = j->count;
-    for (uint32_t i = 0; i < j->count; i++) {
-        j->reqs[i] = (struct blk_req){.op = BLK_READ,
-                                      .offset_bytes = j->new_chunks[i] * chunk_bytes,
-                                      .len_bytes = chunk_bytes,
-                                      .data = j->buf->data + (size_t)i * chunk_bytes,
-                                      .done = hand_down_read_done,
-                                      .user = j};
-        snapshot_reader_begin(j->source);
-        blk_submit(j->source->dev, &j->reqs[i]);
-    }
-}
-
-/* Fill the batch from the cursor on. False: the scan has not reached the end yet, or the
- * batch is full. */
-static bool hand_down_gather(struct hand_down *j, uint32_t max)
-{
-    const struct cow_map *map = j->volume->map;
-    struct cow_run run;
-    for (unsigned n = 0; n < HAND_DOWN_SCAN_RUNS; n++) {
-        if (!cow_map_next(map, j->cursor_old, j->cursor_seq, &run))
-            return true;
-        for (uint64_t i = 0; run.seq == j->source->seq && i < run.count; i++) {
-            uint64_t there;
-            if (cow_map_get(map, run.old_chunk + i, j->target->seq, &there)) {
-                j->done_chunks++;
-                continue;
-            }
-            if (j->count == max) { /* go on with this one */
-                j->cursor_old = run.old_chunk + i;
-                j->cursor_seq = run.seq;
-                return false;
-            }
-            j->old_chunks[j->count] = run.old_chunk + i;
-            j->new_chunks[j->count++] = run.new_chunk + i;
-        }
-        cow_map_after(&run, &j->cursor_old, &j->cursor_seq);
-    }
-    return false;
-}
-
-static void hand_down_step(void *user)
-{
-    struct hand_down *j = user;
-    struct volume *v = j->volume;
-    uint32_t chunk_bytes = v->chunk_sectors * SECTOR_BYTES;
-    uint32_t max = HAND_DOWN_BYTES / chunk_bytes;
-    max = max == 0 ? 1 : max > HAND_DOWN_CHUNKS ? HAND_DOWN_CHUNKS : max;
-    if (j->buf == NULL)
-        j->buf = buf_take(v->set->shard->answer_pool, (size_t)max * chunk_bytes);
-    if (j->cancelled || v->leaving)
-        (void)err_set(&j->err, SNAP_ECANCELED, "stopped");
-    else if (j->buf == NULL)
-        (void)err_set(&j->err, SNAP_ENOMEM, "no buffer");
-    else if (j->source->store == NULL || j->source->closing || j->target->store == NULL ||
-             j->target->closing)
-        (void)err_set(&j->err, SNAP_EPOISONED, "a store is being opened again");
-    if (j->err.code < 0) {
-        hand_down_wait(j);
-        return;
-    }
-    j->count = 0;
-    bool end = hand_down_gather(j, max);
-    if (j->count > 0)
-        hand_down_read(j);
-    else if (end)
-        hand_down_drop(j);
-    else
-        shard_kick_later(v->set->shard, &j->kick);
-}
-
 /* -- beginning -------------------------------------------------------------------- */
-
-static int hand_down_limit_change(struct volume_commit *commit, struct volume_record *next,
-                                  struct err *reterr)
-{
-    struct hand_down *j = commit->user;
-    struct record_snapshot *rs = volume_record_find(next, &j->target->id);
-    if (rs == NULL)
-        return err_set(reterr, SNAP_ENOENT, "the older snapshot is gone");
-    rs->limit_bytes = u64_max(rs->limit_bytes, j->limit_bytes);
-    return 0;
-}
-
-static void hand_down_limit_raised(struct volume_commit *commit, int code, const struct err *err)
-{
-    struct hand_down *j = commit->user;
-    if (code == 0 && j->target->store != NULL && !j->target->closing)
-        code = cow_store_set_limit(j->target->store, j->limit_bytes, &j->err);
-    else if (code < 0)
-        (void)err_copy(&j->err, err);
-    if (code < 0) {
-        hand_down_wait(j);
-        return;
-    }
-    hand_down_step(j);
-}
-
-/* Space moves from one to the other: the target's limit must not stop it. */
-static void hand_down_reserve(struct hand_down *j)
-{
-    struct cow_usage from, to;
-    cow_store_usage(j->source->store, &from);
-    cow_store_usage(j->target->store, &to);
-    j->total_chunks = from.exceptions;
-    uint64_t chunks = to.next_free + from.exceptions +
-                      from.exceptions / to.geometry.area_exceptions + 2 +
-                      to.geometry.area_exceptions / 8;
-    j->limit_bytes = chunks * to.geometry.chunk_bytes;
-    const struct record_snapshot *rs = snapshot_record(j->target);
-    if (rs->limit_bytes == 0 || rs->limit_bytes >= j->limit_bytes) {
-        hand_down_step(j);
-        return;
-    }
-    j->commit = (struct volume_commit){
-        .change = hand_down_limit_change, .done = hand_down_limit_raised, .user = j};
-    volume_commit_start(j->volume, &j->commit);
-}
 
 static void hand_down_invalidated(void *user, int code, const struct err *err)
 {
@@ -334,9 +197,11 @@ static void hand_down_invalidated(void *user, int code, const struct err *err)
 
 static void hand_down_begin(struct hand_down *j)
 {
-    struct snapshot *source = j->source, *target = j->target;
-    if (source->reopening || source->closing) {
-        (void)err_set(&j->err, SNAP_EBUSY, "its COW device is being opened again");
+    struct snapshot *source = j->source, *target = tree_only_child(j->volume, source);
+    j->target = target;
+    if (source->reopening || source->closing || source->busy || (target != NULL && target->busy)) {
+        (void)err_set(&j->err, SNAP_EBUSY, "a COW device is being %s",
+                      source->reopening || source->closing ? "opened again" : "checked");
         hand_down_wait(j);
         return;
     }
@@ -346,7 +211,7 @@ static void hand_down_begin(struct hand_down *j)
         return;
     }
     if (!target_ready || cow_store_state(target->store) != COW_READY) {
-        (void)err_set(&j->err, SNAP_EBUSY, "the next older snapshot cannot take exceptions: %s",
+        (void)err_set(&j->err, SNAP_EBUSY, "what reads through it cannot take exceptions: %s",
                       target->fault_text[0] != '\0' ? target->fault_text : "it is not ready");
         hand_down_wait(j);
         return;
@@ -366,32 +231,96 @@ static void hand_down_begin(struct hand_down *j)
     }
 }
 
-void hand_down_start(void *user)
+/* -- waiting for writes ------------------------------------------------------------ */
+
+static void hand_down_waited(struct range *r)
 {
-    struct volume *v = user;
-    if (v->job != NULL || v->leaving || v->opening)
+    struct hand_down *j = r->user;
+    hand_down_unlock(j);
+    hand_down_begin(j);
+}
+
+/* Writes that chose the source while it took first overwrites. Those of a clone itself ended
+ * before it was hidden. */
+static void hand_down_barrier(struct hand_down *j)
+{
+    struct volume *v = j->volume;
+    if (v->origin == NULL) { /* a remote one's puts to a node that goes were drained */
+        hand_down_begin(j);
         return;
-    struct snapshot *s;
-    TAILQ_FOREACH (s, &v->chain, link) {
-        const struct record_snapshot *rs = snapshot_record(s);
-        if (rs != NULL && rs->hidden)
-            break;
     }
-    if (s == NULL)
-        return;
+    const struct snapshot *place = tree_parent(j->source);
+    while (place != NULL && !place->clone)
+        place = tree_parent(place);
+    j->range = (struct range){.last = UINT64_MAX, .granted = hand_down_waited, .user = j};
+    j->range_of = place != NULL ? place->ranges : &v->origin->writes;
+    range_take(j->range_of, &j->range);
+}
+
+/* -- which ---------------------------------------------------------------------------- */
+
+/* One that folds, and is read through by none that does; not one that waits. */
+static struct snapshot *hand_down_pick(struct volume *v)
+{
+    struct snapshot *h;
+    TAILQ_FOREACH (h, &v->hidden, hidden_link) {
+        if (!tree_folds(h))
+            continue;
+        struct snapshot *s = h, *child;
+        while ((child = tree_only_child(v, s)) != NULL && tree_folds(child))
+            s = child;
+        if (!s->job_waits)
+            return s;
+    }
+    return NULL;
+}
+
+static bool hand_down_begin_one(struct volume *v, struct snapshot *s)
+{
     struct hand_down *j = calloc(1, sizeof *j);
     if (j == NULL) {
         loop_timer_set(&v->job_timer, HAND_DOWN_RETRY_MS);
-        return;
+        return false;
     }
     j->volume = v;
     j->source = s;
-    j->target = TAILQ_PREV(s, snapshot_list, link);
-    j->kick = (struct shard_kick){.fn = hand_down_step, .user = j};
+    j->kick = (struct shard_kick){.user = j}; /* see hand_down_copy() */
     v->job = j;
     v->job_wait = ERR_INIT;
     volume_ref(v);
-    hand_down_begin(j);
+    hand_down_barrier(j);
+    return true;
+}
+
+/* One that cannot go on may end inside: the loop takes the next, not the recursion. */
+static void hand_down_next(struct volume *v)
+{
+    if (v->job_picking)
+        return;
+    v->job_picking = true;
+    struct snapshot *s;
+    while (v->job == NULL && (s = hand_down_pick(v)) != NULL)
+        if (!hand_down_begin_one(v, s))
+            break;
+    v->job_picking = false;
+}
+
+void hand_down_start(void *user)
+{
+    struct volume *v = user;
+    struct snapshot *s;
+    if (v->leaving || v->opening)
+        return;
+    tree_index(v);
+    volume_rollback_resume(v);
+    if (v->job != NULL)
+        return;
+    TAILQ_FOREACH (s, &v->hidden, hidden_link) {
+        s->job_waits = false;
+        free(s->job_text);
+        s->job_text = NULL;
+    }
+    hand_down_next(v);
 }
 
 void hand_down_cancel(struct volume *v)
@@ -399,28 +328,40 @@ void hand_down_cancel(struct volume *v)
     loop_timer_stop(&v->job_timer);
     if (v->job != NULL)
         v->job->cancelled = true;
+    volume_job_stop_all(v);
+}
+
+/* -- status ---------------------------------------------------------------------------- */
+
+void hand_down_status_of(const struct snapshot *s, struct hand_down_status *ret, bool *ret_runs)
+{
+    const struct volume *v = s->volume;
+    const struct record_snapshot *rs = snapshot_record(s);
+    const struct hand_down *j = v->job != NULL && v->job->source == s ? v->job : NULL;
+    *ret = (struct hand_down_status){.snapshot = s->id};
+    *ret_runs = j != NULL;
+    (void)snprintf(ret->name, sizeof ret->name, "%s", rs != NULL ? rs->name : "");
+    if (j != NULL) {
+        ret->done = j->done_chunks;
+        ret->total = j->total_chunks;
+        (void)snprintf(ret->state, sizeof ret->state, "running");
+    } else if (!tree_folds(s)) {
+        (void)snprintf(ret->state, sizeof ret->state, "waiting: %u others read through it",
+                       tree_children(v, s));
+    } else {
+        (void)snprintf(ret->state, sizeof ret->state, "waiting%s%s",
+                       s->job_text != NULL ? ": " : "", s->job_text != NULL ? s->job_text : "");
+    }
 }
 
 bool hand_down_status(struct volume *v, struct hand_down_status *ret)
 {
-    struct snapshot *s;
-    TAILQ_FOREACH (s, &v->chain, link) {
-        const struct record_snapshot *rs = snapshot_record(s);
-        if (rs == NULL || !rs->hidden)
-            continue;
-        *ret = (struct hand_down_status){.snapshot = s->id};
-        (void)snprintf(ret->name, sizeof ret->name, "%s", rs->name);
-        if (v->job != NULL) {
-            ret->done = v->job->done_chunks;
-            ret->total = v->job->total_chunks;
-        }
-        (void)snprintf(ret->state, sizeof ret->state, "%s%s",
-                       v->job != NULL ? "running" : "waiting",
-                       v->job != NULL || v->job_wait.code == 0 ? "" : ": ");
-        if (v->job == NULL)
-            (void)snprintf(ret->state + strlen(ret->state), sizeof ret->state - strlen(ret->state),
-                           "%s", v->job_wait.text);
-        return true;
-    }
-    return false;
+    const struct snapshot *s = v->job != NULL && v->job->source->hidden ? v->job->source : NULL;
+    bool runs;
+    if (s == NULL && v->indexed)
+        s = TAILQ_FIRST(&v->hidden);
+    if (s == NULL)
+        return false;
+    hand_down_status_of(s, ret, &runs);
+    return true;
 }

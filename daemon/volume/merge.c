@@ -7,6 +7,7 @@
  *
  * A merge that was begun in view mode stays so until it is begun again, though its snapshot
  * may be the only one by then: its client knows nothing of the table.
+ * Of a hosted volume it is refused: there a rollback does the work, see rollback.c.
  * `merging` is durable before the first entry is cleared. In table mode entries vanish
  * from the end of the table by compare-and-set; a merge that stops anywhere, daemon
  * restarts included, is begun again and goes on. Thread: the shard's.
@@ -36,6 +37,10 @@ static int merge_enter(struct volume *v, struct volume_merge *m, bool want_mergi
 {
     m->volume = v;
     volume_ref(v);
+    if (v->record.kind == VOLUME_HOSTED)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "the daemon holds the origin of volume %s: use rollback with merge",
+                       v->record.name);
     int rc = lease_check_put(&v->lease, m->identity, m->epoch, volume_now_ns(v), reterr);
     if (rc < 0)
         return rc;

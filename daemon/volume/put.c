@@ -307,6 +307,11 @@ void volume_put_cancel_held(struct volume *v)
 static int volume_put_check_shape(const struct volume *v, const struct volume_put *p,
                                   struct err *reterr)
 {
+    if (v->record.kind == VOLUME_HOSTED)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "the daemon holds the origin of volume %s: write it, and the old content "
+                       "is preserved",
+                       v->record.name);
     if (v->chunk_sectors == 0)
         return err_set(reterr, SNAP_ESTALE, "volume %s has no snapshot", v->record.name);
     uint64_t chunk_bytes = (uint64_t)v->chunk_sectors * SECTOR_BYTES;

@@ -9,15 +9,15 @@
 /* The largest read in its smallest pieces: an answer covers all that was asked for. */
 enum { VOLUME_READ_EXTENTS_MAX = LIMIT_FRAME_PAYLOAD_BYTES / SECTOR_BYTES };
 
-enum volume_extent_kind { VOLUME_EXTENT_DATA, VOLUME_EXTENT_ORIGIN };
+enum volume_extent_kind { VOLUME_EXTENT_DATA, VOLUME_EXTENT_ORIGIN, VOLUME_EXTENT_ZERO };
 struct volume_extent {
     uint64_t offset_bytes, len_bytes;
     enum volume_extent_kind kind;
 };
 
-/* The caller's until done. */
+/* The caller's until done. Of a hosted volume: any offset and length, and one extent of DATA. */
 struct volume_read {
-    struct uuid snapshot;
+    struct uuid snapshot; /* nil: the hosted volume itself */
     uint64_t offset_bytes;
     uint32_t len_bytes;
     void (*done)(struct volume_read *r, int code, const struct err *err);
@@ -36,11 +36,24 @@ struct volume_read {
     struct blk_req *reqs;
     uint32_t place_count;
     uint32_t pending;
+    struct read_hosted *hosted;
     struct err err;
 };
 /* Errors: SNAP_EINVAL, SNAP_ENOENT, SNAP_EINVALID, SNAP_ECORRUPT, SNAP_EPOISONED, SNAP_EIO,
  *         SNAP_ELIMIT (no buffer: try again later), SNAP_ENOMEM. */
 void volume_read_start(struct volume *v, struct volume_read *r);
+/* Where data stands, without reading any: at most max extents, in order, from offset_bytes on as
+ * far as they go. ZERO on hosted volumes only, ORIGIN on remote ones only. Looks at a bounded
+ * number of places, so it may come back with few. snapshot nil: the hosted volume itself.
+ * Errors: SNAP_EINVAL, SNAP_ENOENT, SNAP_EINVALID, SNAP_ECORRUPT, SNAP_EPOISONED, SNAP_EIO. */
+int volume_extents(struct volume *v, const struct uuid *snapshot, uint64_t offset_bytes,
+                   uint64_t len_bytes, struct volume_extent *ret, uint32_t max, uint32_t *ret_count,
+                   struct err *reterr) SNAP_WUR;
+/* What is to be read, and whether it can be; *ret NULL: the origin. */
+int volume_read_place(struct volume *v, const struct uuid *snapshot, struct snapshot **ret,
+                      struct err *reterr) SNAP_WUR;
+int volume_read_check_range(const struct volume *v, uint64_t offset_bytes, uint64_t len_bytes,
+                            struct err *reterr) SNAP_WUR;
 /* Free the results but buf, which is the caller's to give back on this shard. */
 void volume_read_done(struct volume_read *r);
 
@@ -75,6 +88,8 @@ struct volume_check {
     struct cow_store *store;
     struct blk_dev *dev; /* opened for the check only */
     bool reads;          /* node's own device, as one of its readers */
+    bool gated;
+    struct volume_waiter waiter;
     struct shard_kick kick;
     int code;
     struct err err;

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The text form of volume records: JSON, read strictly, written with sorted keys.
+/* Reading the text form of volume records: JSON, strictly.
  *
  * A record may have been edited or damaged, so every value is checked for type
  * and range, unknown keys are refused (they may come from a newer release, whose
  * meaning must not be dropped in silence), and what a text says of itself twice
- * has to agree: order of seq, doubled names and uuids.
+ * has to agree: order of seq, doubled names and uuids, who reads through whom.
+ *
+ * Keys of what older releases did not have are there only where they say something. A hosted
+ * volume's snapshots, which no older release can serve, leave out more of what goes without
+ * saying: see record_format.c.
  */
+#include "daemon/volume/record_text.h"
+
 #include "common/base/bytes.h"
 #include "common/base/cleanup.h"
-#include "common/base/file.h"
 #include "common/base/name.h"
-#include "daemon/volume/record.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { RECORD_FORMAT = 1 };
 
 static void json_done(json_t **j)
 {
@@ -114,6 +116,17 @@ static bool get_bool(struct reader *r, const char *key)
     return json_is_true(v);
 }
 
+static bool has(const struct reader *r, const char *key)
+{
+    return json_object_get(r->object, key) != NULL;
+}
+
+/* False where the key is not there. */
+static bool get_flag(struct reader *r, const char *key)
+{
+    return has(r, key) && get_bool(r, key);
+}
+
 /* One of names[0 … count-1]; its index. */
 static unsigned get_choice(struct reader *r, const char *key, const char *const *names,
                            unsigned count)
@@ -136,7 +149,9 @@ static int reader_end(struct reader *r)
         static const char *const known =
             " format id name size_bytes kind full_policy created_s lease_epoch lease_holder "
             "lease_instance fingerprint next_seq snapshots labels tombstones seq "
-            "chunk_size_sectors limit_bytes hidden merging unverified cow_path key ";
+            "chunk_size_sectors limit_bytes hidden merging unverified cow_path key clone "
+            "parent_seq undo group origin_path rollback job to_seq undo_seq merge drop_newer "
+            "cancelled started_s ";
         json_object_foreach ((json_t *)r->object, key, v) {
             char word[80];
             (void)snprintf(word, sizeof word, " %.70s ", key);
@@ -148,8 +163,8 @@ static int reader_end(struct reader *r)
     return r->rc;
 }
 
-static const char *const kind_names[] = {"remote", "hosted"};
-static const char *const policy_names[] = {"refuse", "invalidate"};
+const char *const record_kind_names[] = {"remote", "hosted"};
+const char *const record_policy_names[] = {"refuse", "invalidate"};
 
 static void get_chunk_size(struct reader *r, const char *key, uint32_t *ret_sectors)
 {
@@ -159,14 +174,25 @@ static void get_chunk_size(struct reader *r, const char *key, uint32_t *ret_sect
 }
 
 /* A file in the volume's folder, or the absolute path of a bound device. */
-static void get_cow_path(struct reader *r, const char *key, char ret[LIMIT_PATH_BYTES])
+static void get_path(struct reader *r, const char *key, char ret[LIMIT_PATH_BYTES])
 {
     get_text(r, key, ret, LIMIT_PATH_BYTES);
     if (r->rc == 0 && ret[0] != '/' && (ret[0] == '\0' || ret[0] == '.' || strchr(ret, '/')))
         reader_fail(r, key, "neither a file's name nor an absolute path");
 }
 
-static int parse_snapshot(const json_t *object, struct record_snapshot *s, struct err *reterr)
+static void get_group(struct reader *r, struct record_snapshot *s)
+{
+    if (!has(r, "group"))
+        return;
+    get_uuid(r, "group", &s->group);
+    if (r->rc == 0 && uuid_is_zero(&s->group))
+        reader_fail(r, "group", "nil");
+}
+
+/* path: for s->cow_path to point to. */
+static int parse_snapshot(const json_t *object, struct record_snapshot *s,
+                          char path[LIMIT_PATH_BYTES], struct err *reterr)
 {
     struct reader r = {.object = object, .reterr = reterr};
     get_uuid(&r, "id", &s->id);
@@ -175,10 +201,18 @@ static int parse_snapshot(const json_t *object, struct record_snapshot *s, struc
     s->created_s = (int64_t)get_u64(&r, "created_s", INT64_MAX);
     get_chunk_size(&r, "chunk_size_sectors", &s->chunk_size_sectors);
     s->limit_bytes = get_u64(&r, "limit_bytes", INT64_MAX);
-    s->hidden = get_bool(&r, "hidden");
-    s->merging = get_bool(&r, "merging");
-    s->unverified = get_bool(&r, "unverified");
-    get_cow_path(&r, "cow_path", s->cow_path);
+    s->hidden = get_flag(&r, "hidden");
+    s->merging = get_flag(&r, "merging");
+    s->unverified = get_flag(&r, "unverified");
+    if (has(&r, "cow_path")) {
+        get_path(&r, "cow_path", path);
+        s->cow_path = path;
+    }
+    s->clone = get_flag(&r, "clone");
+    if (s->clone)
+        s->parent_seq = (uint32_t)get_u64(&r, "parent_seq", UINT32_MAX - 1);
+    s->undo = get_flag(&r, "undo");
+    get_group(&r, s);
     return reader_end(&r);
 }
 
@@ -187,11 +221,12 @@ static int parse_snapshots(const json_t *array, struct volume_record *ret, struc
     size_t count = json_array_size(array);
     if (count > LIMIT_SNAPSHOTS)
         return err_set(reterr, SNAP_ECORRUPT, "key 'snapshots': more than %d", LIMIT_SNAPSHOTS);
+    char path[LIMIT_PATH_BYTES];
     uint32_t last = 0;
     for (size_t i = 0; i < count; i++) {
         struct record_snapshot s = {0};
         int rc = json_is_object(json_array_get(array, i))
-                     ? parse_snapshot(json_array_get(array, i), &s, reterr)
+                     ? parse_snapshot(json_array_get(array, i), &s, path, reterr)
                      : err_set(reterr, SNAP_ECORRUPT, "no object");
         if (rc == 0 && s.seq <= last)
             rc = err_set(reterr, SNAP_ECORRUPT, "seq %u does not follow %u", s.seq, last);
@@ -263,6 +298,47 @@ static void get_fingerprint(struct reader *r, struct volume_record *ret)
     ret->fingerprint_bytes = (uint32_t)(len / 2);
 }
 
+/* What only hosted volumes have. */
+static void get_hosted(struct reader *r, struct volume_record *ret)
+{
+    if (ret->kind != VOLUME_HOSTED)
+        return;
+    get_path(r, "origin_path", ret->origin_path);
+    get_chunk_size(r, "chunk_size_sectors", &ret->chunk_size_sectors);
+}
+
+static int parse_rollback(const json_t *object, struct record_rollback *ret, struct err *reterr)
+{
+    struct reader r = {.object = object, .reterr = reterr};
+    get_uuid(&r, "job", &ret->job);
+    if (r.rc == 0 && uuid_is_zero(&ret->job))
+        reader_fail(&r, "job", "nil");
+    ret->to_seq = (uint32_t)get_u64(&r, "to_seq", UINT32_MAX - 1);
+    ret->undo_seq = (uint32_t)get_u64(&r, "undo_seq", UINT32_MAX - 1);
+    ret->merge = get_bool(&r, "merge");
+    ret->drop_newer = get_bool(&r, "drop_newer");
+    ret->cancelled = get_bool(&r, "cancelled");
+    ret->started_s = (int64_t)get_u64(&r, "started_s", INT64_MAX);
+    int rc = reader_end(&r);
+    if (rc < 0)
+        err_prefix(reterr, "rollback");
+    return rc;
+}
+
+static int parse_lists(const json_t *snapshots, const json_t *labels, const json_t *tombstones,
+                       struct volume_record *ret, struct err *reterr)
+{
+    uint32_t next_seq = ret->next_seq;
+    int rc = parse_snapshots(snapshots, ret, reterr);
+    if (rc == 0)
+        rc = parse_labels(labels, ret, reterr);
+    if (rc == 0)
+        rc = parse_tombstones(tombstones, ret, reterr);
+    if (rc == 0 && ret->next_seq > next_seq)
+        rc = err_set(reterr, SNAP_ECORRUPT, "key 'next_seq': below a snapshot's seq");
+    return rc;
+}
+
 static int parse_object(const json_t *root, struct volume_record *ret, struct err *reterr)
 {
     struct reader r = {.object = root, .reterr = reterr};
@@ -272,28 +348,25 @@ static int parse_object(const json_t *root, struct volume_record *ret, struct er
     get_uuid(&r, "id", &ret->id);
     get_name(&r, "name", ret->name);
     ret->size_bytes = get_u64(&r, "size_bytes", LIMIT_VOLUME_BYTES);
-    ret->kind = (enum volume_kind)get_choice(&r, "kind", kind_names, 2);
-    ret->full_policy = (enum full_policy)get_choice(&r, "full_policy", policy_names, 2);
+    ret->kind = (enum volume_kind)get_choice(&r, "kind", record_kind_names, 2);
+    ret->full_policy = (enum full_policy)get_choice(&r, "full_policy", record_policy_names, 2);
     ret->created_s = (int64_t)get_u64(&r, "created_s", INT64_MAX);
     ret->lease_epoch = get_u64(&r, "lease_epoch", INT64_MAX);
     get_text(&r, "lease_holder", ret->lease_holder, sizeof ret->lease_holder);
     get_uuid(&r, "lease_instance", &ret->lease_instance);
     get_fingerprint(&r, ret);
-    uint32_t next_seq = (uint32_t)get_u64(&r, "next_seq", UINT32_MAX - 1);
+    get_hosted(&r, ret);
+    ret->next_seq = (uint32_t)get_u64(&r, "next_seq", UINT32_MAX - 1);
     const json_t *snapshots = take(&r, "snapshots", JSON_ARRAY);
     const json_t *labels = take(&r, "labels", JSON_OBJECT);
     const json_t *tombstones = take(&r, "tombstones", JSON_ARRAY);
+    const json_t *rollback = has(&r, "rollback") ? take(&r, "rollback", JSON_OBJECT) : NULL;
     int rc = reader_end(&r);
     if (rc == 0)
-        rc = parse_snapshots(snapshots, ret, reterr);
-    if (rc == 0)
-        rc = parse_labels(labels, ret, reterr);
-    if (rc == 0)
-        rc = parse_tombstones(tombstones, ret, reterr);
-    if (rc == 0 && ret->next_seq > next_seq)
-        rc = err_set(reterr, SNAP_ECORRUPT, "key 'next_seq': below a snapshot's seq");
-    ret->next_seq = next_seq;
-    return rc;
+        rc = parse_lists(snapshots, labels, tombstones, ret, reterr);
+    if (rc == 0 && rollback)
+        rc = parse_rollback(rollback, &ret->rollback, reterr);
+    return rc < 0 ? rc : volume_record_check(ret, reterr);
 }
 
 int volume_record_parse(const char *text, size_t len, struct volume_record *ret, struct err *reterr)
@@ -314,108 +387,4 @@ int volume_record_parse(const char *text, size_t len, struct volume_record *ret,
     }
     *ret = r;
     return 0;
-}
-
-/* -- writing -------------------------------------------------------------------- */
-
-static json_t *uuid_json(const struct uuid *u)
-{
-    char text[UUID_TEXT_BYTES];
-    return json_string(uuid_format(u, text));
-}
-
-static json_t *snapshot_json(const struct record_snapshot *s)
-{
-    return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:s}", "id", uuid_json(&s->id),
-                     "name", s->name, "seq", (json_int_t)s->seq, "created_s",
-                     (json_int_t)s->created_s, "chunk_size_sectors",
-                     (json_int_t)s->chunk_size_sectors, "limit_bytes", (json_int_t)s->limit_bytes,
-                     "hidden", s->hidden, "merging", s->merging, "unverified", s->unverified,
-                     "cow_path", s->cow_path);
-}
-
-static json_t *record_json(const struct volume_record *r)
-{
-    char hex[2 * FINGERPRINT_BYTES_MAX + 1] = "";
-    for (uint32_t i = 0; i < r->fingerprint_bytes; i++)
-        (void)snprintf(hex + (size_t)2 * i, 3, "%02x", r->fingerprint[i]);
-
-    CLEANUP_JSON *snapshots = json_array();
-    CLEANUP_JSON *labels = json_object();
-    CLEANUP_JSON *tombstones = json_array();
-    int bad = !snapshots || !labels || !tombstones;
-    for (uint32_t i = 0; i < r->snapshot_count && !bad; i++)
-        bad |= json_array_append_new(snapshots, snapshot_json(&r->snapshots[i]));
-    for (uint32_t i = 0; i < r->label_count && !bad; i++)
-        bad |= json_object_set_new(labels, r->labels[i].key, json_string(r->labels[i].value));
-    for (uint32_t i = 0; i < r->tombstone_count && !bad; i++)
-        bad |= json_array_append_new(tombstones,
-                                     json_pack("{s:o, s:o}", "id", uuid_json(&r->tombstones[i].id),
-                                               "key", uuid_json(&r->tombstones[i].key)));
-    if (bad)
-        return NULL;
-    return json_pack(
-        "{s:i, s:o, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:o, s:s, s:I, s:O, s:O, s:O}", "format",
-        RECORD_FORMAT, "id", uuid_json(&r->id), "name", r->name, "size_bytes",
-        (json_int_t)r->size_bytes, "kind", kind_names[r->kind], "full_policy",
-        policy_names[r->full_policy], "created_s", (json_int_t)r->created_s, "lease_epoch",
-        (json_int_t)r->lease_epoch, "lease_holder", r->lease_holder, "lease_instance",
-        uuid_json(&r->lease_instance), "fingerprint", hex, "next_seq", (json_int_t)r->next_seq,
-        "snapshots", snapshots, "labels", labels, "tombstones", tombstones);
-}
-
-int volume_record_format(const struct volume_record *r, char **ret_text, size_t *ret_len,
-                         struct err *reterr)
-{
-    CLEANUP_JSON *root = record_json(r);
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
-    if (!text)
-        return err_set(reterr, SNAP_ENOMEM, "record of volume '%s'", r->name);
-    *ret_len = strlen(text);
-    *ret_text = text;
-    return 0;
-}
-
-/* -- files ------------------------------------------------------------------------ */
-
-static int record_path(const char *dir, char ret[LIMIT_PATH_BYTES], struct err *reterr)
-{
-    int n = snprintf(ret, LIMIT_PATH_BYTES, "%s/record", dir);
-    if (n < 0 || n >= LIMIT_PATH_BYTES)
-        return err_set(reterr, SNAP_EINVAL, "path too long: %.80s…", dir);
-    return 0;
-}
-
-int volume_record_load(const char *dir, struct volume_record *ret, struct err *reterr)
-{
-    char path[LIMIT_PATH_BYTES];
-    CLEANUP_FREE char *text = NULL;
-    size_t len = 0;
-    int rc = record_path(dir, path, reterr);
-    if (rc < 0)
-        return rc;
-    rc = file_read_all(path, LIMIT_RECORD_BYTES, &text, &len, reterr);
-    if (rc < 0)
-        return rc;
-    rc = volume_record_parse(text, len, ret, reterr);
-    if (rc < 0)
-        err_prefix(reterr, "%s", path);
-    return rc;
-}
-
-int volume_record_save(const char *dir, const struct volume_record *r, struct err *reterr)
-{
-    char path[LIMIT_PATH_BYTES];
-    CLEANUP_FREE char *text = NULL;
-    size_t len = 0;
-    int rc = record_path(dir, path, reterr);
-    if (rc == 0)
-        rc = volume_record_format(r, &text, &len, reterr);
-    if (rc == 0 && len > LIMIT_RECORD_BYTES) /* it could not be read back */
-        rc = err_set(reterr, SNAP_ELIMIT,
-                     "the record of volume '%s' would have %zu bytes, more than %d", r->name, len,
-                     LIMIT_RECORD_BYTES);
-    if (rc == 0)
-        rc = file_replace(path, text, len, 0600, reterr);
-    return rc;
 }

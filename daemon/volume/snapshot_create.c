@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a snapshot: a new head for the chain.
  *
- *   queued ──> device ──> store ──> quiesce ──> drain ──> commit ──> head
- *     │          │          │          │ \                  │
- *     └──────────┴──────────┴──────────┘  ended or gone     └─(failed)─> undone
+ *   queued ──> device ──> store ──┬─> quiesce ──> drain ─┬─> commit ──┬──> head
+ *     │          │          │     └─> gate (hosted) ─────┘     │      └──> held ──> head
+ *     │          │          │          │ \                     │       (group) └──> undone
+ *     └──────────┴──────────┴──────────┘  ended or gone        └─(failed)─> undone
  *        refused: nothing has changed     writer: fenced
  *
  * The COW device exists and is open before the writer is stopped, so that it stands
  * still for one record commit only. From `drain` on the lease is sealed: a writer that
- * comes back waits for the outcome. The record is the commit point; a COW file that no
- * record lists is what a crash before it leaves, and the same uuid may take its place.
+ * comes back waits for the outcome. The writes of a hosted volume are stopped by its gate,
+ * which flushes the origin as well. One that is made with others stays so until it is released. The
+ * record is the commit point; a COW file that no record lists is what a crash before it leaves, and
+ * the same uuid may take its place.
  *
  * One creation at a time a volume. It must not know of connections: the writer is told
  * through the volume's holder. Thread: the shard's.
@@ -19,14 +22,16 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/name.h"
+#include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
+#include "daemon/volume/sums.h"
+#include "daemon/volume/tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum create_phase { CREATE_QUEUED, CREATE_STORE, CREATE_QUIESCE, CREATE_COMMIT };
+enum create_phase { CREATE_QUEUED, CREATE_STORE, CREATE_QUIESCE, CREATE_COMMIT, CREATE_HELD };
 enum { CREATE_PROBE_BYTES = 4096, CREATE_WAIT_TTLS = 2 };
 
 struct snapshot_create {
@@ -34,9 +39,11 @@ struct snapshot_create {
     enum create_phase phase;
     struct record_snapshot record;
     bool own_file, take_over;
-    char path[LIMIT_PATH_BYTES]; /* of the COW device */
+    char cow_path[LIMIT_PATH_BYTES]; /* the record's */
+    char path[LIMIT_PATH_BYTES];     /* of the COW device */
     struct snapshot *node;
     bool created; /* the own file has been made */
+    bool summed;  /* and perhaps its checksums' */
     struct buf *probe;
     struct blk_req req;
     struct loop_timer timer;
@@ -46,10 +53,12 @@ struct snapshot_create {
     uint64_t spec_limit_bytes;
     uint32_t spec_chunk_sectors;
     bool dead;
+    bool gated; /* the gate is closed, or closing */
+    struct volume_waiter gate;
     bool undoing; /* it has failed: nothing but the clearing away is to come */
     struct volume_commit commit;
     struct err err;
-    volume_done_fn *done;
+    volume_done_fn *done, *held;
     void *user;
     STAILQ_ENTRY(snapshot_create) link;
 };
@@ -73,7 +82,7 @@ static void create_end(struct snapshot_create *c, int code)
 {
     struct volume *v = c->volume;
     struct volume_holder fenced = v->holder;
-    if (c->phase >= CREATE_QUIESCE)
+    if (c->phase >= CREATE_QUIESCE && v->origin == NULL)
         lease_quiesce_end(&v->lease, c->fence_epoch);
     STAILQ_REMOVE(&v->creates, c, snapshot_create, link);
     if (c->fence_epoch != 0 && fenced.session != 0) {
@@ -83,6 +92,8 @@ static void create_end(struct snapshot_create *c, int code)
     if (c->timer_ready)
         loop_timer_done(&c->timer);
     buf_give(c->probe);
+    if (c->gated)
+        volume_gate_open(v);
     c->done(c->user, code, &c->err);
     free(c);
     create_release_waiters(v);
@@ -100,8 +111,11 @@ static void create_undone(void *user, int code, const struct err *err)
     struct snapshot_create *c = user;
     snapshot_free(c->node);
     c->node = NULL;
+    const struct volume_storage *storage = c->volume->set->env->storage;
     if (c->created) /* at once: the next try with the same uuid makes it anew */
-        (void)unlink(c->path);
+        (void)storage->remove(storage->user, c->path, NULL);
+    if (c->summed)
+        sums_remove_later(c->volume, &c->record.id);
     create_end(c, c->err.code);
 }
 
@@ -118,10 +132,55 @@ static void create_undo(struct snapshot_create *c)
     snapshot_close(c->node, true, create_undone, c);
 }
 
+/* -- with others -------------------------------------------------------------------- */
+
+static int create_forget_change(struct volume_commit *commit, struct volume_record *next,
+                                struct err *reterr)
+{
+    struct snapshot_create *c = commit->user;
+    return volume_record_remove_snapshot(next, &c->record.id, reterr);
+}
+
+static void create_forgotten(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct snapshot_create *c = commit->user;
+    struct volume *v = c->volume;
+    if (code < 0) {
+        (void)err_copy(&c->err, err);
+        create_end(c, code);
+        return;
+    }
+    (void)err_set(&c->err, SNAP_ECANCELED, "undone: another of its group could not be made");
+    c->node = volume_snapshot_find(v, &c->record.id);
+    CHECK(c->node != NULL);
+    tree_remove(c->node);
+    if (v->origin == NULL && TAILQ_EMPTY(&v->chain))
+        v->chunk_sectors = 0;
+    create_undo(c);
+}
+
+void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep)
+{
+    struct snapshot_create *c = STAILQ_FIRST(&v->creates);
+    CHECK(c != NULL && c->phase == CREATE_HELD && uuid_equal(&c->record.id, id));
+    c->phase = CREATE_COMMIT;
+    if (keep) {
+        create_end(c, 0);
+        return;
+    }
+    c->commit =
+        (struct volume_commit){.change = create_forget_change, .done = create_forgotten, .user = c};
+    volume_commit_start(v, &c->commit);
+}
+
 /* -- the commit -------------------------------------------------------------------- */
 
 static int create_check_merging(const struct volume_record *r, struct err *reterr)
 {
+    if (!uuid_is_zero(&r->rollback.job))
+        return err_set(reterr, SNAP_EBUSY, "volume %s is being rolled back", r->name);
+    if (r->kind == VOLUME_HOSTED)
+        return 0;
     for (uint32_t i = 0; i < r->snapshot_count; i++)
         if (r->snapshots[i].merging)
             return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", r->name,
@@ -153,11 +212,16 @@ static void create_committed(struct volume_commit *commit, int code, const struc
         return;
     }
     c->fence_epoch = c->dead ? v->record.lease_epoch : 0;
-    TAILQ_INSERT_TAIL(&v->chain, c->node, link);
+    tree_add(c->node, NULL);
     snapshot_count_space(c->node);
     v->chunk_sectors = c->record.chunk_size_sectors;
     c->node = NULL;
-    create_end(c, 0);
+    if (uuid_is_zero(&c->record.group) || c->held == NULL) {
+        create_end(c, 0);
+        return;
+    }
+    c->phase = CREATE_HELD;
+    c->held(c->user, 0, NULL);
 }
 
 static void create_drained(void *user, int code, const struct err *err)
@@ -204,6 +268,20 @@ static void create_check_quiet(struct snapshot_create *c)
     cow_store_drain(head->store, create_drained, c);
 }
 
+/* No write is under way, and what was answered is on the origin's disk. */
+static void create_gated(struct volume_waiter *w, int code, const struct err *err)
+{
+    struct snapshot_create *c = w->user;
+    if (code < 0)
+        (void)err_copy(&c->err, err);
+    else if (c->volume->leaving)
+        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", c->volume->record.name);
+    if (c->err.code < 0)
+        create_undo(c);
+    else
+        create_drained(c, 0, NULL);
+}
+
 static void create_timer(void *user)
 {
     create_check_quiet(user);
@@ -215,6 +293,13 @@ static void create_quiesce(struct snapshot_create *c)
     if (v->leaving) {
         (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
         create_undo(c);
+        return;
+    }
+    if (v->origin != NULL) {
+        c->phase = CREATE_COMMIT;
+        c->gated = true;
+        c->gate = (struct volume_waiter){.fn = create_gated, .user = c};
+        volume_gate_close(v, &c->gate);
         return;
     }
     c->phase = CREATE_QUIESCE;
@@ -263,7 +348,8 @@ static void create_opened(void *user, struct cow_store *store, int code, const s
     c->node->store = store;
     if (code == 0 && cow_store_state(store) == COW_INVALID)
         code = err_set(&c->err, SNAP_EINVALID, "%s holds an invalid snapshot", c->path);
-    else if (code == 0 && c->spec_chunk_sectors != 0 && cow_store_chunk_differs(store))
+    else if (code == 0 && (c->spec_chunk_sectors != 0 || c->volume->origin != NULL) &&
+             cow_store_chunk_differs(store))
         code = err_set(&c->err, SNAP_EMISMATCH, "%s has chunks of %u sectors", c->path,
                        cow_store_geometry(store)->chunk_sectors);
     else if (code < 0)
@@ -298,6 +384,26 @@ static void create_formatted(void *user, int code, const struct err *err)
     create_open_store(c);
 }
 
+static void create_summed(void *user, int code, const struct err *err)
+{
+    struct snapshot_create *c = user;
+    if (code < 0) {
+        (void)err_copy(&c->err, err);
+        create_undo(c);
+        return;
+    }
+    cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
+}
+
+static void create_format(struct snapshot_create *c)
+{
+    c->summed = c->volume->set->env->checksums;
+    if (c->summed)
+        sums_attach(c->node, c->record.chunk_size_sectors, true, create_summed, c);
+    else
+        create_summed(c, 0, NULL);
+}
+
 static void create_probed(struct blk_req *req, int result)
 {
     struct snapshot_create *c = req->user;
@@ -311,7 +417,7 @@ static void create_probed(struct blk_req *req, int result)
         create_undo(c);
         return;
     }
-    cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
+    create_format(c);
 }
 
 /* A device that the operator named is overwritten only if it looks unused. */
@@ -333,13 +439,21 @@ static void create_probe(struct snapshot_create *c)
 
 static int create_open_file(struct snapshot_create *c, struct err *reterr)
 {
+    const struct volume_storage *s = c->volume->set->env->storage;
     struct blk_engine *e = c->volume->set->shard->engine;
     unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
-    int rc = blk_open(e, c->path, flags, &c->node->dev, reterr);
-    if (rc == SNAP_EEXIST && unlink(c->path) == 0) /* left by a crash: no record lists it */
-        rc = blk_open(e, c->path, flags, &c->node->dev, reterr);
+    int rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr);
+    if (rc == SNAP_EEXIST && s->remove(s->user, c->path, reterr) == 0)
+        rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr); /* left by a crash */
     c->created = rc == 0;
     return rc;
+}
+
+static int create_open_device(struct snapshot_create *c, struct err *reterr)
+{
+    const struct volume_storage *s = c->volume->set->env->storage;
+    return s->open(s->user, c->volume->set->shard->engine, c->path, BLK_OPEN_EXCLUSIVE,
+                   &c->node->dev, reterr);
 }
 
 static void create_device(struct snapshot_create *c)
@@ -354,9 +468,7 @@ static void create_device(struct snapshot_create *c)
     if (rc == 0 && c->node == NULL)
         rc = err_set(&c->err, SNAP_ENOMEM, "snapshot");
     if (rc == 0)
-        rc = c->own_file ? create_open_file(c, &c->err)
-                         : blk_open(v->set->shard->engine, c->path, BLK_OPEN_EXCLUSIVE,
-                                    &c->node->dev, &c->err);
+        rc = c->own_file ? create_open_file(c, &c->err) : create_open_device(c, &c->err);
     if (rc < 0) {
         create_undo(c);
         return;
@@ -364,7 +476,7 @@ static void create_device(struct snapshot_create *c)
     if (c->take_over)
         create_open_store(c);
     else if (c->own_file)
-        cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
+        create_format(c);
     else
         create_probe(c);
 }
@@ -397,7 +509,7 @@ static int create_check(struct snapshot_create *c, struct err *reterr)
     int rc = create_check_again(c, reterr);
     if (rc != 0)
         return rc;
-    if (volume_record_find_name(&v->record, c->record.name) != NULL)
+    if (!c->record.undo && volume_record_find_name(&v->record, c->record.name) != NULL)
         return err_set(reterr, SNAP_EEXIST, "%s@%s exists", v->record.name, c->record.name);
     if (v->record.snapshot_count >= LIMIT_SNAPSHOTS)
         return err_set(reterr, SNAP_ELIMIT, "volume %s has %u snapshots", v->record.name,
@@ -419,12 +531,14 @@ static int create_check(struct snapshot_create *c, struct err *reterr)
 static void create_begin(struct snapshot_create *c)
 {
     struct volume *v = c->volume;
+    if (v->clones_making > 0) /* one counter numbers both: snapshot_create_go() */
+        return;
     int rc = create_check(c, &c->err);
     if (rc != 0) {
         create_end(c, rc < 0 ? rc : 0);
         return;
     }
-    if (c->spec_chunk_sectors == 0 && !c->take_over)
+    if (c->spec_chunk_sectors == 0 && (!c->take_over || v->origin != NULL))
         c->record.chunk_size_sectors =
             v->chunk_sectors != 0 ? v->chunk_sectors : v->set->env->chunk_size_sectors;
     if (c->own_file)
@@ -444,7 +558,11 @@ static int create_fill(struct snapshot_create *c, const struct snapshot_spec *sp
     c->record.id = spec->id;
     c->record.created_s = clock_wall_s();
     c->record.chunk_size_sectors = spec->chunk_sectors;
-    int rc = name_check(spec->name, "snapshot", reterr);
+    c->record.undo = spec->undo;
+    c->held = spec->held;
+    if (spec->group != NULL)
+        c->record.group = *spec->group;
+    int rc = spec->undo ? 0 : name_check(spec->name, "snapshot", reterr);
     if (rc < 0)
         return rc;
     (void)snprintf(c->record.name, sizeof c->record.name, "%s", spec->name);
@@ -460,14 +578,21 @@ static int create_fill(struct snapshot_create *c, const struct snapshot_spec *sp
     if (spec->take_over && spec->cow_device == NULL)
         return err_set(reterr, SNAP_EINVAL, "name the COW device to take over");
     char text[UUID_TEXT_BYTES];
+    c->record.cow_path = c->cow_path;
     if (c->own_file)
-        (void)snprintf(c->record.cow_path, sizeof c->record.cow_path, "%s.cow",
-                       uuid_format(&spec->id, text));
-    else if (spec->cow_device[0] != '/' || strlen(spec->cow_device) >= sizeof c->record.cow_path)
+        (void)snprintf(c->cow_path, sizeof c->cow_path, "%s.cow", uuid_format(&spec->id, text));
+    else if (spec->cow_device[0] != '/' || strlen(spec->cow_device) >= sizeof c->cow_path)
         return err_set(reterr, SNAP_EINVAL, "a COW device is named by an absolute path");
     else
-        (void)snprintf(c->record.cow_path, sizeof c->record.cow_path, "%s", spec->cow_device);
+        (void)snprintf(c->cow_path, sizeof c->cow_path, "%s", spec->cow_device);
     return 0;
+}
+
+void snapshot_create_go(struct volume *v)
+{
+    struct snapshot_create *c = STAILQ_FIRST(&v->creates);
+    if (v->clones_making == 0 && c != NULL && c->phase == CREATE_QUEUED)
+        create_begin(c);
 }
 
 void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, volume_done_fn *done,

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Deleting a snapshot: hidden at once, folded into the next older one afterwards.
+/* Deleting a snapshot or a clone: hidden at once, folded into what reads through it afterwards.
  *
  *   refuse new puts ──> drain ──> commit: hidden, tombstone ──> answer ──> hand-down job
- *                        └─ damaged, and by force: the next older one becomes invalid first
+ *                        └─ damaged, and by force: what reads through it becomes invalid first
  *
  * The tombstone is in the same commit, so a client that lost the answer and asks again
  * with its key hears the same. Puts to a head that is being deleted are stale from the
- * first moment; what was in flight is durable in it and is handed down like the rest.
+ * first moment; what was in flight is durable in it and is handed down like the rest. Writes of a
+ * clone that are under way end first.
  *
  * It must not know of connections. Thread: the shard's.
  */
 #include "daemon/volume/change.h"
 
 #include "daemon/volume/put.h"
+#include "daemon/volume/range.h"
+#include "daemon/volume/tree.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +24,17 @@ struct snapshot_delete {
     struct volume *volume;
     struct snapshot *node;
     struct snapshot_delete_spec spec;
+    struct range range; /* of a clone: all of it */
     struct volume_commit commit;
     volume_done_fn *done;
     void *user;
 };
+
+/* What a rollback returns to stays until it has ended. */
+static bool delete_is_returned_to(const struct volume_record *r, const struct record_snapshot *rs)
+{
+    return !uuid_is_zero(&r->rollback.job) && r->rollback.to_seq == rs->seq;
+}
 
 /* A merge that cannot go on, because what it reads is lost, does not hold it for ever. */
 static bool delete_is_held(const struct snapshot *s, const struct record_snapshot *rs,
@@ -42,6 +52,8 @@ static int delete_change(struct volume_commit *commit, struct volume_record *nex
         return err_set(reterr, SNAP_ENOENT, "no such snapshot");
     if (delete_is_held(d->node, rs, &d->spec))
         return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", next->name, rs->name);
+    if (delete_is_returned_to(next, rs))
+        return err_set(reterr, SNAP_EBUSY, "%s is being rolled back to %s", next->name, rs->name);
     rs->hidden = true;
     rs->merging = false;
     volume_record_bury(next, &d->spec.id, &d->spec.key);
@@ -54,6 +66,8 @@ static void delete_committed(struct volume_commit *commit, int code, const struc
     struct volume *v = d->volume;
     if (code < 0)
         d->node->leaving = false;
+    else
+        tree_set_hidden(d->node, true);
     d->done(d->user, code, err);
     if (code == 0)
         hand_down_start(v);
@@ -86,29 +100,43 @@ static void delete_fail(struct snapshot_delete *d, int code, const struct err *e
     free(d);
 }
 
+static void delete_damaged(struct snapshot_delete *d);
+
 static void delete_invalidated(void *user, int code, const struct err *err)
 {
     struct snapshot_delete *d = user;
     if (code < 0)
         delete_fail(d, code, err);
     else
-        delete_commit(d);
+        delete_damaged(d);
 }
 
-/* What it held for the older ones is lost; that is made durable before it goes. */
+/* The next that reads through it and is not invalid yet. */
+static struct snapshot *delete_dependant(const struct snapshot *s)
+{
+    struct snapshot *c = s->clone ? NULL : TAILQ_PREV(s, snapshot_list, link);
+    if (c != NULL && (c->store == NULL || cow_store_state(c->store) != COW_INVALID))
+        return c;
+    LIST_FOREACH (c, &s->clones, clone_link)
+        if (c->store == NULL || cow_store_state(c->store) != COW_INVALID)
+            return c;
+    return NULL;
+}
+
+/* What it held for the others is lost; that is made durable before it goes. */
 static void delete_damaged(struct snapshot_delete *d)
 {
-    struct snapshot *older = TAILQ_PREV(d->node, snapshot_list, link);
+    struct snapshot *child = delete_dependant(d->node);
     struct err err = ERR_INIT;
-    if (older == NULL || (older->store != NULL && cow_store_state(older->store) == COW_INVALID)) {
+    if (child == NULL) {
         delete_commit(d);
-    } else if (older->store == NULL || older->closing) {
+    } else if (child->store == NULL || child->closing) {
         int code =
-            err_set(&err, SNAP_EBUSY, "the next older snapshot is damaged too: delete it first");
+            err_set(&err, SNAP_EBUSY, "what reads through it is damaged too: delete that first");
         delete_fail(d, code, &err);
     } else {
-        snapshot_kick(older);
-        cow_store_invalidate(older->store, delete_invalidated, d);
+        snapshot_kick(child);
+        cow_store_invalidate(child->store, delete_invalidated, d);
     }
 }
 
@@ -117,8 +145,11 @@ static int delete_check(struct volume *v, const struct snapshot_delete_spec *spe
 {
     struct snapshot *s = volume_snapshot_find(v, &spec->id);
     const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden)
+    if (rs == NULL || rs->hidden || rs->undo)
         return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    if (delete_is_returned_to(&v->record, rs))
+        return err_set(reterr, SNAP_EBUSY, "%s is being rolled back to %s", v->record.name,
+                       rs->name);
     if (delete_is_held(s, rs, spec))
         return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", v->record.name, rs->name);
     if (s->leaving || s->busy || s->reopening)
@@ -126,13 +157,31 @@ static int delete_check(struct volume *v, const struct snapshot_delete_spec *spe
                        s->leaving ? "deleted"
                        : s->busy  ? "checked"
                                   : "opened again");
-    if (s->store == NULL && TAILQ_PREV(s, snapshot_list, link) != NULL && !spec->force)
+    if (s->store == NULL && tree_children(v, s) > 0 && !spec->force)
         return err_set(reterr, SNAP_ECORRUPT,
-                       "%s@%s is damaged (%s) and older snapshots read through it: repair it, or "
+                       "%s@%s is damaged (%s) and others read through it: repair it, or "
                        "delete it by force, which makes them invalid",
                        v->record.name, rs->name, s->fault_text);
     *ret = s;
     return 0;
+}
+
+static void delete_drain(struct snapshot_delete *d)
+{
+    struct snapshot *s = d->node;
+    if (s->store == NULL || s->closing) {
+        delete_damaged(d);
+        return;
+    }
+    snapshot_kick(s);
+    cow_store_drain(s->store, delete_drained, d);
+}
+
+static void delete_written(struct range *r)
+{
+    struct snapshot_delete *d = r->user;
+    range_give(d->node->ranges, r);
+    delete_drain(d);
 }
 
 void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
@@ -156,10 +205,10 @@ void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
         (struct snapshot_delete){.volume = v, .node = s, .spec = *spec, .done = done, .user = user};
     volume_ref(v);
     s->leaving = true;
-    if (s->store == NULL || s->closing) {
-        delete_damaged(d);
+    if (s->ranges == NULL) {
+        delete_drain(d);
         return;
     }
-    snapshot_kick(s);
-    cow_store_drain(s->store, delete_drained, d);
+    d->range = (struct range){.last = UINT64_MAX, .granted = delete_written, .user = d};
+    range_take(s->ranges, &d->range);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A volume: its record, its exceptions, its chain.
+/* A volume: its record, its exceptions, its chain; the clones and the origin of a hosted one.
  *
  *   oldest                                    newest
  *   snapshot s1 ── s2 ── s3 (hidden) ── s4    seq ascending, never reused
@@ -28,7 +28,13 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "daemon/volume/change.h"
+#include "daemon/volume/job.h"
+#include "daemon/volume/nodes.h"
+#include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
+#include "daemon/volume/tree.h"
+#include "daemon/volume/verify.h"
+#include "daemon/volume/write.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,25 +129,67 @@ int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, siz
     return 0;
 }
 
-static void volume_free(struct volume *v)
+static void volume_free_nodes(struct volume *v, struct snapshot_list *list)
 {
     struct snapshot *s;
-    while ((s = TAILQ_FIRST(&v->chain)) != NULL) {
-        TAILQ_REMOVE(&v->chain, s, link);
+    while ((s = TAILQ_LAST(list, snapshot_list)) != NULL) {
+        volume_node_remove(v, s);
         snapshot_free(s);
     }
+}
+
+static void volume_free(struct volume *v)
+{
+    volume_free_nodes(v, &v->clones); /* one before what it reads through */
+    volume_free_nodes(v, &v->chain);
     shard_kick_cancel(v->set->shard, &v->put_kick);
     if (v->job_timer_ready)
         loop_timer_done(&v->job_timer);
+    volume_job_forget(v);
+    volume_verify_forget(v);
+    origin_free(v->origin);
+    volume_nodes_free(v->nodes);
     cow_map_free(v->map);
     volume_record_done(&v->record);
     free(v);
 }
 
+static int volume_add_nodes(struct volume *v, struct err *reterr)
+{
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++) {
+        const struct record_snapshot *rs = &v->record.snapshots[i];
+        struct snapshot *s = snapshot_new(v, &rs->id, rs->seq);
+        if (s == NULL)
+            return err_set(reterr, SNAP_ENOMEM, "volume");
+        tree_add(s, NULL);
+        v->chunk_sectors = rs->chunk_size_sectors;
+    }
+    tree_index(v);
+    return 0;
+}
+
+/* What can fail; what there is by then is freed by volume_free(). */
+static int volume_build(struct volume *v, struct err *reterr)
+{
+    struct volume_set *set = v->set;
+    v->map = cow_map_new();
+    v->nodes = v->map == NULL ? NULL : volume_nodes_new();
+    if (v->nodes == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "volume");
+    int rc = volume_add_nodes(v, reterr);
+    if (rc == 0)
+        rc = loop_timer_init(set->shard->loop, &v->job_timer, hand_down_start, v, reterr);
+    v->job_timer_ready = rc == 0;
+    if (rc == 0 && v->record.kind == VOLUME_HOSTED) {
+        v->chunk_sectors = v->record.chunk_size_sectors;
+        rc = origin_new(v, &v->origin, reterr);
+    }
+    return rc;
+}
+
 int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
                struct err *reterr)
 {
-    int rc;
     struct volume *v = calloc(1, sizeof *v);
     if (v == NULL) {
         volume_record_done(take_record);
@@ -151,6 +199,7 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
     v->record = *take_record;
     volume_record_init(take_record);
     TAILQ_INIT(&v->chain);
+    TAILQ_INIT(&v->clones);
     STAILQ_INIT(&v->commits);
     STAILQ_INIT(&v->creates);
     STAILQ_INIT(&v->create_waiters);
@@ -158,32 +207,51 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
     v->put_kick = (struct shard_kick){.fn = volume_put_run_held, .user = v};
     if (set->env->space_of != NULL)
         v->space_used = set->env->space_of(set->env->space_user, volume_owner(&v->record));
-    v->map = cow_map_new();
-    if (v->map == NULL)
-        goto no_memory;
-    for (uint32_t i = 0; i < v->record.snapshot_count; i++) {
-        const struct record_snapshot *rs = &v->record.snapshots[i];
-        struct snapshot *s = snapshot_new(v, &rs->id, rs->seq);
-        if (s == NULL)
-            goto no_memory;
-        TAILQ_INSERT_TAIL(&v->chain, s, link);
-        v->chunk_sectors = rs->chunk_size_sectors;
-    }
-    rc = loop_timer_init(set->shard->loop, &v->job_timer, hand_down_start, v, reterr);
+    int rc = volume_build(v, reterr);
     if (rc < 0) {
         volume_free(v);
         return rc;
     }
-    v->job_timer_ready = true;
     lease_init(&v->lease, v->record.lease_epoch, v->record.lease_holder, &v->record.lease_instance,
                (uint64_t)set->env->lease_ttl_ms * 1000000, volume_now_ns(v));
     LIST_INSERT_HEAD(&set->buckets[volume_set_bucket(&v->record.id)], v, link);
     set->count++;
     *ret = v;
     return 0;
-no_memory:
-    volume_free(v);
-    return err_set(reterr, SNAP_ENOMEM, "volume");
+}
+
+static void volume_close_next(void *user, int code, const struct err *err);
+
+static void volume_close_flushed(struct blk_req *req, int result)
+{
+    struct volume *v = req->user;
+    if (result < 0) {
+        struct err err = ERR_INIT;
+        (void)err_set_errno(&err, result, req->sys_errno, "flush");
+        volume_notice(v, NULL, "closing: what was written last may not be durable", &err);
+    }
+    volume_close_next(v, 0, NULL);
+}
+
+/* Whoever stops a daemon may pull the plug next. False: all is flushed. */
+static bool volume_close_flush(struct volume *v)
+{
+    struct origin *o = v->origin;
+    struct snapshot *s;
+    struct blk_dev *dev = o == NULL || o->closing ? NULL : o->dev;
+    if (o == NULL)
+        return false;
+    o->closing = true;
+    for (s = TAILQ_FIRST(&v->clones); dev == NULL && s != NULL; s = TAILQ_NEXT(s, link)) {
+        if (s->unflushed)
+            dev = s->dev;
+        s->unflushed = false;
+    }
+    if (dev == NULL)
+        return false;
+    o->gate_req = (struct blk_req){.op = BLK_FLUSH, .done = volume_close_flushed, .user = v};
+    blk_submit(dev, &o->gate_req);
+    return true;
 }
 
 static void volume_close_next(void *user, int code, const struct err *err)
@@ -192,12 +260,16 @@ static void volume_close_next(void *user, int code, const struct err *err)
     (void)err;
     struct volume *v = user;
     struct snapshot *s;
-    while ((s = TAILQ_FIRST(&v->chain)) != NULL) {
+    if (volume_close_flush(v))
+        return;
+    /* a clone before what it reads through, then the chain */
+    while ((s = TAILQ_LAST(&v->clones, snapshot_list)) != NULL ||
+           (s = TAILQ_FIRST(&v->chain)) != NULL) {
         if (s->dev != NULL || s->store != NULL) {
             snapshot_close(s, false, volume_close_next, v);
             return;
         }
-        TAILQ_REMOVE(&v->chain, s, link);
+        tree_remove(s);
         snapshot_free(s);
     }
     volume_done_fn *done = v->idle;
@@ -226,8 +298,12 @@ static void volume_cancel_waiting(struct volume *v)
     volume_put_cancel_held(v);
     snapshot_create_cancel(v);
     hand_down_cancel(v);
+    if (v->origin != NULL)
+        volume_write_cancel(v);
     struct snapshot *s;
     TAILQ_FOREACH (s, &v->chain, link)
+        snapshot_cancel_reopen(s);
+    TAILQ_FOREACH (s, &v->clones, link)
         snapshot_cancel_reopen(s);
 }
 
@@ -244,33 +320,6 @@ void volume_close(struct volume *v, volume_done_fn *done, void *user)
 
 /* -- commits ------------------------------------------------------------------ */
 
-int volume_registry_put(struct registry *r, const struct volume_record *record, struct err *reterr)
-{
-    struct registry_volume row = {.id = record->id,
-                                  .kind = (int)record->kind,
-                                  .size_bytes = record->size_bytes,
-                                  .created_s = record->created_s};
-    char text[UUID_TEXT_BYTES];
-    (void)snprintf(row.name, sizeof row.name, "%s", record->name);
-    (void)snprintf(row.place, sizeof row.place, "volumes/%s", uuid_format(&record->id, text));
-    struct registry_snapshot *rows = calloc(record->snapshot_count + 1, sizeof *rows);
-    if (rows == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "registry rows of volume %s", record->name);
-    for (uint32_t i = 0; i < record->snapshot_count; i++) {
-        const struct record_snapshot *s = &record->snapshots[i];
-        rows[i] = (struct registry_snapshot){.id = s->id,
-                                             .volume = record->id,
-                                             .seq = s->seq,
-                                             .created_s = s->created_s,
-                                             .hidden = s->hidden};
-        (void)snprintf(rows[i].name, sizeof rows[i].name, "%s", s->name);
-        (void)snprintf(rows[i].cow_path, sizeof rows[i].cow_path, "%s", s->cow_path);
-    }
-    int rc = registry_put_volume(r, &row, rows, record->snapshot_count, reterr);
-    free(rows);
-    return rc;
-}
-
 static void volume_commit_run(struct control_job *job)
 {
     struct volume_commit *c = CONTAINER_OF(job, struct volume_commit, job);
@@ -278,9 +327,9 @@ static void volume_commit_run(struct control_job *job)
     char dir[LIMIT_PATH_BYTES];
     c->code = volume_dir_format(env->state_dir, &c->next.id, dir, sizeof dir, &c->err);
     if (c->code == 0)
-        c->code = volume_record_save(dir, &c->next, &c->err);
+        c->code = env->storage->save(env->storage->user, dir, &c->next, &c->err);
     if (c->code == 0 && env->registry != NULL &&
-        volume_registry_put(env->registry, &c->next, &c->registry_err) < 0)
+        volume_registry_update(env->registry, &c->volume->record, &c->next, &c->registry_err) < 0)
         (void)err_prefix(&c->registry_err, "registry");
 }
 

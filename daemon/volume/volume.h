@@ -30,15 +30,36 @@ struct snapshot;
 
 typedef void volume_done_fn(void *user, int code, const struct err *err);
 
+/* Where devices and records are: files under the state directory, or a simulated disk. Nothing in
+ * daemon/volume opens, removes or writes a file but through this. */
+struct volume_storage {
+    /* as blk_open() */
+    int (*open)(void *user, struct blk_engine *e, const char *path, unsigned flags,
+                struct blk_dev **ret, struct err *reterr);
+    /* as unlink() and a flush of the folder; a file that is not there is no error */
+    int (*remove)(void *user, const char *path, struct err *reterr);
+    /* as volume_record_save(). Thread: control. */
+    int (*save)(void *user, const char *dir, const struct volume_record *r, struct err *reterr);
+    /* what the file system of a folder has free; NULL: nobody knows. Thread: control. */
+    int (*free_bytes)(void *user, const char *dir, uint64_t *ret, struct err *reterr);
+    /* a new sparse file, durable; or, bound, look that a device is at least so long: SNAP_EINVAL.
+     * Thread: control. */
+    int (*make)(void *user, const char *path, uint64_t size_bytes, bool bound, struct err *reterr);
+    void *user;
+};
+extern const struct volume_storage volume_storage_files;
+
 /* What all volumes of a daemon share; constant while shards run, but for the limits. */
 struct volume_env {
     const char *state_dir;
+    const struct volume_storage *storage;
     struct control *control;
     struct registry *registry; /* the control thread's */
     const struct clock *clock;
     uint64_t cow_limit_bytes, cow_grow_step_bytes;
     uint32_t chunk_size_sectors;
     uint32_t lease_ttl_ms;
+    bool checksums; /* new COW devices get some, see sums.h */
     /* Space that a client's volumes use together, by the label VOLUME_LABEL_OWNER; both may
      * be NULL. space_of gives a counter that lives as long as the daemon. */
     _Atomic int64_t *(*space_of)(void *user, const char *owner);
@@ -78,16 +99,23 @@ enum snapshot_state {
     SNAPSHOT_UNVERIFIED,
 };
 
-/* One node of the chain, hidden ones too. */
+LIST_HEAD(snapshot_set, snapshot);
+
+/* One node of the tree: a member of the chain (hidden ones too), or a clone, see
+ * docs/design.md, "The tree". */
 struct snapshot {
     struct volume *volume;
     struct uuid id;
     uint32_t seq;
-    struct blk_dev *dev;     /* NULL: could not be opened */
-    struct cow_store *store; /* NULL: not open; fault_text says why */
-    bool busy;               /* being checked: puts wait */
-    bool leaving;            /* being deleted: puts are stale */
-    bool reopening;          /* was poisoned, is being opened again */
+    bool clone;
+    struct snapshot *parent;   /* of a clone: what it reads through; NULL: the origin */
+    struct cow_map *map;       /* the volume's; a clone's own */
+    struct range_lock *ranges; /* of a clone, which is written in place; else NULL */
+    struct blk_dev *dev;       /* NULL: could not be opened */
+    struct cow_store *store;   /* NULL: not open; fault_text says why */
+    bool busy;                 /* being checked: puts wait */
+    bool leaving;              /* being deleted: puts are stale */
+    bool reopening;            /* was poisoned, is being opened again */
     bool closing;
     bool merge_view; /* the merge under way was begun in view mode */
     unsigned reopen_tries;
@@ -98,10 +126,29 @@ struct snapshot {
     struct shard_kick kick;
     struct loop_timer timer; /* between two tries to open */
     bool timer_ready;
+    struct loop_timer idle_timer; /* to prepare its device while nobody asks for anything */
+    bool idle_ready, idle_set;
+    uint64_t kicks, kicks_seen;
     volume_done_fn *open_done, *close_done;
     void *open_user, *close_user;
     bool close_forget;
-    TAILQ_ENTRY(snapshot) link; /* oldest first */
+    TAILQ_ENTRY(snapshot) link;             /* oldest first */
+    LIST_ENTRY(snapshot) id_link, seq_link; /* of the look-ups, see volume_node_add() */
+    bool unflushed;                         /* of a clone: written in place since its last flush */
+    /* the tree's index, see tree.h */
+    struct snapshot_set clones;      /* that read through it directly */
+    LIST_ENTRY(snapshot) clone_link; /* of a clone: among those of its parent */
+    unsigned clone_count;
+    bool hidden; /* as the record says */
+    TAILQ_ENTRY(snapshot) hidden_link;
+    bool unsound;        /* its own store cannot be read */
+    char *sums_text;     /* why there are no checksums; NULL: there are, or dev is NULL */
+    bool sums_create;    /* the next opening makes new ones */
+    bool sums_unflushed; /* made anew, not durable yet */
+    LIST_ENTRY(snapshot) unsound_link;
+    uint8_t warned_percent; /* of its limit: the warning given last */
+    bool job_waits;         /* hidden: its hand-down cannot go on … */
+    char *job_text;         /* … why; may be NULL */
 };
 TAILQ_HEAD(snapshot_list, snapshot);
 
@@ -142,13 +189,20 @@ struct volume_holder {
 struct volume_put;
 struct snapshot_create;
 struct hand_down;
+struct rollback;
+struct verify;
+struct origin;
+struct range_lock;
 
 struct volume {
     struct volume_set *set;
     struct volume_record record;
-    struct cow_map *map; /* all snapshots' exceptions, by seq */
+    struct cow_map *map; /* the whole chain's exceptions, by seq */
     struct snapshot_list chain;
-    uint32_t chunk_sectors; /* of its snapshots; 0: none yet */
+    struct snapshot_list clones; /* a clone stands behind the one it reads through */
+    struct volume_nodes *nodes;  /* both, by uuid and by seq */
+    struct origin *origin;       /* hosted; NULL: remote */
+    uint32_t chunk_sectors;      /* of its snapshots; 0: none yet */
     bool opening;
     bool leaving; /* deleted or closing: no new operations */
     unsigned refs;
@@ -165,7 +219,19 @@ struct volume {
 
     STAILQ_HEAD(, snapshot_create) creates; /* the first is under way */
     struct volume_waiters create_waiters;   /* HEAD_READY and leases that wait for its end */
+    unsigned clones_making;                 /* creations are queued meanwhile */
     struct hand_down *job;
+    bool job_picking;
+    struct rollback *rollback; /* the one under way */
+    struct verify *verify;     /* the one under way, or what the last one found */
+    /* the tree's index, see tree.h */
+    struct snapshot_set origin_clones; /* that read through the origin directly */
+    unsigned origin_clone_count;
+    TAILQ_HEAD(, snapshot) hidden; /* nodes that are to be folded */
+    bool indexed;
+    struct snapshot_set unsound;  /* nodes whose own store cannot be read */
+    LIST_HEAD(, volume_job) jobs; /* see job.h */
+    struct volume_job_ring *jobs_ended;
     struct loop_timer job_timer; /* between two tries of the job */
     bool job_timer_ready;
     struct err job_wait; /* why there is no job though one is due */
@@ -214,8 +280,19 @@ void volume_commit_start(struct volume *v, struct volume_commit *c);
 /* Tell the registry what a record says. Thread: control. */
 int volume_registry_put(struct registry *r, const struct volume_record *record,
                         struct err *reterr) SNAP_WUR;
+enum registry_kind volume_registry_kind(const struct record_snapshot *s);
+/* The same, told in what it differs from the record that the registry was told of last. */
+int volume_registry_update(struct registry *r, const struct volume_record *old,
+                           const struct volume_record *record, struct err *reterr) SNAP_WUR;
 
 /* -- the chain -- */
+/* Put a node behind the others of the chain or of the clones and into the look-ups, or take it
+ * out: nothing else changes v->chain and v->clones. */
+void volume_node_add(struct volume *v, struct snapshot *s);
+void volume_node_remove(struct volume *v, struct snapshot *s);
+/* The look-ups themselves: both lists, one step each. */
+struct snapshot *volume_node_by_id(const struct volume *v, const struct uuid *id);
+struct snapshot *volume_node_by_seq(const struct volume *v, uint32_t seq);
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id); /* hidden too */
 struct record_snapshot *snapshot_record(const struct snapshot *s); /* NULL: not committed yet */
 struct snapshot *volume_head(struct volume *v);                    /* newest not hidden; NULL */
@@ -225,7 +302,10 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
 /* 0, or why its content cannot be read. */
 int snapshot_check_readable(const struct snapshot *s, struct err *reterr) SNAP_WUR;
 void snapshot_free(struct snapshot *s);
+/* Of a node that v->record lists, all that follows from it is set: a clone gets its map and its
+ * locks; its parent is found by tree_index() later. NULL: no memory. */
 struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq);
+struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uint32_t seq);
 /* After an operation: a poisoned store is opened again from disk. */
 void snapshot_check_poison(struct snapshot *s);
 void snapshot_kick(struct snapshot *s);

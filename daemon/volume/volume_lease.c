@@ -143,6 +143,10 @@ static int acquire_check(const struct volume *v, const struct volume_lease_reque
                          struct err *reterr)
 {
     const struct volume_record *rec = &v->record;
+    if (rec->kind == VOLUME_HOSTED)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "the daemon holds the origin of volume %s: it is written without a lease",
+                       rec->name);
     if (uuid_is_zero(&r->ask.instance))
         return err_set(reterr, SNAP_EINVAL, "a writer needs an instance");
     if (r->fingerprint_bytes > FINGERPRINT_BYTES_MAX)

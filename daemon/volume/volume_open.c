@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening a volume: its COW devices, one after another, so that loading costs the
- * memory of one table at a time. What cannot be opened stays in the chain with the
- * reason; the rest is served.
+/* Opening a volume: a hosted one's origin, then the COW devices, one after another, so that
+ * loading costs the memory of one table at a time; clones behind what they read through. What
+ * cannot be opened stays with the reason; the rest is served.
  *
  *   open one ──> sound or damaged ──> next … ──> done
  *      ^  └─ in use ─┐
@@ -13,6 +13,7 @@
 #include "daemon/volume/volume.h"
 
 #include "daemon/volume/change.h"
+#include "daemon/volume/origin.h"
 
 #include <stdlib.h>
 
@@ -20,6 +21,7 @@ enum { BUSY_RETRY_MS = 20, BUSY_WAIT_MS = 5000 };
 
 struct volume_opening {
     struct volume *volume;
+    bool origin; /* is next */
     struct snapshot *next;
     bool inside; /* snapshot_open() has not returned: go on in the loop, not deeper */
     bool again;
@@ -53,7 +55,10 @@ static void volume_opened_one(void *user, int code, const struct err *err)
     else if (cow_store_state(o->next->store) == COW_INVALID)
         volume_notice(o->volume, o->next, "snapshot is invalid", NULL);
     o->give_up_ns = 0;
-    o->next = TAILQ_NEXT(o->next, link);
+    struct snapshot *s = o->next;
+    o->next = TAILQ_NEXT(s, link);
+    if (o->next == NULL && !s->clone)
+        o->next = TAILQ_FIRST(&o->volume->clones);
     if (o->inside)
         o->again = true;
     else
@@ -73,8 +78,24 @@ static void volume_open_end(struct volume_opening *o)
     volume_unref(v);
 }
 
+/* False: it is tried again soon. */
+static bool volume_open_origin(struct volume_opening *o)
+{
+    struct err err = ERR_INIT;
+    int rc = origin_open(o->volume, &err);
+    if (rc == SNAP_EBUSY && volume_open_retry(o))
+        return false;
+    if (rc < 0)
+        volume_notice(o->volume, NULL, "the origin cannot be opened", &err);
+    o->origin = false;
+    o->give_up_ns = 0;
+    return true;
+}
+
 static void volume_open_next(struct volume_opening *o)
 {
+    if (o->origin && !volume_open_origin(o))
+        return;
     do {
         if (o->next == NULL) {
             volume_open_end(o);
@@ -101,7 +122,8 @@ void volume_open(struct volume *v, volume_done_fn *done, void *user)
         return;
     }
     *o = (struct volume_opening){
-        .volume = v, .next = TAILQ_FIRST(&v->chain), .done = done, .user = user};
+        .volume = v, .origin = v->origin != NULL, .done = done, .user = user};
+    o->next = TAILQ_EMPTY(&v->chain) ? TAILQ_FIRST(&v->clones) : TAILQ_FIRST(&v->chain);
     int rc = loop_timer_init(v->set->shard->loop, &o->retry, volume_open_again, o, &err);
     if (rc < 0) {
         free(o);

@@ -5,7 +5,7 @@
 #   make fuzz         libFuzzer (clang), FUZZ_SECONDS each; FUZZ="fuzz_frame …" picks
 
 FUZZ_SECONDS ?= 30
-FUZZ_LAYERS  := cow io net proto base
+FUZZ_LAYERS  := volume registry shard net proto cow io base
 FUZZ_SRC     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_NAMES   := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
 FUZZ         ?= $(FUZZ_NAMES)

@@ -19,12 +19,13 @@ MAGIC = b"SnpW"
 M_PING, M_STATUS = 1, 2
 M_VOLUME_CREATE, M_VOLUME_LIST, M_VOLUME_SHOW, M_VOLUME_DELETE, M_RESOLVE = range(10, 15)
 (M_SNAPSHOT_CREATE, M_SNAPSHOT_SHOW, M_SNAPSHOT_DELETE, M_SNAPSHOT_CHECK, M_SNAPSHOT_READ,
- M_RUN_LIST) = range(20, 26)
+ M_RUN_LIST, M_GROUP_CREATE, M_CLONE_CREATE) = range(20, 28)
+M_WRITE, M_ZERO, M_FLUSH, M_EXTENT_LIST, M_DIFF, M_ROLLBACK, M_VERIFY = range(30, 37)
 M_GRANT, M_REVOKE, M_GRANT_LIST = range(40, 43)
 M_LEASE_ACQUIRE, M_LEASE_RENEW, M_LEASE_RELEASE, M_HEAD_READY = range(50, 54)
 M_COW_PUT = 60
 M_MERGE_BEGIN, M_MERGE_PREPARE, M_MERGE_COMMIT, M_MERGE_END, M_MERGE_ABORT = range(70, 75)
-M_JOB_LIST = 80
+M_JOB_LIST, M_JOB_SHOW, M_JOB_CANCEL = range(80, 83)
 E_QUIESCE, E_LEASE_LOST = 100, 101
 
 (EINVAL, ENOMEM, EIO, ENOSPC, ENOENT, EEXIST, EPERM, EAUTH, ESTALE, EBUSY, ECORRUPT, EINVALID,
@@ -296,6 +297,142 @@ class Raw:
             if not get(message, 4):
                 return out
             start = get(message, 5)
+
+    # -- hosted volumes; node b"" is the volume itself --
+
+    def create_hosted(self, name, size, chunk_sectors=8, device="", uuid=None):
+        uuid = uuid or os.urandom(16)
+        self.call(M_VOLUME_CREATE, raw(1, uuid) + raw(2, name) + num(3, size) + num(4, 1) +
+                  num(7, chunk_sectors) + (raw(8, device) if device else b""))
+        return uuid
+
+    @staticmethod
+    def write_control(volume, offset, node=b"", fua=False):
+        return raw(1, volume) + raw(2, node) + num(3, offset) + num(4, int(fua))
+
+    def write(self, volume, offset, data, node=b"", fua=False):
+        self.call(M_WRITE, self.write_control(volume, offset, node, fua), data)
+
+    def zero(self, volume, offset, length, node=b"", fua=False, discard=False):
+        self.call(M_ZERO, raw(1, volume) + raw(2, node) + num(3, offset) + num(4, length) +
+                  num(5, int(fua)) + num(6, int(discard)))
+
+    def flush(self, volume, node=b""):
+        self.call(M_FLUSH, raw(1, volume) + raw(2, node))
+
+    def read(self, volume, offset, length, node=b""):
+        """The content, every byte of it."""
+        out = b""
+        for at, kind, data in self.read_view(volume, node, offset, length):
+            assert at == offset + len(out) and kind in (0, 2), (at, kind)
+            out += data if kind == 0 else bytes(data)
+        return out
+
+    def extents(self, volume, offset, length, node=b"", most=0):
+        """[(offset, length, kind)] that cover the range."""
+        out, end = [], offset + length
+        while offset < end:
+            message, _ = self.call(M_EXTENT_LIST, raw(1, volume) + raw(2, node) + num(3, offset) +
+                                   num(4, end - offset) + num(5, most))
+            found = [fields(e) for e in message.get(1, [])]
+            assert found and (not most or len(found) <= most)
+            for e in found:
+                assert get(e, 1) == offset and 0 < get(e, 2) <= end - offset, (e, offset)
+                out.append((offset, get(e, 2), get(e, 3)))
+                offset += get(e, 2)
+        return out
+
+    def diff(self, volume, older, newer=b"", most=0):
+        """The chunks, as a set."""
+        out, start = set(), 0
+        while True:
+            message, _ = self.call(M_DIFF, raw(1, volume) + raw(2, older) +
+                                   (raw(3, newer) if newer else b"") + num(4, start) +
+                                   num(5, most))
+            for old, count in zip(unpack(message, 1), unpack(message, 2)):
+                assert old >= start
+                out.update(range(old, old + count))
+            if not get(message, 4):
+                return out
+            assert get(message, 5) > start
+            start = get(message, 5)
+
+    def create_clone(self, volume, snapshot, name, uuid=None, limit=0):
+        uuid = uuid or os.urandom(16)
+        message, _ = self.call(M_CLONE_CREATE, raw(1, volume) + raw(2, snapshot) + raw(3, uuid) +
+                               raw(4, name) + num(5, limit))
+        assert get(message, 1, b"") == uuid and get(message, 20) == 1, message
+        return uuid
+
+    def delete_snapshot(self, volume, snapshot):
+        self.call(M_SNAPSHOT_DELETE, raw(1, volume) + raw(2, snapshot) + raw(3, os.urandom(16)))
+
+    def create_group(self, members, uuid=None):
+        """members: [(volume, snapshot, name)]. Returns their answers' messages."""
+        control = raw(1, uuid or os.urandom(16))
+        for volume, snapshot, name in members:
+            control += raw(2, raw(1, volume) + raw(2, snapshot) + raw(3, name))
+        message, _ = self.call(M_GROUP_CREATE, control)
+        return [fields(s) for s in message.get(1, [])]
+
+    def rollback(self, volume, snapshot, job=None, merge=False, drop_newer=False):
+        """Begin it; the job's uuid."""
+        job = job or os.urandom(16)
+        self.call(M_ROLLBACK, raw(1, volume) + raw(2, snapshot) + raw(3, job) +
+                  num(4, int(merge)) + num(5, int(drop_newer)))
+        return job
+
+    def job(self, volume, job):
+        message, _ = self.call(M_JOB_SHOW, raw(1, volume) + raw(2, job))
+        return message
+
+    def jobs(self, volume=b""):
+        return self.pages(M_JOB_LIST, volume)
+
+    def wait_job(self, volume, job, timeout=60):
+        """Until it is over; its last state."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            state = get(self.job(volume, job), 7, b"").decode()
+            if state in ("done", "failed", "cancelled"):
+                return state
+            time.sleep(0.02)
+        raise AssertionError(f"the job does not end: {self.job(volume, job)}")
+
+    def wait_writable(self, volume, offset, data, timeout=60):
+        """Write, as soon as a rollback that may be under way has ended."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self.write(volume, offset, data)
+            except Refused as why:
+                if why.code != EBUSY or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
+
+    def snapshots(self, volume):
+        """Name → message, as VOLUME_SHOW has them, however many."""
+        return {get(s, 3, b"").decode(): s for s in self.snapshot_pages(volume)}
+
+    def snapshot_pages(self, volume, page=200):
+        """By seq, gathered from answers of so many at most."""
+        found, more = [], True
+        while more:
+            seq = get(found[-1], 22) if found else 0
+            message, _ = self.call(M_VOLUME_SHOW, raw(1, volume) + num(3, seq) + num(4, page))
+            found += [fields(s) for s in message.get(7, [])]
+            more = get(message, 13)
+        return found
+
+    def pages(self, method, volume=b"", page=100):
+        """The entries of a list, gathered from answers of so many at most."""
+        found, after = [], b""
+        while True:
+            message, _ = self.call(method, raw(1, volume) + raw(2, after) + num(3, page))
+            found += [fields(entry) for entry in message.get(1, [])]
+            after = get(message, 2, b"")
+            if not after:
+                return found
 
 
 def connect_unix(path, **kwargs):

@@ -295,7 +295,7 @@ class Requests(ProtocolCase):
 
     def test_unknown_methods(self):
         r = self.connect()
-        for method in (0, 3, 9, 26, 54, 61, 75, 81, 99, 100, 101, 255, 256, 65535):
+        for method in (0, 3, 9, 28, 29, 37, 54, 61, 75, 83, 99, 100, 101, 255, 256, 65535):
             self.refused(r, rc.ENOTSUP, method)
             self.refused(r, (rc.ENOTSUP, rc.EPROTO), method, b"\xff\xff", b"x" * 512)
         r.ping()
@@ -313,7 +313,7 @@ class Requests(ProtocolCase):
     def test_payload_where_there_is_none(self):
         r = self.connect()
         for name, method in REQUESTS:
-            if name not in ("M_COW_PUT",):
+            if name not in ("M_COW_PUT", "M_WRITE"):
                 self.refused(r, rc.EPROTO, method, b"", b"x" * 4096)
         r.ping()
 
@@ -333,7 +333,8 @@ class Requests(ProtocolCase):
         r = self.connect()
         a, b = os.urandom(16), os.urandom(16)
         for method in (rc.M_VOLUME_SHOW, rc.M_SNAPSHOT_SHOW, rc.M_SNAPSHOT_CHECK, rc.M_RUN_LIST):
-            self.refused(r, rc.ENOENT, method, raw(1, a) + raw(2, b))
+            more = b"" if method == rc.M_VOLUME_SHOW else raw(2, b)
+            self.refused(r, rc.ENOENT, method, raw(1, a) + more)
         self.refused(r, rc.ENOENT, rc.M_SNAPSHOT_CREATE, raw(1, a) + raw(2, b) + raw(3, "s"))
         self.refused(r, rc.ENOENT, rc.M_LEASE_ACQUIRE, raw(1, a) + raw(2, b) + num(4, 4096))
 

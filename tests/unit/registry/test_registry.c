@@ -2,6 +2,7 @@
 /* The registry on a real file: rows, replacement, damage, schema versions. */
 #include "daemon/registry/registry.h"
 
+#include "daemon/registry/schema.h"
 #include "tests/lib/cm.h"
 
 #include <sqlite3.h>
@@ -54,16 +55,42 @@ static struct registry_volume volume(const char *name)
 static struct registry_snapshot snapshot(const struct registry_volume *v, const char *name,
                                          uint32_t seq)
 {
-    struct registry_snapshot s = {.id = uuid_make(), .volume = v->id, .seq = seq};
-    (void)snprintf(s.name, sizeof s.name, "%s", name);
-    return s;
+    return (struct registry_snapshot){
+        .id = uuid_make(), .volume = v->id, .name = name, .seq = seq, .cow_path = "x.cow"};
+}
+
+struct rows {
+    char text[256]; /* "name/seq" each; hidden ones in brackets, clones with their parent */
+    struct uuid last;
+};
+
+static int row_add(void *user, const struct registry_snapshot *s)
+{
+    struct rows *r = user;
+    size_t at = strlen(r->text);
+    (void)snprintf(r->text + at, sizeof r->text - at, s->hidden ? "[%s/%u] " : "%s/%u ", s->name,
+                   s->seq);
+    at = strlen(r->text);
+    if (s->kind == REGISTRY_CLONE)
+        (void)snprintf(r->text + at - 1, sizeof r->text - at, "<%u ", s->parent_seq);
+    r->last = s->id;
+    return 0;
+}
+
+/* The volume's rows. */
+static const char *rows_of(struct fixture *f, const struct registry_volume *v)
+{
+    static struct rows r;
+    r.text[0] = '\0';
+    assert_int_equal(registry_each_snapshot(f->r, &v->id, row_add, &r, NULL), 0);
+    return r.text;
 }
 
 static void put_volume__is_found_by_name_and_id_after_reopening(void **state)
 {
     struct fixture *f = *state;
     struct registry_volume v = volume("disk1"), got;
-    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "b", 2)}, found;
+    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "b", 2)};
     assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), 0);
     registry_close(f->r);
     assert_int_equal(registry_open(f->path, &f->r, NULL), 0);
@@ -71,19 +98,17 @@ static void put_volume__is_found_by_name_and_id_after_reopening(void **state)
     assert_true(uuid_equal(&got.id, &v.id));
     assert_string_equal(got.place, "volumes/disk1");
     assert_int_equal(registry_get_volume(f->r, &v.id, &got, NULL), 0);
-    assert_int_equal(registry_find_snapshot(f->r, &v.id, "b", &found, NULL), 0);
-    assert_int_equal(found.seq, 2);
+    assert_string_equal(rows_of(f, &v), "a/1 b/2 ");
 }
 
 static void put_volume__replaces_the_snapshots_it_had(void **state)
 {
     struct fixture *f = *state;
     struct registry_volume v = volume("disk1");
-    struct registry_snapshot a = snapshot(&v, "a", 1), b = snapshot(&v, "b", 2), found;
+    struct registry_snapshot a = snapshot(&v, "a", 1), b = snapshot(&v, "b", 2);
     assert_int_equal(registry_put_volume(f->r, &v, &a, 1, NULL), 0);
     assert_int_equal(registry_put_volume(f->r, &v, &b, 1, NULL), 0);
-    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), SNAP_ENOENT);
-    assert_int_equal(registry_find_snapshot(f->r, &v.id, "b", &found, NULL), 0);
+    assert_string_equal(rows_of(f, &v), "b/2 ");
 }
 
 static void put_volume__refuses_a_second_of_the_same_name_and_changes_nothing(void **state)
@@ -103,21 +128,87 @@ static void hidden_snapshot__frees_its_name(void **state)
 {
     struct fixture *f = *state;
     struct registry_volume v = volume("disk1");
-    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "a", 2)}, found;
+    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "a", 2)};
     s[0].hidden = true;
     assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), 0);
-    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), 0);
-    assert_int_equal(found.seq, 2);
+    assert_string_equal(rows_of(f, &v), "[a/1] a/2 ");
+}
+
+static void undo_snapshot__leaves_its_name_to_others(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1");
+    struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "a", 2)};
+    assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), SNAP_EEXIST);
+    s[1].kind = REGISTRY_UNDO;
+    assert_int_equal(registry_put_volume(f->r, &v, s, 2, NULL), 0);
+}
+
+static void update_volume__changes_what_it_is_told_and_no_more(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1"), w = volume("disk2");
+    struct registry_snapshot s[3] = {snapshot(&v, "a", 1), snapshot(&v, "b", 2),
+                                     snapshot(&v, "c", 3)};
+    struct registry_snapshot other = snapshot(&w, "a", 1);
+    other.id = s[0].id; /* uuids are a volume's own business */
+    assert_int_equal(registry_put_volume(f->r, &v, s, 3, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &w, &other, 1, NULL), 0);
+    /* a is gone, b is hidden, a new b is made, and a clone of c */
+    struct registry_snapshot put[3] = {s[1], snapshot(&v, "b", 4), snapshot(&v, "a", 5)};
+    put[0].hidden = true;
+    put[2].kind = REGISTRY_CLONE;
+    put[2].parent_seq = 3;
+    v.size_bytes *= 2;
+    assert_int_equal(registry_update_volume(f->r, &v, put, 3, &s[0].id, 1, NULL), 0);
+    assert_string_equal(rows_of(f, &v), "[b/2] c/3 b/4 a/5<3 ");
+    assert_string_equal(rows_of(f, &w), "a/1 ");
+    struct registry_volume got;
+    assert_int_equal(registry_get_volume(f->r, &v.id, &got, NULL), 0);
+    assert_true(got.size_bytes == v.size_bytes);
+}
+
+static void update_volume__that_failed_lags_until_it_is_put_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("disk1"), w = volume("disk2");
+    struct registry_snapshot a = snapshot(&v, "a", 1), twin = snapshot(&v, "a", 2);
+    struct err e = ERR_INIT;
+    assert_int_equal(registry_put_volume(f->r, &v, &a, 1, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &w, NULL, 0, NULL), 0);
+    assert_int_equal(registry_update_volume(f->r, &v, &twin, 1, NULL, 0, &e), SNAP_EEXIST);
+    assert_string_equal(rows_of(f, &v), "a/1 ");
+    struct registry_snapshot b = snapshot(&v, "b", 3), c = snapshot(&w, "c", 1);
+    assert_int_equal(registry_update_volume(f->r, &v, &b, 1, NULL, 0, &e), SNAP_ESTALE);
+    assert_int_equal(registry_update_volume(f->r, &w, &c, 1, NULL, 0, &e), 0);
+    assert_int_equal(registry_put_volume(f->r, &v, &a, 1, NULL), 0);
+    assert_int_equal(registry_update_volume(f->r, &v, &b, 1, NULL, 0, &e), 0);
+    assert_string_equal(rows_of(f, &v), "a/1 b/3 ");
+}
+
+/* So many that the registry does not keep count: each has to be put whole from then on. */
+static void update_volume__more_laggards_than_are_remembered(void **state)
+{
+    struct fixture *f = *state;
+    for (int i = 0; i < 70; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "disk%d", i);
+        struct registry_volume v = volume(name);
+        struct registry_snapshot s[2] = {snapshot(&v, "a", 1), snapshot(&v, "a", 2)};
+        assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+        assert_int_equal(registry_update_volume(f->r, &v, s, 2, NULL, 0, NULL),
+                         i <= 64 ? SNAP_EEXIST : SNAP_ESTALE);
+    }
 }
 
 static void delete_volume__takes_its_snapshots_along(void **state)
 {
     struct fixture *f = *state;
     struct registry_volume v = volume("disk1");
-    struct registry_snapshot s = snapshot(&v, "a", 1), found;
+    struct registry_snapshot s = snapshot(&v, "a", 1);
     assert_int_equal(registry_put_volume(f->r, &v, &s, 1, NULL), 0);
     assert_int_equal(registry_delete_volume(f->r, &v.id, NULL), 0);
-    assert_int_equal(registry_find_snapshot(f->r, &v.id, "a", &found, NULL), SNAP_ENOENT);
+    assert_string_equal(rows_of(f, &v), "");
 }
 
 static int count_volume(void *user, const struct registry_volume *v)
@@ -169,6 +260,33 @@ static void open__names_the_remedy_for_a_damaged_file(void **state)
     assert_non_null(strstr(e.text, "--rebuild-registry"));
 }
 
+static void open__brings_an_older_schema_up_to_date(void **state)
+{
+    struct fixture *f = *state;
+    registry_close(f->r);
+    f->r = NULL;
+    assert_int_equal(unlink(f->path), 0);
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(sqlite3_exec(db, schema_migrations[i], NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "PRAGMA user_version = 2;"
+                     "INSERT INTO volumes VALUES (zeroblob(16), 'old', 0, 512, 1, 'x');"
+                     "INSERT INTO snapshots VALUES (x'000102030405060708090a0b0c0d0e0f',"
+                     " zeroblob(16), 's', 7, 1, 0, 's.cow');",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    struct err e = ERR_INIT;
+    if (registry_open(f->path, &f->r, &e) < 0)
+        fail_msg("%s", e.text);
+    struct registry_volume v;
+    assert_int_equal(registry_find_volume(f->r, "old", &v, NULL), 0);
+    assert_string_equal(rows_of(f, &v), "s/7 ");
+}
+
 static void open__refuses_a_newer_schema(void **state)
 {
     struct fixture *f = *state;
@@ -192,6 +310,11 @@ int main(void)
         CASE(put_volume__replaces_the_snapshots_it_had),
         CASE(put_volume__refuses_a_second_of_the_same_name_and_changes_nothing),
         CASE(hidden_snapshot__frees_its_name),
+        CASE(undo_snapshot__leaves_its_name_to_others),
+        CASE(update_volume__changes_what_it_is_told_and_no_more),
+        CASE(update_volume__that_failed_lags_until_it_is_put_whole),
+        CASE(update_volume__more_laggards_than_are_remembered),
+        CASE(open__brings_an_older_schema_up_to_date),
         CASE(delete_volume__takes_its_snapshots_along),
         CASE(each_volume__goes_in_name_order),
         CASE(key__first_outcome_stays),

@@ -3,8 +3,10 @@
 #include "common/base/file.h"
 #include "daemon/service/state_dir.h"
 #include "daemon/service/trash.h"
+#include "daemon/volume/group.h"
 #include "daemon/volume/volume.h"
 #include "tests/lib/cm.h"
+#include "tests/lib/seed.h"
 #include "tests/lib/tmpdir.h"
 
 #include <fcntl.h>
@@ -150,6 +152,124 @@ static void scan__record_of_another_volume_is_not_used(void **state)
     assert_true(is_warned(f, id, "another volume"));
 }
 
+/* -- files of a hosted volume, groups ------------------------------------------------- */
+
+static struct volume_record hosted_record(const char *name)
+{
+    struct volume_record r;
+    volume_record_init(&r);
+    r.id = uuid_make();
+    r.size_bytes = 4096;
+    r.kind = VOLUME_HOSTED;
+    r.chunk_size_sectors = 8;
+    (void)snprintf(r.name, sizeof r.name, "%s", name);
+    (void)snprintf(r.origin_path, sizeof r.origin_path, "origin");
+    return r;
+}
+
+static struct uuid add_snapshot(struct volume_record *r, const char *name, const struct uuid *group)
+{
+    struct record_snapshot s = {.id = uuid_make(), .seq = r->next_seq, .chunk_size_sectors = 8};
+    (void)snprintf(s.name, sizeof s.name, "%s", name);
+    s.group = group != NULL ? *group : (struct uuid){{0}};
+    assert_int_equal(volume_record_add_snapshot(r, &s, NULL), 0);
+    return s.id;
+}
+
+/* With a file for each snapshot. */
+static void save_volume(const struct fixture *f, const struct volume_record *r)
+{
+    char dir[LIMIT_PATH_BYTES], folder[64], id[UUID_TEXT_BYTES], file[64];
+    assert_int_equal(volume_dir_format(f->dir.path, &r->id, dir, sizeof dir, NULL), 0);
+    assert_int_equal(file_make_dir(dir, 0700, NULL), 0);
+    assert_int_equal(volume_record_save(dir, r, NULL), 0);
+    (void)snprintf(folder, sizeof folder, "volumes/%s/", uuid_format(&r->id, id));
+    for (uint32_t i = 0; i < r->snapshot_count; i++) {
+        touch(f, folder, r->snapshots[i].cow_path);
+        (void)snprintf(file, sizeof file, "%s.sum", uuid_format(&r->snapshots[i].id, id));
+        touch(f, folder, file);
+    }
+    touch(f, folder, "origin");
+}
+
+static void scan__files_of_a_hosted_volume_are_listed(void **state)
+{
+    struct fixture *f = *state;
+    struct volume_record r = hosted_record("vm");
+    char folder[64], id[UUID_TEXT_BYTES], file[64];
+    (void)add_snapshot(&r, "a", NULL);
+    (void)add_snapshot(&r, "b", NULL);
+    save_volume(f, &r);
+    scan(f);
+    assert_int_equal(f->count, 0);
+    /* sums of nobody, a COW file of nobody */
+    struct uuid nobody = uuid_make();
+    (void)snprintf(folder, sizeof folder, "volumes/%s/", uuid_format(&r.id, id));
+    (void)snprintf(file, sizeof file, "%s.sum", uuid_format(&nobody, id));
+    touch(f, folder, file);
+    (void)snprintf(file, sizeof file, "%s.cow", uuid_format(&nobody, id));
+    touch(f, folder, file);
+    scan(f);
+    assert_int_equal(f->count, 2);
+    assert_true(is_warned(f, id, ".sum is listed by no record"));
+    volume_record_done(&r);
+}
+
+static void scan__group_that_was_not_committed_is_undone(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid done = uuid_make(), cut = uuid_make(), unused = uuid_make();
+    struct volume_record a = hosted_record("a"), b = hosted_record("b");
+    char path[TMPDIR_FILE_BYTES], sub[256], text[UUID_TEXT_BYTES], volume[UUID_TEXT_BYTES];
+    (void)add_snapshot(&a, "alone", NULL);
+    (void)add_snapshot(&a, "together", &done);
+    struct uuid gone = add_snapshot(&a, "cut", &cut);
+    (void)add_snapshot(&b, "together", &done);
+    save_volume(f, &a);
+    save_volume(f, &b);
+    assert_int_equal(group_save(f->dir.path, &done, &a.id, 1, NULL), 0);
+    assert_int_equal(group_save(f->dir.path, &unused, &a.id, 1, NULL), 0);
+    scan(f);
+    assert_int_equal(f->volumes.count, 2);
+    struct volume_record *found = &f->volumes.records[0];
+    found = uuid_equal(&found->id, &a.id) ? found : &f->volumes.records[1];
+    assert_int_equal(found->snapshot_count, 2);
+    assert_null(volume_record_find(found, &gone));
+    assert_int_equal(found->next_seq, 4); /* never given again */
+    assert_true(is_warned(f, "a@cut", "undone"));
+    assert_int_equal(f->count, 3);
+    /* what it had lies in trash/, and stays there */
+    trash_empty(f->dir.path);
+    (void)snprintf(sub, sizeof sub, "trash/%s.%s.cow", uuid_format(&a.id, volume),
+                   uuid_format(&gone, text));
+    assert_int_equal(access(tmpdir_file(&f->dir, sub, path), F_OK), 0);
+    (void)snprintf(sub, sizeof sub, "trash/%s.%s.sum", volume, text);
+    assert_int_equal(access(tmpdir_file(&f->dir, sub, path), F_OK), 0);
+    assert_true(group_exists(f->dir.path, &done));
+    assert_false(group_exists(f->dir.path, &unused));
+    /* and the record on disk says so: nothing is left to tell */
+    scan(f);
+    assert_int_equal(f->count, 0);
+    assert_int_equal(f->volumes.records[0].snapshot_count + f->volumes.records[1].snapshot_count,
+                     3);
+    volume_record_done(&a);
+    volume_record_done(&b);
+}
+
+/* Its record may name any group. */
+static void scan__groups_stay_while_a_volume_cannot_be_read(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid group = uuid_make(), broken = make_volume(f, "broken", 4096);
+    char sub[128], id[UUID_TEXT_BYTES], path[TMPDIR_FILE_BYTES];
+    assert_int_equal(group_save(f->dir.path, &group, &broken, 1, NULL), 0);
+    (void)snprintf(sub, sizeof sub, "volumes/%s/record", uuid_format(&broken, id));
+    assert_int_equal(truncate(tmpdir_file(&f->dir, sub, path), 10), 0);
+    scan(f);
+    assert_int_equal(f->volumes.count, 0);
+    assert_true(group_exists(f->dir.path, &group));
+}
+
 /* -- registry ------------------------------------------------------------------------- */
 
 static struct registry *open_registry(const struct fixture *f, bool rebuild, bool *ret_new)
@@ -248,6 +368,60 @@ static void registry__damaged_one_is_refused_and_rebuilt_on_demand(void **state)
     registry_close(r);
 }
 
+/* The difference of two records leads the registry from the one to the other. */
+static void registry__follows_random_changes(void **state)
+{
+    struct fixture *f = *state;
+    struct rng rng;
+    bool is_new = false;
+    seed_init_rng(&rng);
+    struct registry *reg = open_registry(f, false, &is_new);
+    struct volume_record r = hosted_record("vm"), next;
+    assert_int_equal(volume_registry_put(reg, &r, NULL), 0);
+    for (unsigned step = 0; step < 200; step++) {
+        char name[16];
+        assert_int_equal(volume_record_copy(&next, &r, NULL), 0);
+        for (uint64_t i = rng_below(&rng, 4); i-- > 0;) {
+            uint32_t count = next.snapshot_count;
+            struct record_snapshot *s = count > 0 ? &next.snapshots[rng_below(&rng, count)] : NULL;
+            struct uuid id = s != NULL ? s->id : (struct uuid){{0}};
+            switch (rng_below(&rng, 5)) {
+            case 0:
+                if (s != NULL)
+                    s->hidden = true;
+                break;
+            case 1:
+                if (s != NULL && s->clone)
+                    s->parent_seq = 0;
+                break;
+            case 2:
+                if (s != NULL)
+                    assert_int_equal(volume_record_remove_snapshot(&next, &id, NULL), 0);
+                break;
+            default: /* names come again */
+                (void)snprintf(name, sizeof name, "n%u", (unsigned)rng_below(&rng, 12));
+                if (volume_record_find_name(&next, name) == NULL) {
+                    (void)add_snapshot(&next, name, NULL);
+                    s = &next.snapshots[next.snapshot_count - 1];
+                    s->clone = rng_chance(&rng, 30) != 0;
+                    s->parent_seq = s->clone ? (uint32_t)rng_below(&rng, 5) : 0;
+                    s->undo = !s->clone && rng_chance(&rng, 10) != 0;
+                }
+            }
+        }
+        assert_int_equal(volume_registry_update(reg, &r, &next, NULL), 0);
+        volume_record_done(&r);
+        r = next;
+        struct state_volumes one = {.records = &r, .count = 1};
+        struct err err = ERR_INIT;
+        assert_int_equal(state_registry_compare(reg, &one, false, keep_warning, f, &err), 0);
+        if (f->count > 0)
+            fail_msg("step %u: %s", step, f->warnings[0]);
+    }
+    volume_record_done(&r);
+    registry_close(reg);
+}
+
 /* -- trash ------------------------------------------------------------------------------- */
 
 static void keep_key(void *user, const struct uuid *key)
@@ -284,6 +458,10 @@ int main(void)
         CASE(lock__second_daemon_is_refused_and_told_by_whom),
         CASE(scan__odd_things_are_told_and_left_alone),
         CASE(scan__record_of_another_volume_is_not_used),
+        CASE(scan__files_of_a_hosted_volume_are_listed),
+        CASE(scan__group_that_was_not_committed_is_undone),
+        CASE(scan__groups_stay_while_a_volume_cannot_be_read),
+        CASE(registry__follows_random_changes),
         CASE(registry__missing_one_is_made_from_the_records),
         CASE(registry__records_win_and_the_difference_is_told),
         CASE(registry__second_record_of_a_name_is_not_served),

@@ -377,6 +377,51 @@ static void delete__target_limit_is_raised_for_what_is_handed_down(void **state)
     assert_true(l.limit_bytes > 40 * CHUNK_BYTES);
 }
 
+static _Atomic uint64_t free_bytes;
+
+static int little_space(void *user, const char *dir, uint64_t *ret, struct err *reterr)
+{
+    (void)user;
+    (void)dir;
+    (void)reterr;
+    *ret = free_bytes;
+    return 0;
+}
+
+static void do_start(struct call *c)
+{
+    hand_down_start(c->f->volume);
+    call_end(c, 0, NULL);
+}
+
+static void do_status(struct call *c)
+{
+    call_end(c, hand_down_status(c->f->volume, c->arg) ? 0 : SNAP_ENOENT, NULL);
+}
+
+/* s2 has ten chunks, of which s1 lacks five. */
+static void delete__job_waits_until_there_is_room_for_what_is_lacked(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id[3];
+    struct volume_storage storage = volume_storage_files;
+    struct hand_down_status h;
+    make_chain(f, id);
+    storage.free_bytes = little_space;
+    f->env.storage = &storage;
+    free_bytes = 6 * CHUNK_BYTES; /* a chunk, and what a table may take, too little */
+    assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), 0);
+    for (int i = 0; i < 1000 && (call(f, do_status, &h) != 0 || strlen(h.state) < 20); i++)
+        (void)usleep(2000);
+    assert_non_null(strstr(h.state, "5 chunks of 4 KiB"));
+    assert_int_equal(fixture_look(f, id[0]).exceptions, 10);
+    free_bytes = 7 * CHUNK_BYTES; /* not for ten */
+    (void)call(f, do_start, NULL);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, id[0]).exceptions, 15);
+    fixture_expect(f, id[0], want_s1);
+}
+
 /* -- space of a client ------------------------------------------------------------------------ */
 
 static _Atomic int64_t space_used;
@@ -431,6 +476,7 @@ int main(void)
         CASE(full__refuse_keeps_what_there_is),
         CASE(full__invalidate_reaches_the_older_ones),
         CASE(space__limit_refuses_and_deleting_gives_back),
+        CASE(delete__job_waits_until_there_is_room_for_what_is_lacked),
         CASE(delete__target_limit_is_raised_for_what_is_handed_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -263,8 +263,133 @@ static void merge__damaged_meanwhile_can_be_deleted_by_force(void **state)
     (void)fixture_create(f, "s2");
 }
 
+/* -- folding beside writes ----------------------------------------------------------------- */
+
+/* A write under way: its chunks are held until let go. */
+struct holding {
+    struct range range;
+    struct range_lock *lock;
+    uint32_t seq; /* of a clone; 0: the origin's */
+};
+
+static void held(struct range *r)
+{
+    (void)r;
+}
+
+static void do_hold(struct call *c)
+{
+    struct holding *h = c->arg;
+    struct volume *v = c->f->volume;
+    h->lock = h->seq == 0 ? &v->origin->writes : volume_snapshot_by_seq(v, h->seq)->ranges;
+    h->range.granted = held;
+    range_take(h->lock, &h->range);
+    call_end(c, h->range.held ? 0 : SNAP_EBUSY, NULL);
+}
+
+static void do_let_go(struct call *c)
+{
+    struct holding *h = c->arg;
+    range_give(h->lock, &h->range);
+    call_end(c, 0, NULL);
+}
+
+static void fold__waits_for_writes_that_may_have_chosen_the_hidden_one(void **state)
+{
+    struct fixture *f = *state;
+    (void)fixture_create(f, "s1");
+    struct uuid s2 = fixture_create(f, "s2");
+    struct holding h = {.range = {.first = 5, .last = 5}};
+    assert_int_equal(call(f, do_hold, &h), 0);
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    (void)usleep(50000);
+    assert_int_equal(fixture_look(f, s2).nodes, 2);
+    assert_true(fixture_look(f, s2).job);
+    (void)call(f, do_let_go, &h);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, s2).nodes, 1);
+}
+
+/* s1's chunk 3 goes to the clone, which holds it just now. */
+static void fold__into_a_clone_waits_for_its_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1"), c = fixture_clone(f, s, "c1");
+    assert_int_equal(fixture_fill(f, (struct uuid){{0}}, 0, 8 * CHUNK_BYTES, 1), 0);
+    struct holding other = {.range = {.first = 30, .last = 40}, .seq = 2},
+                   same = {.range = {.first = 3, .last = 3}, .seq = 2};
+    assert_int_equal(call(f, do_hold, &other), 0);
+    assert_int_equal(call(f, do_hold, &same), 0);
+    assert_int_equal(fixture_delete(f, s, uuid_make(), false), 0);
+    (void)usleep(50000);
+    assert_true(fixture_look(f, s).there);
+    assert_int_equal(fixture_look(f, c).exceptions, 0);
+    (void)call(f, do_let_go, &same);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, c).exceptions, 8);
+    (void)call(f, do_let_go, &other);
+}
+
+static void delete__of_a_clone_waits_for_its_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1"), c = fixture_clone(f, s, "c1");
+    struct holding h = {.range = {.first = 3, .last = 3}, .seq = 2};
+    struct snapshot_delete_spec gone = {.id = c, .key = uuid_make()};
+    struct call deleting;
+    assert_int_equal(call(f, do_hold, &h), 0);
+    call_begin(&deleting, f, fixture_do_delete, &gone);
+    (void)usleep(50000);
+    assert_false(fixture_look(f, c).hidden);
+    assert_int_equal(fixture_fill(f, c, 0, 10, 1), SNAP_ENOENT);
+    (void)call(f, do_let_go, &h);
+    assert_int_equal(call_wait(&deleting), 0);
+    fixture_settle(f);
+}
+
+/* One snapshot and several clones of it, made in one turn. */
+static void create__snapshots_and_clones_together_are_numbered_one_by_one(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1");
+    struct make m[2] = {{.id = uuid_make(), .name = "s2"}, {.id = uuid_make(), .name = "s3"}};
+    struct clone_spec k[2] = {{.id = uuid_make(), .source = s, .name = "c1"},
+                              {.id = uuid_make(), .source = s, .name = "c2"}};
+    struct call calls[] = {step(f, fixture_do_create, &m[0]), step(f, fixture_do_clone, &k[0]),
+                           step(f, fixture_do_create, &m[1]), step(f, fixture_do_clone, &k[1])};
+    begin_together(f, calls, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(call_wait(&calls[i]), 0);
+    fixture_reopen(f);
+    assert_int_equal(f->volume->record.snapshot_count, 5);
+    assert_int_equal(f->volume->record.next_seq, 6);
+}
+
+/* A snapshot that goes in the turn in which it is cloned: one of them hears of it. */
+static void clone__of_one_that_is_deleted_in_the_same_moment(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1");
+    struct snapshot_delete_spec gone = {.id = s, .key = uuid_make()};
+    struct clone_spec k = {.id = uuid_make(), .source = s, .name = "c1"};
+    assert_int_equal(fixture_fill(f, (struct uuid){{0}}, 0, 8 * CHUNK_BYTES, 1), 0);
+    struct call calls[] = {step(f, fixture_do_clone, &k), step(f, fixture_do_delete, &gone)};
+    begin_together(f, calls, 2);
+    int rc = call_wait(&calls[0]);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    fixture_settle(f);
+    assert_true(rc == 0 || rc == SNAP_ENOENT);
+    uint8_t byte = 9;
+    if (rc == 0) {
+        assert_int_equal(fixture_read(f, k.id, 0, 1, &byte), 0);
+        assert_int_equal(byte, 0);
+    }
+    assert_int_equal(f->volume->record.snapshot_count, rc == 0 ? 1 : 0);
+}
+
 int main(void)
 {
+#define HOSTED(name) cmocka_unit_test_setup_teardown(name, fixture_setup_hosted, fixture_teardown)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         CASE(create__file_of_the_next_try_outlives_the_failed_one),
@@ -276,6 +401,11 @@ int main(void)
         CASE(merge__snapshot_asked_for_meanwhile_is_refused),
         CASE(merge__deletion_asked_for_meanwhile_is_refused),
         CASE(merge__damaged_meanwhile_can_be_deleted_by_force),
+        HOSTED(fold__waits_for_writes_that_may_have_chosen_the_hidden_one),
+        HOSTED(fold__into_a_clone_waits_for_its_writes),
+        HOSTED(delete__of_a_clone_waits_for_its_writes),
+        HOSTED(create__snapshots_and_clones_together_are_numbered_one_by_one),
+        HOSTED(clone__of_one_that_is_deleted_in_the_same_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,19 +2,29 @@
 /* Volume records: the text form there and back, every damage refused with its place. */
 #include "daemon/volume/record.h"
 
+#include "common/base/rng.h"
 #include "tests/lib/cm.h"
+#include "tests/lib/seed.h"
 #include "tests/lib/tmpdir.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct record_snapshot snapshot(const char *name, uint32_t seq)
 {
+    static char cow_path[LIMIT_NAME_BYTES + 8]; /* until the next call; a record copies it */
     struct record_snapshot s = {
         .id = uuid_make(), .seq = seq, .created_s = 7, .chunk_size_sectors = 32};
     (void)snprintf(s.name, sizeof s.name, "%s", name);
-    (void)snprintf(s.cow_path, sizeof s.cow_path, "%s.cow", name);
+    s.cow_path = cow_path;
+    (void)snprintf(cow_path, sizeof cow_path, "%s.cow", name);
     return s;
 }
 
@@ -30,10 +40,11 @@ static void fill(struct volume_record *r)
     r->lease_instance = uuid_make();
     memcpy(r->fingerprint, "\x01\xff\x20", 3);
     r->fingerprint_bytes = 3;
-    struct record_snapshot a = snapshot("a", 1), b = snapshot("b", 4);
+    struct record_snapshot a = snapshot("a", 1);
     a.hidden = true;
-    b.merging = true;
     assert_int_equal(volume_record_add_snapshot(r, &a, NULL), 0);
+    struct record_snapshot b = snapshot("b", 4);
+    b.merging = true;
     assert_int_equal(volume_record_add_snapshot(r, &b, NULL), 0);
     r->labels = calloc(1, sizeof *r->labels);
     r->labels[0] = (struct record_label){.key = strdup("site"), .value = strdup("Zürich")};
@@ -115,11 +126,218 @@ static void parse__refuses_each_damage_by_name(void **state)
             fail_msg("'%s' does not name %s", e.text, damages[i].named);
         free(bad);
     }
-    for (size_t len = 0; len < strlen(text); len++) {
+    for (size_t len = 0; len <= (size_t)(strrchr(text, '}') - text); len++) {
         struct volume_record back;
         assert_true(volume_record_parse(text, len, &back, NULL) < 0);
     }
     free(text);
+    volume_record_done(&r);
+}
+
+/* What releases before hosted volumes wrote. */
+static void parse__older_text_is_read(void **state)
+{
+    (void)state;
+    static const char old[] =
+        "{\n \"created_s\": 0,\n \"fingerprint\": \"\",\n \"format\": 1,\n"
+        " \"full_policy\": \"refuse\",\n \"id\": \"00000000-0000-0000-0000-000000000001\",\n"
+        " \"kind\": \"remote\",\n \"labels\": {},\n \"lease_epoch\": 0,\n"
+        " \"lease_holder\": \"\",\n"
+        " \"lease_instance\": \"00000000-0000-0000-0000-000000000000\",\n"
+        " \"name\": \"v\",\n \"next_seq\": 3,\n \"size_bytes\": 512,\n \"snapshots\": [\n"
+        "  {\n   \"chunk_size_sectors\": 8,\n   \"cow_path\": \"/dev/x\",\n"
+        "   \"created_s\": 1,\n   \"hidden\": true,\n"
+        "   \"id\": \"00000000-0000-0000-0000-000000000002\",\n   \"limit_bytes\": 0,\n"
+        "   \"merging\": false,\n   \"name\": \"s\",\n   \"seq\": 2,\n"
+        "   \"unverified\": false\n  }\n ],\n \"tombstones\": []\n}";
+    struct volume_record r;
+    struct err e = ERR_INIT;
+    if (volume_record_parse(old, strlen(old), &r, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(r.snapshot_count, 1);
+    assert_string_equal(r.snapshots[0].cow_path, "/dev/x");
+    assert_true(r.snapshots[0].hidden);
+    /* and what is written of a remote volume has every key that they want */
+    char *text = text_of(&r);
+    assert_non_null(strstr(text, "\"merging\": false, \"unverified\": false, \"cow_path\": "));
+    assert_null(strstr(text, "clone"));
+    assert_null(strstr(text, "rollback"));
+    free(text);
+    volume_record_done(&r);
+}
+
+/* s1 ── s2 (hidden) ── u5 (undo), clones c3 of s1 and c4 of c3, c6 of the origin; a rollback to
+ * s1; s1 and s2 were made with others. */
+static void fill_hosted(struct volume_record *r)
+{
+    volume_record_init(r);
+    r->id = uuid_make();
+    (void)snprintf(r->name, sizeof r->name, "vm");
+    (void)snprintf(r->origin_path, sizeof r->origin_path, "/dev/vg/\"odd\"");
+    r->size_bytes = 1 << 30;
+    r->kind = VOLUME_HOSTED;
+    r->chunk_size_sectors = 16;
+    static const char *const names[] = {"s1", "s2", "c3", "c4", "u5", "c6"};
+    static const uint32_t parents[] = {0, 0, 1, 3, 0, 0};
+    struct uuid group = uuid_make();
+    for (uint32_t i = 0; i < 6; i++) {
+        struct record_snapshot s = {.id = uuid_make(), .seq = i + 1, .chunk_size_sectors = 16};
+        (void)snprintf(s.name, sizeof s.name, "%s", names[i]);
+        s.clone = names[i][0] == 'c';
+        s.parent_seq = parents[i];
+        s.hidden = i == 1;
+        s.undo = names[i][0] == 'u';
+        if (i < 2)
+            s.group = group;
+        assert_int_equal(volume_record_add_snapshot(r, &s, NULL), 0);
+    }
+    r->rollback = (struct record_rollback){
+        .job = uuid_make(), .to_seq = 1, .undo_seq = 5, .merge = true, .started_s = 99};
+}
+
+static void format__hosted_parses_back_to_the_same(void **state)
+{
+    (void)state;
+    struct volume_record r, back;
+    struct err e = ERR_INIT;
+    fill_hosted(&r);
+    char *text = text_of(&r);
+    if (volume_record_parse(text, strlen(text), &back, &e) < 0)
+        fail_msg("%s", e.text);
+    char *again = text_of(&back);
+    assert_string_equal(text, again);
+    assert_string_equal(back.origin_path, r.origin_path);
+    assert_int_equal(back.chunk_size_sectors, 16);
+    assert_int_equal(back.snapshots[3].parent_seq, 3);
+    assert_true(back.snapshots[3].clone && back.snapshots[4].undo && back.snapshots[1].hidden);
+    assert_false(back.snapshots[0].clone || back.snapshots[0].undo || back.snapshots[0].hidden);
+    assert_true(uuid_equal(&back.snapshots[1].group, &r.snapshots[0].group));
+    assert_true(uuid_is_zero(&back.snapshots[2].group));
+    assert_string_equal(back.snapshots[2].cow_path, r.snapshots[2].cow_path);
+    assert_true(uuid_equal(&back.rollback.job, &r.rollback.job));
+    assert_int_equal(back.rollback.to_seq, 1);
+    assert_int_equal(back.rollback.undo_seq, 5);
+    assert_true(back.rollback.merge);
+    assert_false(back.rollback.drop_newer || back.rollback.cancelled);
+    free(text);
+    free(again);
+    volume_record_done(&r);
+    volume_record_done(&back);
+}
+
+static void parse__refuses_each_damage_of_a_tree(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *named;
+    } damages[] = {
+        {"\"parent_seq\": 3", "\"parent_seq\": 77", "parent_seq"},
+        {"\"parent_seq\": 3", "\"parent_seq\": 4", "parent_seq"},
+        {"\"parent_seq\": 1", "\"parent_seq\": 4", "parent_seq"},
+        {"\"clone\": true, \"parent_seq\": 3", "\"clone\": true", "parent_seq"},
+        {"\"clone\": true, \"parent_seq\": 3", "\"parent_seq\": 3", "belong"},
+        {"\"clone\": true, \"parent_seq\": 3", "\"clone\": 1, \"parent_seq\": 3", "clone"},
+        {"\"parent_seq\": 0", "\"parent_seq\": 0, \"undo\": true", "undo"},
+        {"\"to_seq\": 1", "\"to_seq\": 9", "to_seq"},
+        {"\"undo_seq\": 5", "\"undo_seq\": 0", "undo_seq"},
+        {"\"undo_seq\": 5, ", "", "undo_seq"},
+        {"\"merge\": true", "\"merge\": true, \"speed\": 1", "speed"},
+        {"\"kind\": \"hosted\"", "\"kind\": \"remote\"", "belong"},
+        {"\"origin_path\": \"/dev/vg/\\\"odd\\\"\"", "\"origin_path\": \"a/b\"", "origin_path"},
+        {"\"origin_path\": \"/dev/vg/\\\"odd\\\"\", ", "", "origin_path"},
+        {"\"chunk_size_sectors\": 16", "\"chunk_size_sectors\": 0", "chunk_size_sectors"},
+    };
+    struct volume_record r;
+    fill_hosted(&r);
+    char *text = text_of(&r);
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        char *at = strstr(text, damages[i].from);
+        if (!at)
+            fail_msg("the text has no %s", damages[i].from);
+        char *bad = NULL;
+        assert_true(asprintf(&bad, "%.*s%s%s", (int)(at - text), text, damages[i].to,
+                             at + strlen(damages[i].from)) > 0);
+        struct volume_record back;
+        struct err e = ERR_INIT;
+        if (volume_record_parse(bad, strlen(bad), &back, &e) == 0)
+            fail_msg("taken: %s", damages[i].to);
+        if (!strstr(e.text, damages[i].named))
+            fail_msg("'%s' does not name %s", e.text, damages[i].named);
+        free(bad);
+    }
+    free(text);
+    volume_record_done(&r);
+}
+
+static void head__is_neither_hidden_nor_undo_nor_clone(void **state)
+{
+    (void)state;
+    struct volume_record r, copy;
+    fill_hosted(&r);
+    assert_string_equal(volume_record_head(&r)->name, "s1");
+    struct record_snapshot s = {
+        .id = uuid_make(), .seq = 7, .name = "s7", .chunk_size_sectors = 16};
+    assert_int_equal(volume_record_add_snapshot(&r, &s, NULL), 0);
+    assert_string_equal(volume_record_head(&r)->name, "s7");
+    assert_int_equal(volume_record_copy(&copy, &r, NULL), 0);
+    volume_record_find_seq(&copy, 7)->hidden = true;
+    assert_string_equal(volume_record_head(&copy)->name, "s1");
+    assert_string_equal(volume_record_head(&r)->name, "s7");
+    volume_record_find_seq(&copy, 1)->hidden = true;
+    assert_null(volume_record_head(&copy));
+    /* an undo's name is nobody's */
+    assert_null(volume_record_find_name(&r, "u5"));
+    assert_non_null(volume_record_find_name(&r, "c6"));
+    volume_record_done(&r);
+    volume_record_done(&copy);
+}
+
+/* Random changes; every look-up is compared with a walk. */
+static void find__many_are_found_as_a_walk_finds_them(void **state)
+{
+    (void)state;
+    enum { STEPS = 6000, NAMES = 700 };
+    struct rng rng;
+    seed_init_rng(&rng);
+    struct volume_record r, copy;
+    volume_record_init(&r);
+    for (int step = 0; step < STEPS; step++) {
+        uint64_t what = rng_below(&rng, 100);
+        struct record_snapshot *at =
+            r.snapshot_count > 0 ? &r.snapshots[rng_below(&rng, r.snapshot_count)] : NULL;
+        struct uuid id = at ? at->id : (struct uuid){{0}};
+        if (what < 60) {
+            struct record_snapshot s = {.id = uuid_make(), .seq = r.next_seq};
+            (void)snprintf(s.name, sizeof s.name, "n%u", (unsigned)rng_below(&rng, NAMES));
+            (void)!volume_record_add_snapshot(&r, &s, NULL);
+        } else if (what < 70 && at) {
+            at->hidden = true;
+        } else if (what < 85 && at) {
+            assert_int_equal(volume_record_remove_snapshot(&r, &id, NULL), 0);
+            assert_null(volume_record_find(&r, &id));
+        } else if (what < 90) {
+            assert_int_equal(volume_record_copy(&copy, &r, NULL), 0);
+            volume_record_done(&r);
+            r = copy;
+        }
+        if (r.snapshot_count == 0)
+            continue;
+        at = &r.snapshots[rng_below(&rng, r.snapshot_count)];
+        assert_ptr_equal(volume_record_find(&r, &at->id), at);
+        assert_ptr_equal(volume_record_find_seq(&r, at->seq), at);
+        assert_null(volume_record_find_seq(&r, r.next_seq));
+        char name[16];
+        const struct record_snapshot *named = NULL, *head = NULL;
+        (void)snprintf(name, sizeof name, "n%u", (unsigned)rng_below(&rng, NAMES));
+        for (uint32_t i = 0; i < r.snapshot_count; i++) {
+            const struct record_snapshot *s = &r.snapshots[i];
+            named = !s->hidden && strcmp(s->name, name) == 0 ? s : named;
+            head = !s->hidden ? s : head;
+        }
+        assert_ptr_equal(volume_record_find_name(&r, name), named);
+        assert_ptr_equal(volume_record_head(&r), head);
+    }
+    assert_true(r.snapshot_count > 100);
     volume_record_done(&r);
 }
 
@@ -163,16 +381,15 @@ static void save__what_could_not_be_loaded_again_is_refused(void **state)
     tmpdir_make(&dir);
     fill(&r);
     assert_int_equal(volume_record_save(dir.path, &r, &e), 0);
-    /* bound devices with the longest paths: 16 MiB of text are reached with 5,000 of them */
-    enum { COUNT = 5000 };
-    struct record_snapshot *grown = realloc(r.snapshots, COUNT * sizeof *grown);
-    assert_non_null(grown);
-    r.snapshots = grown;
-    for (; r.snapshot_count < COUNT; r.snapshot_count++) {
-        struct record_snapshot *s = &r.snapshots[r.snapshot_count];
-        *s = snapshot("x", 10 + r.snapshot_count);
-        memset(s->cow_path, 'd', sizeof s->cow_path - 1);
-        s->cow_path[0] = '/';
+    /* bound devices with the longest paths */
+    char path[LIMIT_PATH_BYTES] = "/";
+    memset(path + 1, 'd', sizeof path - 2);
+    for (uint32_t i = 0; i < LIMIT_RECORD_BYTES / LIMIT_PATH_BYTES; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "x%u", i);
+        struct record_snapshot s = snapshot(name, 10 + i);
+        s.cow_path = path;
+        assert_int_equal(volume_record_add_snapshot(&r, &s, NULL), 0);
     }
     assert_int_equal(volume_record_save(dir.path, &r, &e), SNAP_ELIMIT);
     assert_non_null(strstr(e.text, "disk1"));
@@ -184,11 +401,151 @@ static void save__what_could_not_be_loaded_again_is_refused(void **state)
     tmpdir_remove(&dir);
 }
 
+static void add_many(struct volume_record *r, uint32_t count)
+{
+    char name[32];
+    for (uint32_t i = 0; i < count; i++) {
+        (void)snprintf(name, sizeof name, "many%u", r->next_seq);
+        struct record_snapshot s = snapshot(name, r->next_seq);
+        assert_int_equal(volume_record_add_snapshot(r, &s, NULL), 0);
+    }
+}
+
+static void assert_loads(const struct tmpdir *dir, uint32_t snapshot_count)
+{
+    struct volume_record back;
+    struct err e = ERR_INIT;
+    if (volume_record_load(dir->path, &back, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(back.snapshot_count, snapshot_count);
+    volume_record_done(&back);
+}
+
+/* The two files take turns: what a longer text left behind is never read. */
+static void save__a_shorter_text_covers_a_longer_one(void **state)
+{
+    (void)state;
+    struct tmpdir dir;
+    struct volume_record r;
+    tmpdir_make(&dir);
+    fill(&r);
+    add_many(&r, 8000);
+    for (int turn = 0; turn < 3; turn++) {
+        assert_int_equal(volume_record_save(dir.path, &r, NULL), 0);
+        assert_loads(&dir, 8002);
+    }
+    while (r.snapshot_count > 5) {
+        struct uuid id = r.snapshots[r.snapshot_count - 1].id;
+        assert_int_equal(volume_record_remove_snapshot(&r, &id, NULL), 0);
+    }
+    for (int turn = 0; turn < 3; turn++) {
+        assert_int_equal(volume_record_save(dir.path, &r, NULL), 0);
+        assert_loads(&dir, 5);
+    }
+    char path[LIMIT_PATH_BYTES + 16];
+    struct stat st;
+    (void)snprintf(path, sizeof path, "%s/" RECORD_SPARE_FILE, dir.path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 100000); /* and its room is given back */
+    volume_record_done(&r);
+    tmpdir_remove(&dir);
+}
+
+static void save__what_does_not_fit_together_is_refused(void **state)
+{
+    (void)state;
+    struct tmpdir dir;
+    struct volume_record r;
+    struct err e = ERR_INIT;
+    tmpdir_make(&dir);
+    fill_hosted(&r);
+    assert_int_equal(volume_record_save(dir.path, &r, NULL), 0);
+    struct uuid parent = r.snapshots[2].id; /* c4 reads through it */
+    assert_int_equal(volume_record_remove_snapshot(&r, &parent, NULL), 0);
+    assert_int_equal(volume_record_save(dir.path, &r, &e), SNAP_ECORRUPT);
+    assert_non_null(strstr(e.text, "parent_seq"));
+    assert_loads(&dir, 6);
+    volume_record_done(&r);
+    tmpdir_remove(&dir);
+}
+
+/* Take every block that is free. */
+static void fill_disk(const char *dir)
+{
+    static char block[4096];
+    char path[LIMIT_PATH_BYTES + 16];
+    (void)snprintf(path, sizeof path, "%s/filler", dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    assert_true(fd >= 0);
+    while (write(fd, block, sizeof block) > 0)
+        ;
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(close(fd), 0);
+}
+
+static void save_on_full(const struct tmpdir *dir, const struct volume_record *r, const char *what)
+{
+    struct err e = ERR_INIT;
+    if (volume_record_save(dir->path, r, &e) < 0)
+        fail_msg("%s with %u snapshots: %s", what, r->snapshot_count, e.text);
+    fill_disk(dir->path);
+    assert_loads(dir, r->snapshot_count);
+}
+
+/* A hundred snapshots are hidden, which makes the text longer, and dropped, with not one block to
+ * be had. */
+static void save__needs_no_space_on_a_full_disk(void **state)
+{
+    (void)state;
+    enum { DELETED = 100 };
+    struct tmpdir dir;
+    struct volume_record r;
+    struct err e = ERR_INIT;
+    tmpdir_make(&dir);
+    /* in a namespace of its own: it goes away with the process, however that ends */
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", dir.path, "tmpfs", 0, "size=2m") != 0) {
+        tmpdir_remove(&dir);
+        print_message("mount: %s\n", strerror(errno));
+        skip();
+    }
+    fill_hosted(&r);
+    add_many(&r, 1000);
+    assert_int_equal(volume_record_save(dir.path, &r, NULL), 0);
+    fill_disk(dir.path);
+    for (uint32_t i = 0; i < DELETED; i++) {
+        struct uuid key = uuid_make();
+        volume_record_bury(&r, &r.snapshots[900 - i].id, &key);
+        r.snapshots[900 - i].hidden = true;
+        save_on_full(&dir, &r, "hide");
+    }
+    for (uint32_t i = 0; i < DELETED; i++) {
+        struct uuid id = r.snapshots[900 - i].id;
+        assert_int_equal(volume_record_remove_snapshot(&r, &id, NULL), 0);
+        save_on_full(&dir, &r, "drop");
+    }
+    /* what is longer than the slack is refused, and the record stays */
+    add_many(&r, 1000);
+    assert_int_equal(volume_record_save(dir.path, &r, &e), SNAP_ENOSPC);
+    assert_loads(&dir, 1006 - DELETED);
+    volume_record_done(&r);
+    assert_int_equal(umount(dir.path), 0);
+    tmpdir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format__parses_back_to_the_same),
         cmocka_unit_test(parse__refuses_each_damage_by_name),
+        cmocka_unit_test(parse__older_text_is_read),
+        cmocka_unit_test(format__hosted_parses_back_to_the_same),
+        cmocka_unit_test(parse__refuses_each_damage_of_a_tree),
+        cmocka_unit_test(head__is_neither_hidden_nor_undo_nor_clone),
+        cmocka_unit_test(find__many_are_found_as_a_walk_finds_them),
+        cmocka_unit_test(save__a_shorter_text_covers_a_longer_one),
+        cmocka_unit_test(save__what_does_not_fit_together_is_refused),
+        cmocka_unit_test(save__needs_no_space_on_a_full_disk),
         cmocka_unit_test(find__hidden_ones_are_known_by_uuid_only),
         cmocka_unit_test(bury__remembers_the_last_ones),
         cmocka_unit_test(save__what_could_not_be_loaded_again_is_refused),

@@ -36,8 +36,9 @@ static void create__record_that_cannot_be_saved_changes_nothing(void **state)
     struct fixture *f = *state;
     char path[LIMIT_PATH_BYTES], id[UUID_TEXT_BYTES], cow[LIMIT_PATH_BYTES];
     /* a folder where the new record is to be written */
-    (void)snprintf(path, sizeof path, "%s/volumes/%s/record.tmp", f->dir.path,
+    (void)snprintf(path, sizeof path, "%s/volumes/%s/" RECORD_SPARE_FILE, f->dir.path,
                    uuid_format(&f->id, id));
+    (void)unlink(path);
     assert_int_equal(file_make_dir(path, 0700, NULL), 0);
     struct make m = {.id = uuid_make(), .name = "s1"};
     assert_true(call(f, fixture_do_create, &m) < 0);

@@ -7,8 +7,10 @@
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "daemon/volume/change.h"
+#include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
 #include "daemon/volume/read.h"
+#include "daemon/volume/write.h"
 #include "tests/lib/cm.h"
 #include "tests/lib/tmpdir.h"
 
@@ -116,17 +118,27 @@ static inline void fixture_reopen(struct fixture *f)
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
 }
 
-static inline int fixture_setup(void **state)
+/* What a fixture is made of. */
+struct fixture_spec {
+    enum volume_kind kind;
+    enum full_policy full_policy;
+    uint64_t size_bytes;     /* 0: CHUNKS whole ones */
+    size_t answer_bytes_max; /* of the pool; 0: no bound */
+};
+
+static inline int fixture_setup_as(void **state, const struct fixture_spec *spec)
 {
     struct fixture *f = calloc(1, sizeof *f);
     char path[TMPDIR_FILE_BYTES], dir[LIMIT_PATH_BYTES];
     struct err err = ERR_INIT;
-    struct shard_config config = {.io_engine = "threads"};
+    struct shard_config config = {.io_engine = "threads",
+                                  .answer_bytes_max = spec->answer_bytes_max};
     tmpdir_make(&f->dir);
     (void)tmpdir_file(&f->dir, "volumes", path);
     f->id = uuid_make();
     f->instance = uuid_make();
     f->env = (struct volume_env){.state_dir = f->dir.path,
+                                 .storage = &volume_storage_files,
                                  .clock = clock_system(),
                                  .cow_limit_bytes = 8 << 20,
                                  .cow_grow_step_bytes = 1 << 16,
@@ -135,17 +147,34 @@ static inline int fixture_setup(void **state)
     volume_record_init(&f->record);
     f->record.id = f->id;
     (void)snprintf(f->record.name, sizeof f->record.name, "vol");
-    f->record.size_bytes = CHUNKS * CHUNK_BYTES;
+    f->record.size_bytes = spec->size_bytes != 0 ? spec->size_bytes : CHUNKS * CHUNK_BYTES;
+    f->record.kind = spec->kind;
+    f->record.full_policy = spec->full_policy;
+    if (spec->kind == VOLUME_HOSTED) {
+        (void)snprintf(f->record.origin_path, sizeof f->record.origin_path, "origin");
+        f->record.chunk_size_sectors = CHUNK_SECTORS;
+    }
     if (file_make_dir(path, 0700, &err) < 0 || control_new(&f->control, &err) < 0 ||
         shard_new(&config, &f->shard, &err) < 0 ||
         volume_dir_format(f->dir.path, &f->id, dir, sizeof dir, &err) < 0 ||
-        file_make_dir(dir, 0700, &err) < 0 || volume_record_save(dir, &f->record, &err) < 0)
+        file_make_dir(dir, 0700, &err) < 0 || volume_record_save(dir, &f->record, &err) < 0 ||
+        (spec->kind == VOLUME_HOSTED && origin_create(&f->env, &f->record, &err) < 0))
         fail_msg("%s", err.text);
     f->env.control = f->control;
     volume_set_init(&f->set, f->shard, &f->env, acl_new_empty());
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
     *state = f;
     return 0;
+}
+
+static inline int fixture_setup(void **state)
+{
+    return fixture_setup_as(state, &(struct fixture_spec){.kind = VOLUME_REMOTE});
+}
+
+static inline int fixture_setup_hosted(void **state)
+{
+    return fixture_setup_as(state, &(struct fixture_spec){.kind = VOLUME_HOSTED});
 }
 
 static inline int fixture_teardown(void **state)
@@ -438,6 +467,108 @@ static inline void fixture_expect(struct fixture *f, struct uuid snapshot, int (
             fail_msg("byte %u (chunk %u) is %d, not %d", i, i / CHUNK_BYTES, g->bytes[i],
                      want(i / CHUNK_BYTES));
     free(g);
+}
+
+/* -- hosted: the content itself --------------------------------------------------------------- */
+
+struct writing {
+    struct volume_write write; /* node, op, fua, offset_bytes, len_bytes: the test's */
+    const uint8_t *data;       /* copied */
+    struct call *call;
+    uint8_t *aligned;
+};
+
+static inline void fixture_write_done(struct volume_write *w, int code, const struct err *err)
+{
+    struct writing *g = w->user;
+    free(g->aligned);
+    g->aligned = NULL;
+    call_end(g->call, code, err);
+}
+
+static inline void fixture_do_write(struct call *c)
+{
+    struct writing *g = c->arg;
+    void *p = NULL;
+    g->call = c;
+    if (g->data != NULL) {
+        if (posix_memalign(&p, BUF_ALIGN_BYTES, (size_t)g->write.len_bytes + 1) != 0)
+            abort();
+        memcpy(p, g->data, (size_t)g->write.len_bytes);
+    }
+    g->aligned = p;
+    g->write.data = p;
+    g->write.done = fixture_write_done;
+    g->write.user = g;
+    volume_write_start(c->f->volume, &g->write);
+}
+
+static inline int fixture_write(struct fixture *f, struct uuid node, uint64_t offset_bytes,
+                                const void *data, uint64_t len_bytes)
+{
+    struct writing g = {.write = {.node = node,
+                                  .op = VOLUME_WRITE,
+                                  .offset_bytes = offset_bytes,
+                                  .len_bytes = len_bytes},
+                        .data = data};
+    return call(f, fixture_do_write, &g);
+}
+
+/* One byte, all over. */
+static inline int fixture_fill(struct fixture *f, struct uuid node, uint64_t offset_bytes,
+                               uint64_t len_bytes, int byte)
+{
+    uint8_t *data = malloc((size_t)len_bytes + 1);
+    memset(data, byte, (size_t)len_bytes);
+    int rc = fixture_write(f, node, offset_bytes, data, len_bytes);
+    free(data);
+    return rc;
+}
+
+static inline int fixture_op(struct fixture *f, struct uuid node, enum volume_write_op op,
+                             uint64_t offset_bytes, uint64_t len_bytes)
+{
+    struct writing g = {
+        .write = {.node = node, .op = op, .offset_bytes = offset_bytes, .len_bytes = len_bytes}};
+    return call(f, fixture_do_write, &g);
+}
+
+/* What a node (nil: the volume) reads as. */
+static inline int fixture_read(struct fixture *f, struct uuid node, uint64_t offset_bytes,
+                               uint32_t len_bytes, uint8_t *ret)
+{
+    struct reading *g = calloc(1, sizeof *g);
+    g->snapshot = node;
+    g->offset = offset_bytes;
+    g->len = len_bytes;
+    int rc = call(f, fixture_do_read, g);
+    for (uint32_t i = 0; rc == 0 && i < len_bytes; i++)
+        ret[i] = (uint8_t)g->bytes[i];
+    free(g);
+    return rc;
+}
+
+/* Each byte of [from, to) of a node is this one. */
+static inline void fixture_expect_byte(struct fixture *f, struct uuid node, uint64_t from,
+                                       uint64_t to, int byte)
+{
+    static uint8_t got[CHUNKS * CHUNK_BYTES];
+    assert_int_equal(fixture_read(f, node, from, (uint32_t)(to - from), got), 0);
+    for (uint64_t i = 0; i < to - from; i++)
+        if (got[i] != byte)
+            fail_msg("byte %llu is %d, not %d", (unsigned long long)(from + i), got[i], byte);
+}
+
+static inline void fixture_do_clone(struct call *c)
+{
+    volume_clone_start(c->f->volume, c->arg, call_end, c);
+}
+
+static inline struct uuid fixture_clone(struct fixture *f, struct uuid source, const char *name)
+{
+    struct clone_spec spec = {.id = uuid_make(), .source = source, .name = name};
+    assert_int_equal(call(f, fixture_do_clone, &spec), 0);
+    return spec.id;
 }
 
 static inline char *fixture_cow_path(const struct fixture *f, struct uuid snapshot, char *buf,

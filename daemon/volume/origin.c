@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The origin: its file, and the gate in front of its writes.
+ *
+ *   open ──close()──> closing: no write begins, those under way end ──> flush ──> closed: told
+ *    ^                                                                              │
+ *    └──────────────────────────(as often opened as closed)────────────────────────┘
+ *
+ * The gate stands before the clones as well: what was answered of them is flushed with the rest,
+ * since a clone of a clone begins with it. It must not know what a write is. Thread: the shard's.
+ */
+#include "daemon/volume/origin.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "daemon/volume/write.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ORIGIN_BLOCK_BYTES = 4096 };
+
+/* -- the file ------------------------------------------------------------------------------- */
+
+/* As long as whole chunks need, and as O_DIRECT wants it. */
+static uint64_t origin_file_bytes(const struct volume_record *r)
+{
+    uint64_t chunk_bytes = (uint64_t)r->chunk_size_sectors * SECTOR_BYTES;
+    return u64_align_up(r->size_bytes, u64_max(chunk_bytes, ORIGIN_BLOCK_BYTES));
+}
+
+int origin_create(const struct volume_env *env, const struct volume_record *r, struct err *reterr)
+{
+    char path[LIMIT_PATH_BYTES], id[UUID_TEXT_BYTES];
+    bool bound = r->origin_path[0] == '/';
+    int n = bound ? snprintf(path, sizeof path, "%s", r->origin_path)
+                  : snprintf(path, sizeof path, "%s/volumes/%s/%s", env->state_dir,
+                             uuid_format(&r->id, id), r->origin_path);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return err_set(reterr, SNAP_ELIMIT, "the path %s is too long", r->origin_path);
+    return env->storage->make(env->storage->user, path,
+                              bound ? r->size_bytes : origin_file_bytes(r), bound, reterr);
+}
+
+/* -- opening ---------------------------------------------------------------------------------- */
+
+static int origin_check(const struct volume *v, const struct blk_dev *dev, struct err *reterr)
+{
+    const struct blk_info *info = blk_dev_info(dev);
+    if (info->size_bytes < v->record.size_bytes)
+        return err_set(reterr, SNAP_EINVAL, "%s has %llu bytes, the volume %llu", info->name,
+                       (unsigned long long)info->size_bytes,
+                       (unsigned long long)v->record.size_bytes);
+    if (info->align_bytes > v->record.chunk_size_sectors * SECTOR_BYTES ||
+        info->align_bytes > BUF_ALIGN_BYTES)
+        return err_set(reterr, SNAP_EINVAL, "%s has blocks of %u bytes: too large", info->name,
+                       info->align_bytes);
+    return 0;
+}
+
+int origin_open(struct volume *v, struct err *reterr)
+{
+    struct origin *o = v->origin;
+    const struct volume_storage *storage = v->set->env->storage;
+    char path[LIMIT_PATH_BYTES];
+    CHECK(o->dev == NULL);
+    int rc = volume_cow_path(v, v->record.origin_path, path, sizeof path, reterr);
+    if (rc == 0)
+        rc = storage->open(storage->user, v->set->shard->engine, path, BLK_OPEN_EXCLUSIVE, &o->dev,
+                           reterr);
+    if (rc < 0) {
+        o->dev = NULL;
+    } else {
+        rc = origin_check(v, o->dev, reterr);
+        if (rc < 0) {
+            blk_dev_close(o->dev);
+            o->dev = NULL;
+        }
+    }
+    o->fault_text[0] = '\0';
+    if (rc < 0)
+        (void)snprintf(o->fault_text, sizeof o->fault_text, "%s", reterr->text);
+    return rc;
+}
+
+int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
+{
+    struct origin *o = calloc(1, sizeof *o);
+    if (o == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "origin of volume %s", v->record.name);
+    o->volume = v;
+    (void)snprintf(o->fault_text, sizeof o->fault_text, "it has not been opened yet");
+    range_lock_init(&o->writes);
+    range_lock_init(&o->reads);
+    STAILQ_INIT(&o->gate_waits);
+    TAILQ_INIT(&o->held);
+    TAILQ_INIT(&o->waits);
+    int rc = loop_timer_init(v->set->shard->loop, &o->timer, origin_waits_run, v, reterr);
+    if (rc < 0) {
+        free(o);
+        return rc;
+    }
+    *ret = o;
+    return 0;
+}
+
+void origin_free(struct origin *o)
+{
+    if (o == NULL)
+        return;
+    CHECK(o->writing == 0 && TAILQ_EMPTY(&o->held) && STAILQ_EMPTY(&o->gate_waits));
+    range_lock_done(&o->writes);
+    range_lock_done(&o->reads);
+    loop_timer_done(&o->timer);
+    blk_dev_close(o->dev);
+    free(o);
+}
+
+/* -- the gate ------------------------------------------------------------------------------------
+ */
+
+static void gate_tell(struct volume *v)
+{
+    struct origin *o = v->origin;
+    struct volume_waiters waits = STAILQ_HEAD_INITIALIZER(waits);
+    struct volume_waiter *w;
+    const struct err err = o->gate_err;
+    STAILQ_CONCAT(&waits, &o->gate_waits);
+    o->gate_flushing = false;
+    volume_ref(v);
+    while ((w = STAILQ_FIRST(&waits)) != NULL) {
+        STAILQ_REMOVE_HEAD(&waits, link);
+        w->fn(w, err.code, err.code < 0 ? &err : NULL);
+    }
+    volume_unref(v);
+}
+
+static void gate_flush_clones(struct volume *v);
+
+static void gate_flushed(struct blk_req *req, int result)
+{
+    struct volume *v = req->user;
+    struct origin *o = v->origin;
+    struct snapshot *clone = o->gate_clone;
+    if (result < 0 && o->gate_err.code == 0)
+        (void)err_set_errno(&o->gate_err, result, req->sys_errno, "flush volume %s",
+                            v->record.name);
+    if (clone != NULL) {
+        clone->unflushed = result < 0;
+        snapshot_reader_end(clone);
+    }
+    o->gate_clone = NULL;
+    if (result < 0)
+        gate_tell(v);
+    else
+        gate_flush_clones(v);
+    volume_unref(v);
+}
+
+static void gate_flush_one(struct volume *v, struct blk_dev *dev)
+{
+    struct origin *o = v->origin;
+    o->gate_req = (struct blk_req){.op = BLK_FLUSH, .done = gate_flushed, .user = v};
+    volume_ref(v);
+    blk_submit(dev, &o->gate_req);
+}
+
+static void gate_flush_clones(struct volume *v)
+{
+    struct snapshot *s;
+    TAILQ_FOREACH (s, &v->clones, link) {
+        if (!s->unflushed || s->dev == NULL || s->closing)
+            continue;
+        v->origin->gate_clone = s;
+        snapshot_reader_begin(s);
+        gate_flush_one(v, s->dev);
+        return;
+    }
+    gate_tell(v);
+}
+
+static void gate_check(struct volume *v)
+{
+    struct origin *o = v->origin;
+    if (o->writing > 0 || o->gate_flushing || STAILQ_EMPTY(&o->gate_waits))
+        return;
+    o->gate_flushing = true;
+    o->gate_err = ERR_INIT;
+    if (o->dev != NULL) {
+        gate_flush_one(v, o->dev);
+        return;
+    }
+    (void)err_set(&o->gate_err, SNAP_EIO, "the origin of volume %s: %s", v->record.name,
+                  o->fault_text);
+    gate_tell(v);
+}
+
+void origin_write_left(struct volume *v)
+{
+    CHECK(v->origin->writing > 0);
+    v->origin->writing--;
+    gate_check(v);
+}
+
+void volume_gate_close(struct volume *v, struct volume_waiter *w)
+{
+    if (v->origin == NULL) {
+        w->fn(w, 0, NULL);
+        return;
+    }
+    v->origin->gates++;
+    STAILQ_INSERT_TAIL(&v->origin->gate_waits, w, link);
+    gate_check(v);
+}
+
+void volume_gate_open(struct volume *v)
+{
+    if (v->origin == NULL)
+        return;
+    CHECK(v->origin->gates > 0);
+    if (--v->origin->gates == 0)
+        volume_write_run_held(v);
+}

@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Returning a hosted volume's origin to a snapshot: the begin, the turns and the end.
+ *
+ *   count ──> space ──> gate ──> undo snapshot ──> commit: rollback ──> gate open, begun
+ *     └─────────┴────────┴───────────┴─> refused; an undo snapshot is folded      │
+ *                                                                                 v
+ *   (restart) ───────────────────────────────> count ──> work <──(10 s)── waits, for an error
+ *                                                        │  │
+ *        cancel: commit: cancelled, work goes back  <────┘  └──> flush ──> commit: without it,
+ *                                                                undo hidden, merge, drop_newer
+ *
+ * The gate is closed from before the undo snapshot until the commit, so it holds exactly what
+ * the volume held, and no write that was answered is lost by cancelling. From the commit on the
+ * volume reads as the view that it goes to; nobody else writes it.
+ *
+ * A crash before that commit leaves an undo snapshot that no rollback names: tree_index()
+ * takes it for hidden. A crash after it begins the work anew, in the direction that the record
+ * tells. A job that ended is buried under its uuid, so that one who asks again does not roll
+ * back twice.
+ *
+ * It must not know of requests. Thread: the shard's.
+ */
+#include "daemon/volume/rollback_priv.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "daemon/volume/origin.h"
+#include "daemon/volume/tree.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void rollback_retry(void *user);
+
+/* -- as a job ---------------------------------------------------------------------------- */
+
+static const char *rollback_kind(const struct rollback *r)
+{
+    return r->spec.merge ? "merge" : "rollback";
+}
+
+static void rollback_job_status(struct volume_job *j, struct volume_job_status *ret)
+{
+    const struct rollback *r = j->user;
+    ret->kind = rollback_kind(r);
+    (void)snprintf(ret->subject, sizeof ret->subject, "%s@%s", r->volume->record.name, r->name);
+    ret->total = r->total;
+    ret->done = u64_min(r->done, r->total);
+    ret->state = r->waiting                   ? JOB_WAITING
+                 : (r->back || r->cancelling) ? JOB_CANCELLING
+                                              : JOB_RUNNING;
+    if (r->waiting)
+        (void)snprintf(ret->text, sizeof ret->text, "%s", r->err.text);
+}
+
+static void rollback_free(struct rollback *r)
+{
+    struct volume *v = r->volume;
+    shard_kick_cancel(v->set->shard, &r->kick);
+    if (r->timer_ready)
+        loop_timer_done(&r->timer);
+    v->rollback = NULL;
+    free(r);
+    volume_unref(v);
+}
+
+/* The volume is leaving, and nothing is under way. */
+static void rollback_leave(struct rollback *r)
+{
+    volume_job_end(&r->job, JOB_WAITING, NULL);
+    rollback_free(r);
+}
+
+static void rollback_job_stop(struct volume_job *j)
+{
+    struct rollback *r = j->user;
+    if (r->waiting)
+        rollback_leave(r);
+    /* else what is under way ends, and sees that the volume leaves */
+}
+
+/* -- cancelling ---------------------------------------------------------------------------- */
+
+static int rollback_cancel_change(struct volume_commit *commit, struct volume_record *next,
+                                  struct err *reterr)
+{
+    const struct rollback *r = commit->user;
+    if (!uuid_equal(&next->rollback.job, &r->spec.job))
+        return err_set(reterr, SNAP_EBUSY, "that job has ended");
+    next->rollback.cancelled = true;
+    return 0;
+}
+
+static void rollback_turn(struct rollback *r)
+{
+    rollback_rewind(r);
+    r->phase = ROLLBACK_COUNT;
+    rollback_count(r);
+}
+
+static void rollback_cancel_committed(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct rollback *r = commit->user;
+    volume_done_fn *done = r->cancelled;
+    void *user = r->cancelled_user;
+    r->cancelled = NULL;
+    r->cancelling = false;
+    r->back = code == 0;
+    done(user, code, err);
+    if (r->volume->leaving)
+        rollback_leave(r);
+    else if (r->back)
+        rollback_turn(r);
+    else
+        rollback_work(r);
+}
+
+/* The way there stands still. */
+static void rollback_cancel_commit(struct rollback *r)
+{
+    r->cancel_commit = (struct volume_commit){
+        .change = rollback_cancel_change, .done = rollback_cancel_committed, .user = r};
+    volume_commit_start(r->volume, &r->cancel_commit);
+}
+
+static void rollback_job_cancel(struct volume_job *j, volume_done_fn *done, void *user)
+{
+    struct rollback *r = j->user;
+    struct err err = ERR_INIT;
+    if (r->back) {
+        done(user, 0, &err);
+    } else if (r->cancelling || r->phase > ROLLBACK_WORK) {
+        done(user,
+             err_set(&err, SNAP_EBUSY, "the job is %s", r->cancelling ? "turning round" : "ending"),
+             &err);
+    } else {
+        bool still = r->waiting;
+        r->cancelling = true;
+        r->waiting = false;
+        r->cancelled = done;
+        r->cancelled_user = user;
+        loop_timer_stop(&r->timer);
+        if (still)
+            rollback_cancel_commit(r);
+    }
+}
+
+/* -- the end ---------------------------------------------------------------------------------- */
+
+/* Nothing is under way: wait for better times. */
+static void rollback_wait(struct rollback *r)
+{
+    if (r->volume->leaving) {
+        rollback_leave(r);
+        return;
+    }
+    r->waiting = true;
+    volume_notice(r->volume, NULL, "rollback waits", &r->err);
+    loop_timer_set(&r->timer, ROLLBACK_RETRY_MS);
+}
+
+void rollback_paused(struct rollback *r)
+{
+    if (r->volume->leaving && !r->cancelling)
+        rollback_leave(r);
+    else if (r->cancelling)
+        rollback_cancel_commit(r);
+    else
+        rollback_wait(r);
+}
+
+static void rollback_hide(struct volume_record *next, struct record_snapshot *rs,
+                          const struct uuid *job)
+{
+    rs->hidden = true;
+    if (!rs->undo)
+        volume_record_bury(next, &rs->id, job);
+}
+
+static int rollback_end_change(struct volume_commit *commit, struct volume_record *next,
+                               struct err *reterr)
+{
+    const struct rollback *r = commit->user;
+    (void)reterr;
+    for (uint32_t i = next->snapshot_count; i-- > 0;) {
+        struct record_snapshot *rs = &next->snapshots[i];
+        if (rs->seq < r->to_seq)
+            break;
+        bool newer = rs->seq > r->to_seq && !rs->clone && !rs->undo;
+        bool drop = rs->seq == r->undo_seq ||
+                    (!r->back &&
+                     ((r->spec.merge && rs->seq == r->to_seq) || (r->spec.drop_newer && newer)));
+        if (drop && !rs->hidden)
+            rollback_hide(next, rs, &r->spec.job);
+    }
+    next->rollback = (struct record_rollback){.to_seq = 0};
+    volume_record_bury(next, &r->spec.job, &r->spec.job);
+    return 0;
+}
+
+/* Those that the commit has hidden are among the last of the record. */
+static void rollback_know_hidden(struct volume *v, uint32_t to_seq)
+{
+    for (uint32_t i = v->record.snapshot_count; i-- > 0;) {
+        const struct record_snapshot *rs = &v->record.snapshots[i];
+        if (rs->seq < to_seq)
+            break;
+        struct snapshot *s = rs->hidden ? volume_snapshot_by_seq(v, rs->seq) : NULL;
+        if (s != NULL) {
+            s->leaving = true;
+            tree_set_hidden(s, true);
+        }
+    }
+}
+
+static void rollback_ended(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct rollback *r = commit->user;
+    struct volume *v = r->volume;
+    if (code < 0) {
+        (void)err_copy(&r->err, err);
+        rollback_wait(r);
+        return;
+    }
+    rollback_know_hidden(v, r->to_seq);
+    volume_notice(v, NULL, r->back ? "rollback cancelled" : "rollback done", NULL);
+    volume_job_end(&r->job, r->back ? JOB_CANCELLED : JOB_DONE, NULL);
+    volume_ref(v);
+    rollback_free(r);
+    hand_down_start(v);
+    volume_unref(v);
+}
+
+void rollback_worked(struct rollback *r)
+{
+    if (r->err.code < 0 || r->volume->leaving) {
+        rollback_wait(r);
+        return;
+    }
+    r->phase = ROLLBACK_COMMIT;
+    r->commit =
+        (struct volume_commit){.change = rollback_end_change, .done = rollback_ended, .user = r};
+    volume_commit_start(r->volume, &r->commit);
+}
+
+/* -- taking up --------------------------------------------------------------------------------- */
+
+static void rollback_retry(void *user)
+{
+    struct rollback *r = user;
+    struct volume *v = r->volume;
+    r->waiting = false;
+    struct snapshot *from = volume_snapshot_by_seq(v, r->back ? r->undo_seq : r->to_seq);
+    if (from == NULL || snapshot_check_readable(from, &r->err) < 0) {
+        if (from == NULL)
+            (void)err_set(&r->err, SNAP_ECORRUPT, "the snapshot it returns to is gone");
+        rollback_wait(r);
+    } else {
+        rollback_work(r);
+    }
+}
+
+static struct rollback *rollback_new(struct volume *v, const struct rollback_spec *spec,
+                                     struct err *reterr)
+{
+    struct rollback *r = calloc(1, sizeof *r);
+    if (r == NULL || loop_timer_init(v->set->shard->loop, &r->timer, rollback_retry, r, NULL) < 0) {
+        free(r);
+        (void)err_set(reterr, SNAP_ENOMEM, "rollback");
+        return NULL;
+    }
+    r->timer_ready = true;
+    r->volume = v;
+    r->spec = *spec;
+    r->redo_from = UINT64_MAX;
+    r->job = (struct volume_job){.id = spec->job,
+                                 .status = rollback_job_status,
+                                 .cancel = rollback_job_cancel,
+                                 .stop = rollback_job_stop,
+                                 .user = r};
+    v->rollback = r;
+    volume_ref(v);
+    return r;
+}
+
+void volume_rollback_resume(struct volume *v)
+{
+    const struct record_rollback *rb = &v->record.rollback;
+    struct err err = ERR_INIT;
+    if (v->rollback != NULL && v->rollback->waiting) {
+        loop_timer_set(&v->rollback->timer, 0);
+        return;
+    }
+    if (v->rollback != NULL || uuid_is_zero(&rb->job))
+        return;
+    struct rollback_spec spec = {.job = rb->job, .merge = rb->merge, .drop_newer = rb->drop_newer};
+    struct rollback *r = rollback_new(v, &spec, &err);
+    if (r == NULL) {
+        volume_notice(v, NULL, "rollback is not taken up", &err);
+        return;
+    }
+    r->to_seq = rb->to_seq;
+    r->undo_seq = rb->undo_seq;
+    r->back = rb->cancelled;
+    const struct snapshot *to = volume_snapshot_by_seq(v, r->to_seq);
+    const struct record_snapshot *rs = to != NULL ? snapshot_record(to) : NULL;
+    (void)snprintf(r->name, sizeof r->name, "%s", rs != NULL ? rs->name : "");
+    r->phase = ROLLBACK_COUNT;
+    volume_job_add(v, &r->job);
+    rollback_count(r);
+}
+
+/* -- beginning ----------------------------------------------------------------------------------
+ */
+
+/* Nothing but, perhaps, the undo snapshot is there. */
+static void rollback_refuse(struct rollback *r)
+{
+    struct volume *v = r->volume;
+    struct snapshot *undo = volume_snapshot_find(v, &r->undo);
+    if (undo != NULL)
+        tree_set_hidden(undo, true);
+    if (r->gated)
+        volume_gate_open(v);
+    r->begun(r->begun_user, r->err.code, &r->err);
+    volume_ref(v);
+    rollback_free(r);
+    hand_down_start(v);
+    volume_unref(v);
+}
+
+static int rollback_begin_change(struct volume_commit *commit, struct volume_record *next,
+                                 struct err *reterr)
+{
+    struct rollback *r = commit->user;
+    const struct record_snapshot *to = volume_record_find(next, &r->spec.snapshot);
+    const struct record_snapshot *undo = volume_record_find(next, &r->undo);
+    if (r->volume->leaving)
+        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", next->name);
+    if (to == NULL || to->hidden || undo == NULL)
+        return err_set(reterr, SNAP_ENOENT, "the snapshot has been deleted");
+    r->to_seq = to->seq;
+    r->undo_seq = undo->seq;
+    next->rollback = (struct record_rollback){.job = r->spec.job,
+                                              .to_seq = to->seq,
+                                              .undo_seq = undo->seq,
+                                              .merge = r->spec.merge,
+                                              .drop_newer = r->spec.drop_newer,
+                                              .started_s = clock_wall_s()};
+    return 0;
+}
+
+static void rollback_begun(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct rollback *r = commit->user;
+    struct volume *v = r->volume;
+    if (code < 0) {
+        (void)err_copy(&r->err, err);
+        rollback_refuse(r);
+        return;
+    }
+    volume_job_add(v, &r->job);
+    volume_ref(v);
+    volume_gate_open(v); /* what waited there is refused */
+    r->begun(r->begun_user, 0, err);
+    rollback_work(r);
+    volume_unref(v);
+}
+
+static void rollback_undo_made(void *user, int code, const struct err *err)
+{
+    struct rollback *r = user;
+    if (code < 0) {
+        (void)err_copy(&r->err, err);
+        (void)err_prefix(&r->err, "make the snapshot to undo it with");
+        rollback_refuse(r);
+        return;
+    }
+    r->commit =
+        (struct volume_commit){.change = rollback_begin_change, .done = rollback_begun, .user = r};
+    volume_commit_start(r->volume, &r->commit);
+}
+
+static void rollback_gated(struct volume_waiter *w, int code, const struct err *err)
+{
+    struct rollback *r = w->user;
+    struct volume *v = r->volume;
+    if (code < 0) {
+        (void)err_copy(&r->err, err);
+        rollback_refuse(r);
+        return;
+    }
+    /* Another one every time, though the job is the same: an older one may still be folded. */
+    r->undo = r->spec.job;
+    uint32_t seq = v->record.next_seq;
+    for (unsigned i = 0; i < UUID_BYTES; i++)
+        r->undo.b[i] ^= (uint8_t)(i < 4 ? seq >> (8 * i) : 0x5a);
+    char name[LIMIT_NAME_BYTES + 1], text[UUID_TEXT_BYTES];
+    (void)snprintf(name, sizeof name, "undo-%s", uuid_format(&r->undo, text));
+    struct snapshot_spec spec = {.id = r->undo,
+                                 .name = name,
+                                 .undo = true,
+                                 .limit_bytes =
+                                     u64_max(r->need_bytes, v->set->env->cow_limit_bytes)};
+    snapshot_create_start(v, &spec, rollback_undo_made, r);
+}
+
+static void rollback_space_run(struct control_job *job)
+{
+    struct rollback *r = CONTAINER_OF(job, struct rollback, space);
+    const struct volume_env *env = r->volume->set->env;
+    char dir[LIMIT_PATH_BYTES];
+    r->space_code =
+        volume_dir_format(env->state_dir, &r->volume->record.id, dir, sizeof dir, &r->space_err);
+    if (r->space_code == 0)
+        r->space_code =
+            env->storage->free_bytes(env->storage->user, dir, &r->free_bytes, &r->space_err);
+}
+
+static int rollback_check_owner(const struct rollback *r, struct err *reterr)
+{
+    const struct volume *v = r->volume;
+    const struct volume_env *env = v->set->env;
+    if (v->space_used == NULL || env->space_bytes_max == NULL)
+        return 0;
+    uint64_t max = atomic_load_explicit(env->space_bytes_max, memory_order_relaxed);
+    int64_t used = atomic_load_explicit(v->space_used, memory_order_relaxed);
+    if (max == 0 || (used < 0 ? 0 : (uint64_t)used) + r->need_bytes <= max)
+        return 0;
+    return err_set(
+        reterr, SNAP_ENOSPC,
+        "to undo the rollback up to %llu bytes are kept; its owner's volumes use %lld of "
+        "%llu",
+        (unsigned long long)r->need_bytes, (long long)used, (unsigned long long)max);
+}
+
+static void rollback_spaced(struct control_job *job)
+{
+    struct rollback *r = CONTAINER_OF(job, struct rollback, space);
+    struct volume *v = r->volume;
+    if (r->space_code < 0)
+        (void)err_copy(&r->err, &r->space_err);
+    else if (r->need_bytes > r->free_bytes)
+        (void)err_set(&r->err, SNAP_ENOSPC,
+                      "to undo the rollback up to %llu bytes are kept; its file system has %llu",
+                      (unsigned long long)r->need_bytes, (unsigned long long)r->free_bytes);
+    else if (v->leaving)
+        (void)err_set(&r->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+    if (r->err.code < 0) {
+        rollback_refuse(r);
+        return;
+    }
+    r->gated = true;
+    r->waiter = (struct volume_waiter){.fn = rollback_gated, .user = r};
+    volume_gate_close(v, &r->waiter);
+}
+
+/* The undo snapshot takes every chunk that is written, and its tables. */
+static void rollback_reserve(struct rollback *r)
+{
+    struct volume *v = r->volume;
+    uint64_t chunk_bytes = (uint64_t)v->chunk_sectors * SECTOR_BYTES;
+    uint64_t per_area = chunk_bytes / sizeof(struct cow_exception);
+    r->need_bytes = (r->total + r->total / per_area + 4) * chunk_bytes;
+    if (rollback_check_owner(r, &r->err) < 0) {
+        rollback_refuse(r);
+        return;
+    }
+    r->space = (struct control_job){
+        .run = rollback_space_run, .done = rollback_spaced, .back = v->set->shard->loop};
+    if (v->set->env->storage->free_bytes == NULL) {
+        r->free_bytes = UINT64_MAX;
+        rollback_spaced(&r->space);
+        return;
+    }
+    control_submit(v->set->env->control, &r->space);
+}
+
+void rollback_counted(struct rollback *r)
+{
+    if (r->phase == ROLLBACK_BEGIN && !r->volume->leaving)
+        rollback_reserve(r);
+    else if (r->phase == ROLLBACK_BEGIN)
+        rollback_spaced(&r->space); /* which refuses */
+    else if (r->cancelling || r->volume->leaving)
+        rollback_paused(r);
+    else
+        rollback_retry(r);
+}
+
+static int rollback_check(struct volume *v, const struct rollback_spec *spec, struct err *reterr)
+{
+    const struct volume_record *r = &v->record;
+    if (v->origin == NULL)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "the origin of volume %s is not here but at its client, which rolls it back",
+                       r->name);
+    if (uuid_is_zero(&spec->job))
+        return err_set(reterr, SNAP_EINVAL, "a rollback needs a uuid");
+    if (v->rollback != NULL || !uuid_is_zero(&r->rollback.job))
+        return err_set(reterr, SNAP_EBUSY, "volume %s is being rolled back", r->name);
+    const struct snapshot *s = volume_snapshot_find(v, &spec->snapshot);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden || rs->undo || s->leaving)
+        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", r->name);
+    if (s->clone)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "%s@%s is a clone and may be written meanwhile: only to a snapshot can a "
+                       "volume be rolled back",
+                       r->name, rs->name);
+    int rc = snapshot_check_readable(s, reterr);
+    return rc < 0 ? err_prefix(reterr, "%s@%s", r->name, rs->name) : 0;
+}
+
+void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, volume_done_fn *done,
+                           void *user)
+{
+    struct err err = ERR_INIT;
+    const struct uuid *under_way = &v->record.rollback.job;
+    if (!uuid_is_zero(&spec->job) && (uuid_equal(under_way, &spec->job) ||
+                                      volume_record_buried(&v->record, &spec->job, &spec->job))) {
+        done(user, 0, &err);
+        return;
+    }
+    int rc = rollback_check(v, spec, &err);
+    struct rollback *r = rc < 0 ? NULL : rollback_new(v, spec, &err);
+    if (r == NULL) {
+        done(user, err.code, &err);
+        return;
+    }
+    tree_index(v);
+    (void)snprintf(r->name, sizeof r->name, "%s",
+                   snapshot_record(volume_snapshot_find(v, &spec->snapshot))->name);
+    r->to_seq = volume_snapshot_find(v, &spec->snapshot)->seq;
+    r->begun = done;
+    r->begun_user = user;
+    rollback_count(r);
+}

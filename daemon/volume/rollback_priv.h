@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One rollback, shared by rollback.c (its begin and its end) and rollback_work.c.
+ * Thread: the shard's. */
+#ifndef SNAP_VOLUME_ROLLBACK_PRIV_H
+#define SNAP_VOLUME_ROLLBACK_PRIV_H
+
+#include "daemon/volume/change.h"
+#include "daemon/volume/job.h"
+#include "daemon/volume/write.h"
+
+enum {
+    ROLLBACK_PARTS = 4, /* read and written at once */
+    ROLLBACK_PART_BYTES = 1 << 20,
+    ROLLBACK_WINDOW_CHUNKS = 65536, /* the map is asked about at once */
+    ROLLBACK_STEP_RUNS = 1024,      /* … and how often in one turn of the loop */
+    ROLLBACK_RETRY_MS = 10000,
+};
+
+struct rollback;
+
+/* A stretch that is consecutive in the origin and on one device. */
+struct rollback_part {
+    struct rollback *r;
+    struct snapshot *node; /* while it is read from */
+    uint64_t old_chunk;
+    uint32_t count;
+    struct buf *buf; /* NULL: the part is free */
+    struct blk_req req;
+    struct volume_write write;
+};
+
+enum rollback_phase {
+    ROLLBACK_BEGIN,  /* nothing is durable: space, gate, undo snapshot, commit */
+    ROLLBACK_COUNT,  /* how much there is to do */
+    ROLLBACK_WORK,   /* chunk by chunk, there or back */
+    ROLLBACK_FLUSH,  /* all is written */
+    ROLLBACK_COMMIT, /* the record without it */
+};
+
+struct rollback {
+    struct volume *volume;
+    struct volume_job job;
+    struct rollback_spec spec;
+    enum rollback_phase phase;
+    uint32_t to_seq, undo_seq;
+    bool back;                       /* cancelled, durably: on the way to undo_seq */
+    bool cancelling;                 /* that commit is under way */
+    bool waiting;                    /* nothing is under way; the timer tries again */
+    char name[LIMIT_NAME_BYTES + 1]; /* of the snapshot it returns to */
+
+    uint64_t cursor, redo_from; /* chunks; from the latter on parts have failed; UINT64_MAX: none */
+    uint64_t done, total;
+    bool scanned; /* the cursor has come to the end */
+    unsigned parts_busy;
+    struct rollback_part parts[ROLLBACK_PARTS];
+    struct volume_write flush;
+    struct shard_kick kick;
+    struct loop_timer timer;
+    bool timer_ready;
+    struct err err; /* why it stops or waits */
+
+    /* beginning */
+    struct control_job space;
+    uint64_t need_bytes, free_bytes;
+    int space_code;
+    struct err space_err;
+    bool gated;
+    struct uuid undo;
+    struct volume_waiter waiter;
+    volume_done_fn *begun;
+    void *begun_user;
+
+    volume_done_fn *cancelled;
+    void *cancelled_user;
+    struct volume_commit commit, cancel_commit;
+};
+
+/* -- rollback_work.c -- */
+/* Count what is to be done, then do it; at the end rollback_worked(). Also: go on. */
+void rollback_work(struct rollback *r);
+/* Count only, for the begin: rollback_counted(). */
+void rollback_count(struct rollback *r);
+/* Turn round, or begin anew. Nothing is under way. */
+void rollback_rewind(struct rollback *r);
+
+/* -- rollback.c -- */
+void rollback_counted(struct rollback *r);
+/* Nothing is under way, and the flush has ended; r->err says how it went. */
+void rollback_worked(struct rollback *r);
+/* Nothing is under way, for r->err, or because it was told to stop or to turn round. */
+void rollback_paused(struct rollback *r);
+
+#endif

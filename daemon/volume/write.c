@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A write from its admission to its end.
+ *
+ *   start ──> held ──(gate opens)──> locked ──> part ──> preserve ──> data ──> next part … ──>
+ *     └──────────(open)───────────────^           ^         │           │      flush ──> done
+ *                                                 └─ wait <─┴───────────┘
+ *                                                    (buffer, store)
+ *
+ * A part is a stretch of chunks small enough for its old content to stand in one buffer, so
+ * zeroing gigabytes takes little memory and lets others have their turn. Parts of one write go
+ * one after another, writes go beside each other where their chunks do not overlap.
+ *
+ * Who waits for a buffer keeps his locks; who waits for a store that is being opened again gives
+ * them back, since readers that wait for them keep that store from being closed.
+ *
+ * It must not know how content is preserved or where it is written to. Thread: the shard's.
+ */
+#include "daemon/volume/write_priv.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "daemon/volume/tree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { WAIT_BUFFER_MS = 2, WAIT_STORE_MS = 20, WAIT_STORE_MAX_MS = 30000 };
+
+/* -- the end ---------------------------------------------------------------------------- */
+
+static void write_end(struct volume_write *w, int code)
+{
+    struct volume *v = w->volume;
+    w->done(w, code, code < 0 ? &w->err : NULL);
+    volume_unref(v);
+}
+
+static struct range_lock *write_range_lock(const struct volume_write *w)
+{
+    return w->clone != NULL ? w->clone->ranges : &w->volume->origin->writes;
+}
+
+static void write_unlock(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    struct snapshot *clone = w->clone;
+    p->locked = false;
+    if (w->op != VOLUME_FLUSH)
+        range_give(write_range_lock(w), &w->range);
+    if (clone != NULL)
+        snapshot_reader_end(clone);
+}
+
+static void write_leave(struct volume_write *w)
+{
+    struct write_part *p = w->part;
+    struct volume *v = w->volume;
+    CHECK(p->buf == NULL);
+    if (p->locked)
+        write_unlock(p);
+    free(p->deps);
+    free(p);
+    w->part = NULL;
+    origin_write_left(v);
+    write_end(w, w->err.code);
+}
+
+void write_fail(struct write_part *p)
+{
+    CHECK(p->w->err.code < 0);
+    write_give_buf(p);
+    write_leave(p->w);
+}
+
+/* -- flushing ----------------------------------------------------------------------------- */
+
+static void write_flushed(struct blk_req *req, int result)
+{
+    struct write_part *p = req->user;
+    if (result < 0)
+        (void)err_set_errno(&p->w->err, result, req->sys_errno, "flush volume %s",
+                            p->volume->record.name);
+    write_leave(p->w);
+}
+
+static void write_flush(struct write_part *p)
+{
+    struct blk_dev *dev = p->place != NULL ? p->place->dev : p->volume->origin->dev;
+    if (dev == NULL) {
+        (void)err_set(&p->w->err, SNAP_EPOISONED, "flush volume %s: its device is not open",
+                      p->volume->record.name);
+        write_leave(p->w);
+        return;
+    }
+    p->req = (struct blk_req){.op = BLK_FLUSH, .done = write_flushed, .user = p};
+    blk_submit(dev, &p->req);
+}
+
+/* -- parts -------------------------------------------------------------------------------- */
+
+void write_plan(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    if (w->cursor_bytes == w->offset_bytes + w->len_bytes) {
+        if (w->fua && !w->durable)
+            write_flush(p);
+        else
+            write_leave(w);
+        return;
+    }
+    if (p->volume->leaving) {
+        (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away", p->volume->record.name);
+        write_fail(p);
+        return;
+    }
+    if (p->place != NULL && p->place->hidden) { /* it waited for a store, and that went */
+        (void)err_set(&w->err, SNAP_ENOENT, "the clone has been deleted");
+        write_fail(p);
+        return;
+    }
+    if (write_keep_plan(p, &w->err) < 0)
+        write_fail(p);
+    else if (p->lacks)
+        write_keep_start(p);
+    else if (p->place != NULL)
+        write_clone_start(p);
+    else
+        write_origin_start(p);
+}
+
+void write_part_done(struct write_part *p)
+{
+    p->w->cursor_bytes = p->end_bytes;
+    p->give_up_ns = 0;
+    write_plan(p);
+}
+
+/* -- waiting -------------------------------------------------------------------------------- */
+
+static void write_wait(struct write_part *p, uint64_t ms, void (*resume)(struct write_part *p))
+{
+    struct origin *o = p->volume->origin;
+    p->resume = resume;
+    TAILQ_INSERT_TAIL(&o->waits, p, wait_link);
+    if (!o->timer_runs || ms == WAIT_BUFFER_MS)
+        loop_timer_set(&o->timer, ms);
+    o->timer_runs = true;
+}
+
+void origin_waits_run(void *user)
+{
+    struct volume *v = user;
+    struct origin *o = v->origin;
+    struct write_parts waits = TAILQ_HEAD_INITIALIZER(waits);
+    struct write_part *p;
+    o->timer_runs = false;
+    if (TAILQ_EMPTY(&o->waits)) /* nobody holds the volume, which may be closing */
+        return;
+    o->buffer_waits = 0;
+    volume_ref(v);
+    TAILQ_CONCAT(&waits, &o->waits, wait_link);
+    while ((p = TAILQ_FIRST(&waits)) != NULL) {
+        TAILQ_REMOVE(&waits, p, wait_link);
+        p->resume(p);
+    }
+    volume_unref(v);
+}
+
+static void write_wait_buffer(struct write_part *p, void (*resume)(struct write_part *p))
+{
+    p->volume->origin->buffer_waits++;
+    write_wait(p, WAIT_BUFFER_MS, resume);
+}
+
+void write_give_buf(struct write_part *p)
+{
+    struct origin *o = p->volume->origin;
+    buf_give(p->buf);
+    if (p->buf != NULL && o->buffer_waits > 0)
+        loop_timer_set(&o->timer, 0);
+    p->buf = NULL;
+}
+
+struct buf *write_take_buf(struct write_part *p, uint64_t bytes,
+                           void (*resume)(struct write_part *p))
+{
+    struct buf *buf = NULL;
+    if (p->volume->origin->buffer_waits == 0) /* nobody is passed by */
+        buf = buf_take(p->volume->set->shard->answer_pool, (size_t)bytes);
+    if (buf == NULL)
+        write_wait_buffer(p, resume);
+    return buf;
+}
+
+static void write_relock(struct write_part *p);
+
+void write_wait_store(struct write_part *p, const struct err *why)
+{
+    struct volume_write *w = p->w;
+    uint64_t now = volume_now_ns(p->volume);
+    write_give_buf(p);
+    if (why->code == SNAP_EBUSY) /* that ends by itself */
+        p->give_up_ns = 0;
+    else if (p->give_up_ns == 0)
+        p->give_up_ns = now + (uint64_t)WAIT_STORE_MAX_MS * 1000000;
+    if ((p->give_up_ns != 0 && now >= p->give_up_ns) || p->volume->leaving) {
+        (void)err_copy(&w->err, why);
+        write_fail(p);
+        return;
+    }
+    write_unlock(p);
+    write_wait(p, WAIT_STORE_MS, write_relock);
+}
+
+/* -- puts ------------------------------------------------------------------------------------ */
+
+struct write_put *write_put_new(struct write_part *p, struct snapshot *node, uint32_t count)
+{
+    struct write_put *x;
+    size_t each = sizeof *x->old_chunks + sizeof *x->iov + sizeof *x->outcomes;
+    x = malloc(sizeof *x + count * each);
+    if (x == NULL)
+        return NULL;
+    x->part = p;
+    x->node = node;
+    x->count = 0;
+    x->old_chunks = (uint64_t *)(void *)(x + 1);
+    x->iov = (struct iovec *)(void *)(x->old_chunks + count);
+    x->outcomes = (int16_t *)(void *)(x->iov + count);
+    return x;
+}
+
+void write_put_add(struct write_put *x, uint64_t old_chunk, uint8_t *data, uint32_t chunk_bytes)
+{
+    x->old_chunks[x->count] = old_chunk;
+    x->iov[x->count++] = (struct iovec){.iov_base = data, .iov_len = chunk_bytes};
+}
+
+void write_put_submit(struct write_put *x,
+                      void (*done)(struct cow_put *put, int code, const struct err *err))
+{
+    x->put = (struct cow_put){.old_chunks = x->old_chunks,
+                              .count = x->count,
+                              .iov = x->iov,
+                              .iov_count = x->count,
+                              .outcomes = x->outcomes,
+                              .done = done,
+                              .user = x};
+    snapshot_reader_begin(x->node); /* it stays until write_put_free() */
+    snapshot_kick(x->node);
+    cow_store_put(x->node->store, &x->put);
+}
+
+void write_put_free(struct write_put *x)
+{
+    struct snapshot *node = x->node;
+    free(x);
+    snapshot_count_space(node);
+    snapshot_check_poison(node);
+    snapshot_reader_end(node);
+}
+
+enum write_verdict write_put_verdict(const struct write_put *x)
+{
+    enum write_verdict worst = WRITE_OK;
+    for (uint32_t i = 0; i < x->count; i++) {
+        enum write_verdict one = WRITE_FAILED;
+        switch (x->outcomes[i]) {
+        case COW_ADDED:
+        case COW_EXISTS:
+            one = WRITE_OK;
+            break;
+        case SNAP_ENOSPC:
+            one = WRITE_FULL;
+            break;
+        case SNAP_EPOISONED:
+        case SNAP_ESHUTDOWN:
+        case SNAP_EINVALID:
+            one = WRITE_AGAIN;
+            break;
+        default:
+            break;
+        }
+        worst = one > worst ? one : worst;
+    }
+    return worst;
+}
+
+int write_check_space(const struct write_part *p, uint64_t more, struct err *reterr)
+{
+    const struct volume *v = p->volume;
+    const struct volume_env *env = v->set->env;
+    if (v->space_used == NULL || env->space_bytes_max == NULL)
+        return 0;
+    uint64_t max = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)env->space_bytes_max,
+                                        memory_order_relaxed);
+    int64_t used = atomic_load_explicit(v->space_used, memory_order_relaxed);
+    if (max == 0 || used < 0 || (uint64_t)used + more <= max)
+        return 0;
+    return err_set(reterr, SNAP_ENOSPC, "the volumes of %s use %lld bytes of %llu",
+                   volume_owner(&v->record), (long long)used, (unsigned long long)max);
+}
+
+enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr)
+{
+    const struct record_snapshot *rs = snapshot_record(s);
+    const char *name = rs != NULL ? rs->name : "?", *volume = s->volume->record.name;
+    /* a hidden one that several read through goes on taking what they need; who checks an open
+     * one has closed the gate, and waits for the writes past it */
+    bool away = s->busy && s->store == NULL;
+    if (away || (s->leaving && !s->hidden)) {
+        (void)err_set(reterr, SNAP_EBUSY, "%s@%s is being %s", volume, name,
+                      away ? "checked" : "deleted");
+        return WRITE_AGAIN;
+    }
+    if (s->reopening || s->closing ||
+        (s->store != NULL && cow_store_state(s->store) == COW_POISONED)) {
+        (void)err_set(reterr, SNAP_EPOISONED, "%s@%s is being opened again", volume, name);
+        return WRITE_AGAIN;
+    }
+    if (s->store == NULL) {
+        (void)err_set(reterr, SNAP_ECORRUPT, "%s@%s cannot take what it needs to keep: %s", volume,
+                      name, s->fault_text);
+        return WRITE_FAILED;
+    }
+    return WRITE_OK;
+}
+
+/* -- admission --------------------------------------------------------------------------------- */
+
+static void write_locked(struct range *r)
+{
+    struct volume_write *w = r->user;
+    write_plan(w->part);
+}
+
+static int write_check_clone(struct volume *v, struct volume_write *w, struct err *reterr)
+{
+    struct snapshot *s = volume_snapshot_find(v, &w->node);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden || rs->undo || s->leaving)
+        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    if (!s->clone)
+        return err_set(reterr, SNAP_EPERM,
+                       "%s@%s is a snapshot and not a clone: it is never written", v->record.name,
+                       rs->name);
+    int rc = snapshot_check_readable(s, reterr);
+    if (rc < 0 && rc != SNAP_EPOISONED) /* that one is waited for */
+        return err_prefix(reterr, "%s@%s", v->record.name, rs->name);
+    err_clear(reterr);
+    w->clone = s;
+    return 0;
+}
+
+static int write_check(struct volume *v, struct volume_write *w, struct err *reterr)
+{
+    w->clone = NULL;
+    if (v->origin == NULL)
+        return err_set(reterr, SNAP_ENOTSUP,
+                       "the origin of volume %s is not here: its client writes it, and streams the "
+                       "old content",
+                       v->record.name);
+    if (v->leaving)
+        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+    uint64_t size = v->record.size_bytes;
+    if (w->op != VOLUME_FLUSH &&
+        (w->len_bytes == 0 || w->offset_bytes > size || w->len_bytes > size - w->offset_bytes ||
+         (w->op != VOLUME_WRITE && w->len_bytes > VOLUME_ZERO_BYTES_MAX)))
+        return err_set(reterr, SNAP_EINVAL, "a write of %llu bytes at %llu of a volume of %llu",
+                       (unsigned long long)w->len_bytes, (unsigned long long)w->offset_bytes,
+                       (unsigned long long)size);
+    if (!uuid_is_zero(&w->node))
+        return write_check_clone(v, w, reterr);
+    if (v->origin->dev == NULL)
+        return err_set(reterr, SNAP_EIO, "the origin of volume %s: %s", v->record.name,
+                       v->origin->fault_text);
+    if (w->op != VOLUME_FLUSH && !w->rollback && !uuid_is_zero(&v->record.rollback.job))
+        return err_set(reterr, SNAP_EBUSY, "volume %s is being rolled back", v->record.name);
+    return 0;
+}
+
+static void write_lock(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    uint64_t chunk_bytes = write_chunk_bytes(p);
+    p->place = w->clone;
+    p->locked = true;
+    if (w->clone != NULL)
+        snapshot_reader_begin(w->clone);
+    if (w->op == VOLUME_FLUSH) {
+        write_flush(p);
+        return;
+    }
+    w->range = (struct range){.first = w->cursor_bytes / chunk_bytes,
+                              .last = (w->offset_bytes + w->len_bytes - 1) / chunk_bytes,
+                              .granted = write_locked,
+                              .user = w};
+    range_take(write_range_lock(w), &w->range);
+}
+
+/* What it writes to may have changed, or be gone. */
+static void write_relock(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    if (write_check(p->volume, w, &w->err) < 0)
+        write_fail(p);
+    else
+        write_lock(p);
+}
+
+static void write_begin(struct volume_write *w)
+{
+    struct volume *v = w->volume;
+    int rc = write_check(v, w, &w->err);
+    struct write_part *p = rc < 0 ? NULL : calloc(1, sizeof *p);
+    if (p == NULL) {
+        if (rc == 0)
+            rc = err_set(&w->err, SNAP_ENOMEM, "write");
+        write_end(w, rc);
+        return;
+    }
+    p->w = w;
+    p->volume = v;
+    SLIST_INIT(&p->puts);
+    w->part = p;
+    w->durable = true;
+    w->cursor_bytes = w->offset_bytes;
+    v->origin->writing++;
+    write_lock(p);
+}
+
+void volume_write_start(struct volume *v, struct volume_write *w)
+{
+    w->volume = v;
+    w->part = NULL;
+    w->err = ERR_INIT;
+    volume_ref(v);
+    if (v->origin != NULL && v->origin->gates > 0 && w->op != VOLUME_FLUSH)
+        TAILQ_INSERT_TAIL(&v->origin->held, w, link);
+    else
+        write_begin(w);
+}
+
+void volume_write_run_held(struct volume *v)
+{
+    struct origin *o = v->origin;
+    struct volume_write *w;
+    volume_ref(v);
+    while (o->gates == 0 && (w = TAILQ_FIRST(&o->held)) != NULL) {
+        TAILQ_REMOVE(&o->held, w, link);
+        write_begin(w);
+    }
+    volume_unref(v);
+}
+
+void volume_write_cancel(struct volume *v)
+{
+    struct origin *o = v->origin;
+    struct volume_write *w;
+    while ((w = TAILQ_FIRST(&o->held)) != NULL) {
+        TAILQ_REMOVE(&o->held, w, link);
+        (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        write_end(w, w->err.code);
+    }
+    origin_waits_run(v);
+}

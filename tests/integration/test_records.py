@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume records of a running daemon: groups that were cut off, disks that are full."""
+
+import glob
+import os
+import subprocess
+import time
+
+from harness import Case
+from rawclient import connect_unix, get
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+class Records(Case):
+    def connect(self, d):
+        r = connect_unix(d.socket)
+        self.addCleanup(r.close)
+        return r
+
+    def test_a_group_without_its_record_never_was(self):
+        d = self.up(tls=False)
+        r = self.connect(d)
+        volumes = [r.create_hosted(f"v{i}", MIB) for i in range(3)]
+        kept, cut = [(v, os.urandom(16), "kept") for v in volumes], \
+            [(v, os.urandom(16), "cut") for v in volumes]
+        for v in volumes:
+            r.write(v, 0, b"a" * 4096)
+        r.create_group(kept)
+        group = os.urandom(16)
+        r.create_group(cut, group)
+        d.kill()
+        text = group.hex()
+        name = "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+        os.unlink(f"{d.state}/groups/{name}")  # as if it had not got there
+        d.start()
+        r = self.connect(d)
+        for v in volumes:
+            self.assertEqual(list(r.snapshots(v)), ["kept"])
+        told = self.remote("status").out
+        self.assertEqual(told.count("is undone"), 3, told)
+        self.assertEqual(len(glob.glob(f"{d.state}/trash/*.cow")), 3)
+        # the names are free, and what stands in the others is whole
+        r.create_group([(v, os.urandom(16), "cut") for v in volumes])
+        for v, snapshot, _ in kept:
+            r.write(v, 0, b"b" * 4096)
+            self.assertEqual(r.read(v, 0, 4096, snapshot), b"a" * 4096)
+        d.stop()
+        d.start()
+        self.assertNotIn("is undone", self.remote("status").out)
+
+    def full_disk(self, d):
+        """Nothing is left on the daemon's disk."""
+        with open(f"{d.state}/filler", "ab", buffering=0) as f:
+            size = 1 << 20
+            while size >= 512:
+                try:
+                    if f.write(bytes(size)) == size:
+                        continue
+                except OSError:
+                    pass
+                size //= 2
+
+    def test_snapshots_are_deleted_on_a_full_disk(self):
+        d = self.daemon(tls=False)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", d.state],
+                                 capture_output=True, text=True, check=False)
+        if mounted.returncode != 0:
+            self.skipTest("mount: " + mounted.stderr)
+        self.addCleanup(subprocess.run, ["umount", d.state], check=False)
+        self.addCleanup(d.kill)  # before that
+        d.start()
+        self.remote("add", "admin", f"unix:{d.socket}")
+        self.remote("use", "admin")
+        r = self.connect(d)
+        volume = r.create_hosted("disk", 4 * MIB)
+        snapshots = []
+        for i in range(10):
+            snapshots.append(r.create_snapshot(volume, f"s{i}"))
+            r.write(volume, 0, os.urandom(256 * KIB))
+        content = r.read(volume, 0, 256 * KIB, snapshots[9])
+        self.full_disk(d)
+        for snapshot in snapshots[:9]:
+            r.delete_snapshot(volume, snapshot)
+        self.assertEqual(list(r.snapshots(volume)), ["s9"])
+        end = time.monotonic() + 30
+        while len(glob.glob(f"{d.state}/volumes/*/*.cow")) > 1 and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(len(glob.glob(f"{d.state}/volumes/*/*.cow")), 1)
+        d.kill()
+        d.start()
+        r = self.connect(d)
+        self.assertEqual(list(r.snapshots(volume)), ["s9"])
+        self.assertEqual(get(r.snapshots(volume)["s9"], 5), 0)
+        self.assertEqual(r.read(volume, 0, 256 * KIB, snapshots[9]), content)

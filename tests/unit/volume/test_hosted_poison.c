@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A flush that fails under a hosted volume: writes wait for the store to be opened again and then
+ * succeed; what snapshots and clones hold stays as it was.
+ *
+ * fdatasync() is this program's own: the threads engine calls it, and it fails as often as
+ * a case asks for. */
+#include "tests/unit/volume/volume_fixture.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
+enum { SIZE = CHUNKS * CHUNK_BYTES };
+
+static const struct uuid itself;
+static atomic_int passes, failures; /* so many succeed, then so many fail */
+
+int fdatasync(int fd)
+{
+    int left = atomic_load(&passes);
+    while (left > 0)
+        if (atomic_compare_exchange_weak(&passes, &left, left - 1))
+            return (int)syscall(SYS_fdatasync, fd);
+    left = atomic_load(&failures);
+    while (left > 0)
+        if (atomic_compare_exchange_weak(&failures, &left, left - 1)) {
+            errno = EIO;
+            return -1;
+        }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void write__waits_for_a_poisoned_snapshot_and_succeeds(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    struct uuid s1 = fixture_create(f, "s1");
+    for (int i = 0; i < 4; i++) {
+        uint64_t at = (uint64_t)i * 4 * CHUNK_BYTES;
+        atomic_store(&failures, 1);
+        assert_int_equal(fixture_fill(f, itself, at, 4 * CHUNK_BYTES - 5, 2), 0);
+        assert_int_equal(atomic_load(&failures), 0);
+        fixture_expect_byte(f, itself, at, at + 4 * CHUNK_BYTES - 5, 2);
+        fixture_expect_byte(f, s1, 0, SIZE, 1);
+    }
+    assert_int_equal(fixture_look(f, s1).exceptions, 16);
+    fixture_reopen(f);
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+}
+
+static void write__several_wait_together(void **state)
+{
+    struct fixture *f = *state;
+    enum { WRITERS = 16 };
+    uint8_t data[CHUNK_BYTES];
+    struct writing g[WRITERS];
+    struct call calls[WRITERS];
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
+                b = fixture_clone(f, a, "b");
+    const struct uuid nodes[3] = {itself, a, b};
+    memset(data, 5, sizeof data);
+    for (int round = 0; round < 3; round++) {
+        atomic_store(&failures, 1 + round);
+        for (unsigned i = 0; i < WRITERS; i++) {
+            g[i] = (struct writing){.write = {.node = nodes[i % 3],
+                                              .op = VOLUME_WRITE,
+                                              .offset_bytes = i * 1000,
+                                              .len_bytes = sizeof data},
+                                    .data = data};
+            call_begin(&calls[i], f, fixture_do_write, &g[i]);
+        }
+        for (unsigned i = 0; i < WRITERS; i++)
+            assert_int_equal(call_wait(&calls[i]), 0);
+        atomic_store(&failures, 0);
+    }
+    fixture_expect_byte(f, s1, 0, SIZE, 0);
+    fixture_expect_byte(f, itself, 15000, 15000 + CHUNK_BYTES, 5);
+    fixture_reopen(f);
+    fixture_expect_byte(f, s1, 0, SIZE, 0);
+    fixture_expect_byte(f, b, 14000, 14000 + CHUNK_BYTES, 5);
+}
+
+static void write__closing_meanwhile_ends_it(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t data[CHUNK_BYTES] = {1};
+    struct uuid s1 = fixture_create(f, "s1");
+    struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
+    struct call c;
+    atomic_store(&failures, 1000);
+    call_begin(&c, f, fixture_do_write, &g);
+    (void)usleep(100000);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_true(call_wait(&c) < 0);
+    atomic_store(&failures, 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    fixture_expect_byte(f, s1, 0, SIZE, 0);
+    fixture_expect_byte(f, itself, 0, SIZE, 0);
+}
+
+static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(void **state)
+{
+    struct fixture *f = *state;
+    struct make m = {.id = uuid_make(), .name = "s1"};
+    struct uuid s0 = fixture_create(f, "s0");
+    unsigned failed = 0;
+    for (int n = 0; n < 12; n++) { /* one of its flushes is the origin's */
+        atomic_store(&passes, n);
+        atomic_store(&failures, 1);
+        int code = call(f, fixture_do_create, &m);
+        atomic_store(&passes, 0);
+        bool none_left = atomic_exchange(&failures, 0) != 0;
+        assert_int_equal(fixture_fill(f, itself, 0, 10, n + 1), 0);
+        fixture_expect_byte(f, s0, 0, SIZE, 0);
+        if (none_left) {
+            assert_int_equal(code, 0);
+            break;
+        }
+        assert_int_equal(code, SNAP_EIO);
+        assert_false(fixture_look(f, m.id).there);
+        failed++;
+    }
+    assert_in_range(failed, 3, 8);
+    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), SNAP_EIO);
+}
+
+int main(void)
+{
+#define HOSTED(test) cmocka_unit_test_setup_teardown(test, fixture_setup_hosted, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        HOSTED(write__waits_for_a_poisoned_snapshot_and_succeeds),
+        HOSTED(write__several_wait_together),
+        HOSTED(write__closing_meanwhile_ends_it),
+        HOSTED(create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
