@@ -306,6 +306,33 @@ int snapwire_snapshot_check_sync(struct snapwire_client *c, const struct snapwir
                                     SYNC_TO(&wait), &err));
 }
 
+static int snapshot_accept(struct snapwire_client *c, const struct snapwire_uuid *volume,
+                           const struct snapwire_uuid *snapshot, bool force,
+                           const struct call_to *to, struct err *reterr)
+{
+    Snapwire__V1__AcceptRequest m = SNAPWIRE__V1__ACCEPT_REQUEST__INIT;
+
+    m.volume = pb_uuid(volume);
+    m.snapshot = pb_uuid(snapshot);
+    m.force = force;
+    return call_begin(c, &(struct call_spec){.method = M(SNAPSHOT_ACCEPT), .message = &m.base}, to,
+                      reterr);
+}
+
+int snapwire_snapshot_accept(struct snapwire_client *c, const struct snapwire_uuid *volume,
+                             const struct snapwire_uuid *snapshot, bool force, snapwire_done_cb cb,
+                             void *user, struct snapwire_error *reterr)
+{
+    FACE_ASYNC(snapshot_accept(c, volume, snapshot, force, CALL_TO(done, cb, user), &err));
+}
+
+int snapwire_snapshot_accept_sync(struct snapwire_client *c, const struct snapwire_uuid *volume,
+                                  const struct snapwire_uuid *snapshot, bool force,
+                                  struct snapwire_error *reterr)
+{
+    FACE_SYNC_DONE(snapshot_accept(c, volume, snapshot, force, SYNC_TO(&wait), &err));
+}
+
 /* -- rights and jobs -- */
 
 static int grant_any(struct snapwire_client *c, uint16_t method, const char *identity, int role,

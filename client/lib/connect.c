@@ -178,7 +178,7 @@ static void chan_down_cb(struct chan *chan, void *user, const struct err *why)
     c->draining = false;
     loop_timer_stop(&c->drain_timer);
     request_requeue_all(c);
-    lease_disconnected(c);
+    lease_disconnected(c, was_up);
     client_kick(c);
     if (!c->closing)
         connect_lost(c, &copy, was_up);

@@ -103,6 +103,7 @@ void lease_lose(struct snapwire_lease *l, const struct err *why)
     if (l->stream != NULL)
         stream_end_all(l->stream, &stale);
     request_end_of_lease(l, &stale);
+    lease_break_end(l, &stale);
     l->notices = NOTICE_LOST;
     client_kick(l->client);
 }
@@ -143,12 +144,15 @@ void lease_connected(struct snapwire_client *c)
     }
 }
 
-void lease_disconnected(struct snapwire_client *c)
+void lease_disconnected(struct snapwire_client *c, bool was_up)
 {
     struct snapwire_lease *l;
 
     LIST_FOREACH (l, &c->leases, link) {
         l->confirmed = false;
+        if (was_up)
+            l->down_ns = client_now_ns();
+        lease_break_step(l);
     }
 }
 
@@ -258,6 +262,7 @@ void lease_reap_all(struct snapwire_client *c)
             LIST_REMOVE(l, link);
             loop_timer_done(&l->renew_timer);
             loop_timer_done(&l->lapse_timer);
+            loop_timer_done(&l->break_timer);
             free(l);
         }
         l = next;
@@ -284,6 +289,7 @@ void lease_kill(struct snapwire_lease *l)
     l->notices = 0;
     loop_timer_stop(&l->renew_timer);
     loop_timer_stop(&l->lapse_timer);
+    lease_break_end(l, &why);
     if (l->stream != NULL && !l->stream->closing)
         snapwire_stream_close(l->stream, NULL, NULL);
     request_end_of_lease(l, &why);

@@ -26,9 +26,13 @@ static int lease_new(struct snapwire_client *c, const struct snapwire_lease_conf
         r = loop_timer_init(c->loop, &l->renew_timer, lease_renew_cb, l, reterr);
     if (r == 0)
         r = loop_timer_init(c->loop, &l->lapse_timer, lease_lapse_cb, l, reterr);
+    if (r == 0)
+        r = loop_timer_init(c->loop, &l->break_timer, lease_break_timer_cb, l, reterr);
     if (r < 0) {
         if (l->renew_timer.event != NULL)
             loop_timer_done(&l->renew_timer);
+        if (l->lapse_timer.event != NULL)
+            loop_timer_done(&l->lapse_timer);
         free(l);
         return r;
     }
@@ -40,6 +44,7 @@ static int lease_new(struct snapwire_client *c, const struct snapwire_lease_conf
     l->info.instance =
         snapwire_uuid_is_zero(&l->config.instance) ? snapwire_uuid_make() : l->config.instance;
     l->info.head_name = l->head_name;
+    l->info.broken = l->config.broken;
     *ret = l;
     return 0;
 }

@@ -35,11 +35,13 @@ static bool lease_message_is_sound(const struct snapwire_lease *l, const Snapwir
     return chunk_bytes_of(m->chunk_size_sectors) != 0;
 }
 
-static void lease_head_moved(struct snapwire_lease *l, const struct snapwire_uuid *head)
+static void lease_head_moved(struct snapwire_lease *l, const struct snapwire_uuid *head,
+                             bool told_broken)
 {
     const struct err over = {.code = SNAP_ECANCELED, .text = "there is a new head already"};
 
     l->info.head = *head;
+    l->info.broken = l->info.broken && (told_broken || l->breaking);
     l->quiesce = QUIESCE_NONE;
     if (l->ready != NULL)
         request_end(l->ready, &over);
@@ -49,10 +51,12 @@ static void lease_head_moved(struct snapwire_lease *l, const struct snapwire_uui
     lease_notice(l, NOTICE_HEAD);
 }
 
-/* Take a Lease message over. first: its epoch is news, else it must be the one held. */
+/* Take a Lease message over. Of an acquire its epoch is news, else it must be the one held. A
+ * re-acquire may have said of the head which is answered, too, that it is broken. */
 static int lease_adopt(struct snapwire_lease *l, const struct request_answer *a, uint64_t sent_ns,
-                       bool first, struct err *reterr)
+                       enum lease_op_kind kind, struct err *reterr)
 {
+    const bool first = kind == OP_ACQUIRE, told_broken = kind == OP_REACQUIRE;
     struct snapwire_uuid head;
     Snapwire__V1__Lease *m = snapwire__v1__lease__unpack(NULL, a->control_bytes, a->control);
 
@@ -78,7 +82,7 @@ static int lease_adopt(struct snapwire_lease *l, const struct request_answer *a,
     if (first)
         l->info.head = head;
     else if (moved)
-        lease_head_moved(l, &head);
+        lease_head_moved(l, &head, told_broken);
     return 0;
 }
 
@@ -141,6 +145,8 @@ static void reacquire_answered(struct snapwire_lease *l, const struct err *err)
         return;
     if (err == NULL) {
         l->confirmed = l->client->up;
+        if (l->breaking)
+            lease_break_end(l, NULL);
         client_kick(l->client);
     } else if (is_final(err->code)) {
         lease_lose(l, err);
@@ -186,10 +192,12 @@ static void op_done(struct request *rq, const struct request_answer *a)
     l->pending--;
     if (op->kind == OP_READY)
         l->ready = NULL;
+    if (l->reacquire == rq)
+        l->reacquire = NULL;
     if (a->err != NULL)
         (void)err_copy(&err, a->err);
     else if (op->kind != OP_RELEASE && !l->dead)
-        err.code = lease_adopt(l, a, rq->sent_ns, op->kind == OP_ACQUIRE, &err);
+        err.code = lease_adopt(l, a, rq->sent_ns, op->kind, &err);
     const struct err *why = err.code != 0 ? &err : NULL;
     switch (op->kind) {
     case OP_ACQUIRE:
@@ -232,6 +240,8 @@ static int op_pack(struct lease_op *op, struct err *reterr)
         m.origin_fingerprint.len = l->config.origin_fingerprint_bytes;
         m.new_origin = !again && l->config.new_origin;
         m.steal = !again && l->config.steal;
+        m.goes_on = l->config.goes_on;
+        m.broken = l->info.broken;
         op->rq.method = SNAPWIRE__V1__METHOD__METHOD_LEASE_ACQUIRE;
         return request_pack(&op->rq, &m.base, reterr);
     }
@@ -271,6 +281,8 @@ int lease_op_begin(const struct lease_op *like, struct err *reterr)
     op->lease->pending++;
     if (op->kind == OP_READY)
         op->lease->ready = &op->rq;
+    if (op->kind == OP_REACQUIRE)
+        op->lease->reacquire = &op->rq;
     return 0;
 }
 

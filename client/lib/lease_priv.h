@@ -43,6 +43,12 @@ struct snapwire_lease {
     uint64_t valid_until_ns;
     struct err why; /* lapsed, lost */
     struct loop_timer renew_timer, lapse_timer;
+    struct request *reacquire; /* unanswered */
+    uint64_t down_ns; /* the last connection under which it was asked for broke then; 0: never */
+    struct loop_timer break_timer;
+    bool breaking; /* snapwire_lease_break() has not called back */
+    snapwire_done_cb broken_cb;
+    void *broken_user;
     struct snapwire_stream *stream;
 };
 
@@ -71,7 +77,8 @@ void lease_lapse_cb(void *user);
 /* The caller lets go of it: its requests end, the hook frees it. */
 void lease_kill(struct snapwire_lease *lease);
 void lease_connected(struct snapwire_client *client);
-void lease_disconnected(struct snapwire_client *client);
+/* was_up: something may have been sent over it. */
+void lease_disconnected(struct snapwire_client *client, bool was_up);
 /* A request of the lease, sent then, has been answered well. */
 void lease_touch(struct snapwire_lease *lease, uint64_t sent_ns);
 /* Something of it was refused as stale: ask how it stands. */
@@ -85,6 +92,10 @@ void lease_step_all(struct snapwire_client *client);
 void lease_notify_all(struct snapwire_client *client);
 void lease_reap_all(struct snapwire_client *client);
 void lease_close_all(struct snapwire_client *client);
+/* breaking (lease_break.c): how it stands with it now; why: it cannot be any more, or NULL */
+void lease_break_step(struct snapwire_lease *lease);
+void lease_break_timer_cb(void *user);
+void lease_break_end(struct snapwire_lease *lease, const struct err *why);
 void lease_fail_all(struct snapwire_client *client, const struct err *why);
 int lease_check_usable(const struct snapwire_lease *lease, struct err *reterr) SNAP_WUR;
 

@@ -412,30 +412,17 @@ SNAPWIRE_API int snapwire_snapshot_delete_sync(struct snapwire_client *client,
                                                const struct snapwire_uuid *key,
                                                struct snapwire_error *reterr) SNAPWIRE_WUR;
 
-struct snapwire_fault {
-    uint64_t area;
-    uint32_t index;
-    uint64_t old_chunk, new_chunk;
-    const char *text;
-};
-struct snapwire_check {
-    bool sound;
-    uint64_t exceptions;
-    uint64_t faults_total; /* may be more than are listed */
-    const struct snapwire_fault *const *faults;
-    size_t fault_count;
-};
-typedef void (*snapwire_check_cb)(void *user, const struct snapwire_error *error,
-                                  const struct snapwire_check *check);
-SNAPWIRE_API int snapwire_snapshot_check(struct snapwire_client *client,
-                                         const struct snapwire_uuid *volume,
-                                         const struct snapwire_uuid *snapshot, snapwire_check_cb cb,
-                                         void *user, struct snapwire_error *reterr) SNAPWIRE_WUR;
-SNAPWIRE_API int snapwire_snapshot_check_sync(struct snapwire_client *client,
-                                              const struct snapwire_uuid *volume,
-                                              const struct snapwire_uuid *snapshot,
-                                              struct snapwire_check **ret,
-                                              struct snapwire_error *reterr) SNAPWIRE_WUR;
+/* Admin: take a snapshot as it is although its writer cannot vouch for it. force: even while that
+ * writer is away, which is not waited for any more; other snapshots stay unverified for good. */
+SNAPWIRE_API int snapwire_snapshot_accept(struct snapwire_client *client,
+                                          const struct snapwire_uuid *volume,
+                                          const struct snapwire_uuid *snapshot, bool force,
+                                          snapwire_done_cb cb, void *user,
+                                          struct snapwire_error *reterr) SNAPWIRE_WUR;
+SNAPWIRE_API int snapwire_snapshot_accept_sync(struct snapwire_client *client,
+                                               const struct snapwire_uuid *volume,
+                                               const struct snapwire_uuid *snapshot, bool force,
+                                               struct snapwire_error *reterr) SNAPWIRE_WUR;
 
 /* -- rights ---------------------------------------------------------------------- */
 
@@ -575,6 +562,7 @@ struct snapwire_lease_info {
     uint32_t ttl_ms;
     uint32_t chunk_size_sectors;
     uint64_t size_bytes; /* the volume's */
+    bool broken; /* its snapshots miss what was overwritten, see snapwire_lease_break() */
 };
 
 struct snapwire_lease_config {
@@ -587,6 +575,10 @@ struct snapwire_lease_config {
     size_t origin_fingerprint_bytes; /* at most 64 */
     bool new_origin;                 /* … unless said so */
     bool steal;                      /* admin: fence the present holder */
+    /* Once the lease is over this writer may write its origin all the same: snapshots are
+     * unverified whenever it is away, until it is back, as the same instance. See
+     * snapwire_lease_break(). broken: it did so before this lease. */
+    bool goes_on, broken;
 
     /* All may be NULL but quiesce, without which a snapshot of a leased volume cannot be
      * made: then the library answers for the caller as soon as no put is unanswered. */
@@ -631,6 +623,13 @@ SNAPWIRE_API int snapwire_lease_release_sync(struct snapwire_lease *lease,
 /* Free without giving back: it lasts on the daemon until its time is over, and can be taken up
  * with instance and epoch. Its stream, if it has one, is closed. Takes NULL. */
 SNAPWIRE_API void snapwire_lease_free(struct snapwire_lease *lease);
+/* A writer that goes_on asks for leave to write what is not kept: from cb on (error NULL) it may,
+ * and the snapshots that are there now stay unverified for good. Until a new head is adopted the
+ * lease then serves to hear of that, and puts are refused. While the daemon is away cb runs
+ * when the lease's time is over for the daemon too. A broken mark of the caller's own must be
+ * durable before the call. */
+SNAPWIRE_API int snapwire_lease_break(struct snapwire_lease *lease, snapwire_done_cb cb, void *user,
+                                      struct snapwire_error *reterr) SNAPWIRE_WUR;
 SNAPWIRE_API bool snapwire_lease_valid(const struct snapwire_lease *lease);
 /* Milliseconds until snapwire_lease_valid() turns false unless renewed; 0: it is. */
 SNAPWIRE_API uint64_t snapwire_lease_remaining_ms(const struct snapwire_lease *lease);

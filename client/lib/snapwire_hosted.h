@@ -169,6 +169,34 @@ SNAPWIRE_API int snapwire_group_create_sync(struct snapwire_client *client,
                                             struct snapwire_snapshot_list **ret,
                                             struct snapwire_error *reterr) SNAPWIRE_WUR;
 
+/* -- checking ------------------------------------------------------------------ */
+
+/* The structure of a COW device, of volumes of either kind; its content: snapwire_verify(). */
+struct snapwire_fault {
+    uint64_t area;
+    uint32_t index;
+    uint64_t old_chunk, new_chunk;
+    const char *text;
+};
+struct snapwire_check {
+    bool sound;
+    uint64_t exceptions;
+    uint64_t faults_total; /* may be more than are listed */
+    const struct snapwire_fault *const *faults;
+    size_t fault_count;
+};
+typedef void (*snapwire_check_cb)(void *user, const struct snapwire_error *error,
+                                  const struct snapwire_check *check);
+SNAPWIRE_API int snapwire_snapshot_check(struct snapwire_client *client,
+                                         const struct snapwire_uuid *volume,
+                                         const struct snapwire_uuid *snapshot, snapwire_check_cb cb,
+                                         void *user, struct snapwire_error *reterr) SNAPWIRE_WUR;
+SNAPWIRE_API int snapwire_snapshot_check_sync(struct snapwire_client *client,
+                                              const struct snapwire_uuid *volume,
+                                              const struct snapwire_uuid *snapshot,
+                                              struct snapwire_check **ret,
+                                              struct snapwire_error *reterr) SNAPWIRE_WUR;
+
 /* -- jobs ------------------------------------------------------------------------ */
 
 struct snapwire_job {

@@ -113,6 +113,8 @@ static int put_check(const struct snapwire_stream *s, const struct put *p, struc
     const int r = lease_check_usable(s->lease, reterr);
     if (r < 0)
         return r;
+    if (s->lease->info.broken)
+        return err_set(reterr, SNAP_EUNVERIFIED, "the head is broken: nothing is put to it");
     if (chunk_bytes == 0)
         return err_set(reterr, SNAP_ENOENT, "the volume has no snapshot to put chunks to");
     if (p->count == 0 || p->count > snapwire_stream_put_max(s))

@@ -47,6 +47,37 @@ static const struct out_column snapshot_columns[] = {
     {0},
 };
 
+static const struct out_column tree_columns[] = {
+    {"tree", "SNAPSHOT", OUT_TEXT},
+    {"state", "STATE", OUT_TEXT},
+    {"head", "NEWEST", OUT_YES_NO},
+    {"writable", "WRITABLE", OUT_YES_NO},
+    {"exceptions", "EXCEPTIONS", OUT_NUMBER},
+    {"sectors_allocated", "USED", OUT_SECTORS},
+    {"limit_sectors", "LIMIT", OUT_SECTORS},
+    {"created_s", "CREATED", OUT_TIME},
+    {0},
+};
+
+/* For people: warnings of the daemon about snapshots stand below. */
+static void print_warnings(const struct snapwire_snapshot *s)
+{
+    for (size_t i = 0; i < s->warning_count; i++)
+        (void)printf("Warning: %s@%s: %s\n", s->volume_name, s->name, s->warnings[i]);
+}
+
+/* The snapshots of one, for people: clones stand indented below what they read through. */
+static int print_snapshots(const struct cli *cli, const struct snapwire_volume *v,
+                           struct err *reterr)
+{
+    int rc = v->kind == SNAPWIRE_VOLUME_HOSTED
+                 ? out_rows(cli, remote_tree_json(v), tree_columns, reterr)
+                 : out_rows(cli, remote_snapshots_json(v), snapshot_columns, reterr);
+    for (size_t i = 0; rc == 0 && i < v->snapshot_count; i++)
+        print_warnings(v->snapshots[i]);
+    return rc;
+}
+
 static int show_volume(struct remote *r, const char *text, struct snapwire_volume **ret,
                        struct err *reterr)
 {
@@ -64,7 +95,8 @@ static int list_snapshots(const struct cli *cli, struct remote *r, const char *t
     struct snapwire_volume *v = NULL;
     int rc = show_volume(r, text, &v, reterr);
     if (rc == 0)
-        rc = out_rows(cli, remote_snapshots_json(v), snapshot_columns, reterr);
+        rc = cli->json ? out_rows(cli, remote_snapshots_json(v), NULL, reterr)
+                       : print_snapshots(cli, v, reterr);
     snapwire_free(v);
     return rc;
 }
@@ -112,13 +144,15 @@ static int show_one_volume(const struct cli *cli, struct remote *r, const char *
         json_t *object = remote_volume_json(v, true);
         if (object && !cli->json && !v->leased)
             (void)json_object_del(object, "lease_holder");
+        if (object && !cli->json && v->kind == SNAPWIRE_VOLUME_HOSTED)
+            (void)json_object_del(object, "lease_epoch");
         rc = out_object(cli, object, columns, reterr);
     }
     for (size_t i = 0; rc == 0 && !cli->json && i < v->label_count; i++)
         (void)printf("Label %s: %s\n", v->labels[i]->key, v->labels[i]->value);
     if (rc == 0 && !cli->json && v->snapshot_count > 0) {
         (void)putchar('\n');
-        rc = out_rows(cli, remote_snapshots_json(v), snapshot_columns, reterr);
+        rc = print_snapshots(cli, v, reterr);
     }
     snapwire_free(v);
     return rc;
@@ -134,6 +168,8 @@ static int show_one_snapshot(const struct cli *cli, struct remote *r, const char
         {"state", "State", OUT_TEXT},
         {"state_text", "Because", OUT_TEXT},
         {"head", "Newest", OUT_YES_NO},
+        {"writable", "Writable", OUT_YES_NO},
+        {"parent", "Clone of", OUT_TEXT},
         {"created_s", "Created", OUT_TIME},
         {"volume_size_bytes", "Volume size", OUT_SIZE},
         {"chunk_size_sectors", "Chunk size", OUT_SECTORS},
@@ -158,8 +194,13 @@ static int show_one_snapshot(const struct cli *cli, struct remote *r, const char
     json_t *object = remote_snapshot_json(s);
     if (object && !cli->json && (!s->state_text || !s->state_text[0]))
         (void)json_object_del(object, "state_text");
+    if (object && !cli->json && (!s->parent || !s->parent[0]))
+        (void)json_object_del(object, "parent");
+    rc = out_object(cli, object, columns, reterr);
+    if (rc == 0 && !cli->json)
+        print_warnings(s);
     snapwire_free(s);
-    return out_object(cli, object, columns, reterr);
+    return rc;
 }
 
 int remote_cmd_show(struct cli *cli, int argc, char **argv, struct err *reterr)
@@ -212,8 +253,8 @@ int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr
         .options = options,
         .parser = parse_delete,
         .args_doc = "VOLUME|VOLUME@SNAPSHOT",
-        .doc = "Delete a volume or a snapshot. Older snapshots keep their content: the daemon "
-               "hands what they need down to them (see snapctl remote jobs).",
+        .doc = "Delete a volume, a snapshot or a clone. Older snapshots and clones keep their "
+               "content: the daemon hands what they need down to them (see snapctl remote jobs).",
         .children = remote_children,
     };
     struct delete_args a = {

@@ -4,6 +4,7 @@
 #define SNAP_SNAPCTL_REMOTE_CMD_H
 
 #include "client/snapctl/cli.h"
+#include "common/base/limits.h"
 
 int remote_cmd_add(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_use(struct cli *cli, int argc, char **argv, struct err *reterr);
@@ -22,12 +23,17 @@ int remote_cmd_jobs(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_apply(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_diff(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_import(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_clone(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_rollback(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_verify(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_cancel(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_bench(struct cli *cli, int argc, char **argv, struct err *reterr);
 
 /* -- words: what stands beside the options ------------------------------------------------ */
 
-enum { REMOTE_WORDS_MAX = 4 };
+enum { REMOTE_WORDS_MAX = LIMIT_GROUP_MEMBERS };
 
 /* First member of a command's own input. */
 struct remote_words {

@@ -123,6 +123,7 @@ int remote_resolve(struct remote *r, const char *text, enum remote_want want,
     ret->snapshot = found->snapshot;
     ret->size_bytes = found->size_bytes;
     ret->chunk_bytes = found->chunk_size_sectors * SECTOR_BYTES;
+    ret->hosted = found->kind == SNAPWIRE_VOLUME_HOSTED;
     snapwire_free(found);
     return 0;
 }

@@ -27,6 +27,7 @@ struct remote_target {
     struct snapwire_uuid volume, snapshot;
     uint64_t size_bytes;
     uint32_t chunk_bytes; /* 0: no snapshot yet */
+    bool hosted;          /* the daemon has the origin too */
 };
 
 enum remote_want { REMOTE_WANT_ANY, REMOTE_WANT_VOLUME, REMOTE_WANT_SNAPSHOT };

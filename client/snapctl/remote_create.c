@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* snapctl remote create: a volume, or a snapshot of one.
+/* snapctl remote create: a volume, a snapshot of one, or snapshots of several at one moment.
  *
- * Which of the two is meant is what the target says, VOLUME or VOLUME@SNAPSHOT;
+ * Which of them is meant is what the targets say, VOLUME or VOLUME@SNAPSHOT…;
  * options of the other kind are refused, not ignored.
  */
 #include "client/snapctl/origin.h"
 #include "client/snapctl/remote_cmd.h"
-#include "client/snapctl/remote_connect.h"
+#include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_json.h"
 #include "common/base/bytes.h"
 #include "common/base/size.h"
@@ -21,8 +21,10 @@ struct create_args {
     const char *like, *full_policy;
     struct snapwire_label labels[LIMIT_LABELS];
     size_t label_count;
+    bool hosted;
+    const char *device;
     /* of a snapshot */
-    uint64_t chunk_bytes, cow_bytes;
+    uint64_t chunk_bytes, cow_bytes; /* chunk size: of a hosted volume too */
     const char *cow_device;
     bool take_over;
 };
@@ -38,6 +40,28 @@ static void parse_label(char *arg, struct create_args *a, const struct argp_stat
     a->labels[a->label_count++] = (struct snapwire_label){.key = arg, .value = equals + 1};
 }
 
+static void check_group(const struct create_args *a, const struct argp_state *state)
+{
+    struct err why = ERR_INIT;
+    for (unsigned i = 0; i < a->words.count; i++) {
+        struct target t, other;
+        if (target_parse(a->words.word[i], &t, &why) < 0)
+            cli_usage_error(state, "%s", why.text);
+        if (!t.snapshot[0])
+            cli_usage_error(state,
+                            "%s is a volume; several at a time are snapshots, "
+                            "VOLUME@SNAPSHOT",
+                            a->words.word[i]);
+        for (unsigned j = 0; j < i; j++)
+            if (target_parse(a->words.word[j], &other, NULL) == 0 &&
+                strcmp(t.volume, other.volume) == 0)
+                cli_usage_error(state, "%s and %s: a volume can have one snapshot of a moment",
+                                a->words.word[j], a->words.word[i]);
+    }
+    if (a->chunk_bytes || a->cow_device)
+        cli_usage_error(state, "--chunk-size and --cow-device are for one snapshot at a time");
+}
+
 static void check_args(struct create_args *a, const struct argp_state *state)
 {
     struct err why = ERR_INIT;
@@ -47,13 +71,22 @@ static void check_args(struct create_args *a, const struct argp_state *state)
     if (snapshot && (a->size_bytes || a->like || a->full_policy || a->label_count > 0))
         cli_usage_error(state, "--size, --like, --label and --full-policy are for a volume; "
                                "a snapshot has its volume's");
-    if (!snapshot && (a->chunk_bytes || a->cow_bytes || a->cow_device || a->take_over))
-        cli_usage_error(state, "--chunk-size, --cow-size, --cow-device and --take-over are for "
-                               "a snapshot, VOLUME@SNAPSHOT");
+    if (snapshot && (a->hosted || a->device))
+        cli_usage_error(state, "--hosted and --device are for a volume");
+    if (!snapshot && (a->cow_bytes || a->cow_device || a->take_over))
+        cli_usage_error(state, "--cow-size, --cow-device and --take-over are for a snapshot, "
+                               "VOLUME@SNAPSHOT");
+    if (!snapshot && a->chunk_bytes && !a->hosted)
+        cli_usage_error(state, "--chunk-size is for a hosted volume (--hosted), or a snapshot, "
+                               "VOLUME@SNAPSHOT");
+    if (a->device && !a->hosted)
+        cli_usage_error(state, "--device is for a hosted volume; say --hosted too");
     if (!snapshot && !a->size_bytes == !a->like)
         cli_usage_error(state, "give a volume's size: either --size SIZE or --like FILE");
     if (a->take_over && !a->cow_device)
         cli_usage_error(state, "--take-over is for a --cow-device");
+    if (a->words.count > 1)
+        check_group(a, state);
 }
 
 static error_t parse_create(int key, char *arg, struct argp_state *state)
@@ -87,6 +120,12 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
         return 0;
     case 't':
         a->take_over = true;
+        return 0;
+    case 'H':
+        a->hosted = true;
+        return 0;
+    case 'D':
+        a->device = arg;
         return 0;
     case ARGP_KEY_END:
         if (a->words.count > 0)
@@ -124,7 +163,9 @@ static int create_volume(const struct cli *cli, struct remote *r, const struct c
         .size = sizeof args,
         .name = a->target.volume,
         .size_bytes = a->size_bytes,
-        .kind = SNAPWIRE_VOLUME_REMOTE,
+        .kind = a->hosted ? SNAPWIRE_VOLUME_HOSTED : SNAPWIRE_VOLUME_REMOTE,
+        .chunk_size_sectors = (uint32_t)(a->chunk_bytes / SECTOR_BYTES),
+        .device = a->device,
         .full_policy = !a->full_policy                             ? SNAPWIRE_FULL_DEFAULT
                        : strcmp(a->full_policy, "invalidate") == 0 ? SNAPWIRE_FULL_INVALIDATE
                                                                    : SNAPWIRE_FULL_REFUSE,
@@ -142,7 +183,8 @@ static int create_volume(const struct cli *cli, struct remote *r, const struct c
     if (cli->json)
         rc = out_object(cli, remote_volume_json(v, true), NULL, reterr);
     else
-        cli_note(cli, "volume %s, %s", v->name, size_format(v->size_bytes, size, sizeof size));
+        cli_note(cli, "volume %s, %s%s", v->name, size_format(v->size_bytes, size, sizeof size),
+                 a->hosted ? ", hosted" : "");
     snapwire_free(v);
     return rc;
 }
@@ -190,44 +232,58 @@ int remote_cmd_create(struct cli *cli, int argc, char **argv, struct err *reterr
          .doc = "when a COW device is full: refuse the write (the default), or invalidate the "
                 "snapshot",
          .group = 1},
-        {.doc = "A snapshot:", .group = 2},
+        {.name = "hosted",
+         .key = 'H',
+         .doc = "the daemon keeps the volume's content too: it is read and written there",
+         .group = 1},
+        {.name = "device",
+         .key = 'D',
+         .arg = "DEV",
+         .doc = "with --hosted: on this device of the daemon's host, instead of a file",
+         .group = 1},
+        {.doc = "A snapshot, or a hosted volume:", .group = 2},
         {.name = "chunk-size",
          .key = 'c',
          .arg = "SIZE",
          .doc = "512 to 16M, a power of two; the same for all snapshots of a volume",
          .group = 2},
+        {.doc = "A snapshot:", .group = 3},
         {.name = "cow-size",
          .key = 'C',
          .arg = "SIZE",
          .doc = "the most that its COW device may grow to",
-         .group = 2},
+         .group = 3},
         {.name = "cow-device",
          .key = 'd',
          .arg = "DEV",
          .doc = "keep it on this device of the daemon's host",
-         .group = 2},
+         .group = 3},
         {.name = "take-over",
          .key = 't',
          .doc = "the device holds exceptions already: keep them",
-         .group = 2},
+         .group = 3},
         {0},
     };
     static const struct argp argp = {
         .options = options,
         .parser = parse_create,
-        .args_doc = "VOLUME|VOLUME@SNAPSHOT",
+        .args_doc = "VOLUME\nVOLUME@SNAPSHOT...",
         .doc = "Make a volume, or a snapshot of one. A snapshot is complete when the volume's "
-               "writer, if there is one, streams to it.",
+               "writer, if there is one, streams to it. Snapshots of several hosted volumes "
+               "are of one moment, and all of them are made or none.",
         .children = remote_children,
     };
-    struct create_args a = {
-        .words = {.least = 1, .most = 1, .missing = "what? VOLUME or VOLUME@SNAPSHOT"}};
+    struct create_args a = {.words = {.least = 1,
+                                      .most = REMOTE_WORDS_MAX,
+                                      .missing = "what? VOLUME or VOLUME@SNAPSHOT"}};
     struct remote r = {0};
     remote_parse(cli, &argp, argc, argv, &a);
     int rc = remote_open(cli, &r, reterr);
     if (rc == 0)
-        rc = a.target.snapshot[0] ? create_snapshot(cli, &r, &a, reterr)
-                                  : create_volume(cli, &r, &a, reterr);
+        rc = a.words.count > 1
+                 ? remote_create_group(cli, &r, a.words.word, a.words.count, a.cow_bytes, reterr)
+             : a.target.snapshot[0] ? create_snapshot(cli, &r, &a, reterr)
+                                    : create_volume(cli, &r, &a, reterr);
     remote_close(&r);
     return rc;
 }

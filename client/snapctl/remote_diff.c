@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* snapctl remote diff: the extents of the volume that changed since a snapshot.
+/* snapctl remote diff: the extents of the volume that changed since a snapshot, up to now or to
+ * a newer one.
  *
  * Runs come page by page and are printed as they come, neighbours as one; a table
  * of millions of extents takes no memory here.
@@ -10,6 +11,7 @@
 #include "common/base/size.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 struct diff {
     const struct cli *cli;
@@ -65,15 +67,59 @@ static int on_page(void *user, const struct snapwire_run *runs, size_t count,
     return ferror(stdout) != 0 || cli_interrupted();
 }
 
-static int diff(const struct cli *cli, struct remote *r, const struct remote_target *t,
-                struct err *reterr)
+/* What is asked about: a snapshot, and a newer one or the volume as it is now. */
+struct span {
+    const char *text;
+    struct remote_target from, to;
+    bool has_to;
+};
+
+/* VOLUME@A, VOLUME@A..B; VOLUME@A.. is to now, too. */
+static int resolve_span(struct remote *r, const char *text, struct span *ret, struct err *reterr)
 {
-    struct diff d = {.cli = cli, .size_bytes = t->size_bytes};
+    char from[2 * LIMIT_NAME_BYTES + 2], to[2 * LIMIT_NAME_BYTES + 2];
+    const char *at = strchr(text, '@'), *dots = at ? strstr(at, "..") : NULL;
+    *ret = (struct span){.text = text};
+    if (!dots)
+        return remote_resolve(r, text, REMOTE_WANT_SNAPSHOT, &ret->from, reterr);
+    if (strlen(text) >= sizeof from || strchr(dots, '@'))
+        return err_set(reterr, SNAP_EINVAL, "'%s' is not VOLUME@A..B, two snapshots of a volume",
+                       text);
+    (void)snprintf(from, sizeof from, "%.*s", (int)(dots - text), text);
+    (void)snprintf(to, sizeof to, "%.*s@%s", (int)(at - text), text, dots + 2);
+    ret->has_to = dots[2] != '\0';
+    int rc = remote_resolve(r, from, REMOTE_WANT_SNAPSHOT, &ret->from, reterr);
+    if (rc == 0 && ret->has_to)
+        rc = remote_resolve(r, to, REMOTE_WANT_SNAPSHOT, &ret->to, reterr);
+    if (rc == 0 && ret->has_to && snapwire_uuid_equal(&ret->from.snapshot, &ret->to.snapshot))
+        rc = err_set(reterr, SNAP_EINVAL, "%s and %s are the same snapshot", from, to);
+    return rc;
+}
+
+static int each_page(struct remote *r, const struct span *s, struct diff *d, struct err *reterr)
+{
     struct snapwire_error why = {0};
-    const struct snapwire_run_list args = {
-        .size = sizeof args, .volume = t->volume, .snapshot = t->snapshot};
-    if (snapwire_run_each_sync(r->client, &args, on_page, &d, &why) < 0)
-        return remote_error(&why, reterr);
+    int rc;
+    if (s->from.hosted || s->has_to) {
+        const struct snapwire_diff args = {.size = sizeof args,
+                                           .volume = s->from.volume,
+                                           .from = s->from.snapshot,
+                                           .to = s->to.snapshot};
+        rc = snapwire_diff_each_sync(r->client, &args, on_page, d, &why);
+    } else {
+        const struct snapwire_run_list args = {
+            .size = sizeof args, .volume = s->from.volume, .snapshot = s->from.snapshot};
+        rc = snapwire_run_each_sync(r->client, &args, on_page, d, &why);
+    }
+    return rc < 0 ? remote_error(&why, reterr) : 0;
+}
+
+static int diff(const struct cli *cli, struct remote *r, const struct span *s, struct err *reterr)
+{
+    struct diff d = {.cli = cli, .size_bytes = s->from.size_bytes};
+    int rc = each_page(r, s, &d, reterr);
+    if (rc < 0)
+        return rc;
     print_extent(&d);
     if (d.extents == 0 && cli->json)
         print_head(&d);
@@ -85,9 +131,9 @@ static int diff(const struct cli *cli, struct remote *r, const struct remote_tar
         return err_set(reterr, SNAP_ECANCELED, "stopped");
     char changed[24];
     if (!cli->json)
-        cli_note(cli, "%s in %" PRIu64 " extent%s changed since %s",
+        cli_note(cli, "%s in %" PRIu64 " extent%s changed %s %s",
                  size_format(d.changed_bytes, changed, sizeof changed), d.extents,
-                 d.extents == 1 ? "" : "s", t->text);
+                 d.extents == 1 ? "" : "s", s->has_to ? "in" : "since", s->text);
     return 0;
 }
 
@@ -95,22 +141,23 @@ int remote_cmd_diff(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp argp = {
         .parser = remote_parse_word,
-        .args_doc = "VOLUME@SNAPSHOT",
+        .args_doc = "VOLUME@SNAPSHOT[..NEWER]",
         .doc = "The extents of the volume that may differ from the snapshot, in bytes: what was "
-               "overwritten since, rounded to chunks.",
+               "overwritten since, or until the NEWER snapshot, rounded to chunks. No data is "
+               "read for it.",
         .children = remote_children,
     };
     struct remote_words words = {
         .least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"};
     struct remote r = {0};
-    struct remote_target t;
+    struct span span;
     remote_parse(cli, &argp, argc, argv, &words);
     cli_catch_signals();
     int rc = remote_open(cli, &r, reterr);
     if (rc == 0)
-        rc = remote_resolve(&r, words.word[0], REMOTE_WANT_SNAPSHOT, &t, reterr);
+        rc = resolve_span(&r, words.word[0], &span, reterr);
     if (rc == 0)
-        rc = diff(cli, &r, &t, reterr);
+        rc = diff(cli, &r, &span, reterr);
     remote_close(&r);
     return rc;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* snapctl remote export: a snapshot's content, from the origin and the daemon.
+/* snapctl remote export: a snapshot's content, from the origin and the daemon. What the daemon
+ * has as a whole is remote_export_hosted.c's.
  *
  *   slot   offset ──> read the origin ──> ask for the exceptions ──> answered ──> to the sink
  *   ring   [ n ] [ n+1 ] [ n+2 ] …  asked for in order, written in order
@@ -20,6 +21,7 @@
  *
  * Blocking face of the library; the callbacks only mark a slot.
  */
+#include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_sparse.h"
 #include "client/snapctl/sink.h"
@@ -264,6 +266,7 @@ static int check_not_merged(struct export *x, uint64_t *exceptions, struct err *
 struct export_args {
     struct remote_origin_args at; /* first */
     const char *output;
+    bool resume;
 };
 
 static int open_sink(struct export *x, const struct export_args *a, struct err *reterr)
@@ -280,13 +283,22 @@ static int open_sink(struct export *x, const struct export_args *a, struct err *
 static int export_run(struct export *x, struct cli *cli, const struct export_args *a,
                       struct err *reterr)
 {
+    const char *word = a->at.words.word[0];
     uint64_t exceptions = 0;
-    int rc = origin_open(a->at.origin, false, &x->origin, reterr);
+    int rc = a->at.origin ? origin_open(a->at.origin, false, &x->origin, reterr) : 0;
     if (rc == 0)
         rc = remote_open(cli, &x->remote, reterr);
     if (rc == 0)
-        rc = remote_resolve(&x->remote, a->at.words.word[0], REMOTE_WANT_SNAPSHOT, &x->target,
-                            reterr);
+        rc = remote_resolve(&x->remote, word, REMOTE_WANT_ANY, &x->target, reterr);
+    if (rc == 0 && !x->target.hosted) /* its volume cannot be exported: it is not there */
+        rc = remote_resolve(&x->remote, word, REMOTE_WANT_SNAPSHOT, &x->target, reterr);
+    if (rc == 0)
+        rc = remote_check_origin(&a->at, &x->target, reterr);
+    if (rc == 0 && x->target.hosted)
+        return remote_export_hosted(cli, &x->remote, &x->target, a->output, a->resume, reterr);
+    if (rc == 0 && a->resume)
+        rc = err_set(reterr, SNAP_EINVAL, "--resume is for hosted volumes; %s is remote",
+                     x->target.name.volume);
     if (rc == 0)
         rc = remote_check_size(&x->target, x->origin.path, x->origin.size_bytes, reterr);
     if (rc == 0)
@@ -308,33 +320,44 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
 static error_t parse_export(int key, char *arg, struct argp_state *state)
 {
     struct export_args *a = state->input;
-    if (key != 'o')
+    switch (key) {
+    case 'o':
+        a->output = arg;
+        return 0;
+    case 'r':
+        a->resume = true;
+        return 0;
+    default:
         return remote_parse_origin(key, arg, state);
-    a->output = arg;
-    return 0;
+    }
 }
 
 int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        REMOTE_ORIGIN_OPTION("the disk that the snapshot is of"),
+        REMOTE_ORIGIN_OPTION("of a remote volume: the disk that the snapshot is of"),
         {.name = "output",
          .key = 'o',
          .arg = "FILE",
          .doc = "a new file (sparse), a block device, or - for standard output (the default)"},
+        {.name = "resume",
+         .key = 'r',
+         .doc = "go on with an export that was cut off (of snapshots of hosted volumes)"},
         {0},
     };
     static const struct argp argp = {
         .options = options,
         .parser = parse_export,
-        .args_doc = "VOLUME@SNAPSHOT",
+        .args_doc = "VOLUME@SNAPSHOT|VOLUME",
         .doc = "Write out what the origin held when the snapshot was taken. A writer may be at "
-               "work meanwhile.",
+               "work meanwhile. Of a hosted volume the daemon has all, and VOLUME by itself is "
+               "what it holds now.",
         .children = remote_children,
     };
     struct export_args a = {
         .at = {.words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"},
-               .origin_is = "the disk that the snapshot is of"}};
+               .origin_is = "the disk that the snapshot is of",
+               .may_be_hosted = true}};
     remote_parse(cli, &argp, argc, argv, &a);
     cli_catch_signals();
     struct export *x = calloc(1, sizeof *x);

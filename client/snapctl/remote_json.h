@@ -12,5 +12,7 @@ json_t *remote_snapshot_json(const struct snapwire_snapshot *s);
 /* with_snapshots: all of each, else their number only. */
 json_t *remote_volume_json(const struct snapwire_volume *v, bool with_snapshots);
 json_t *remote_snapshots_json(const struct snapwire_volume *v);
+/* For people: each clone behind what it reads through; `tree` is the name, indented so. */
+json_t *remote_tree_json(const struct snapwire_volume *v);
 
 #endif

@@ -12,6 +12,7 @@
  * is emptied. In view mode nothing of the snapshot goes before `end`: its view is the
  * same from the first to the last run, however often it is begun again.
  */
+#include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_over.h"
 #include "client/snapctl/remote_sparse.h"
@@ -30,6 +31,7 @@ enum {
 struct merge_args {
     struct remote_origin_args at; /* first */
     bool abort;
+    bool no_wait, yes; /* of a hosted volume */
 };
 
 struct merge {
@@ -287,15 +289,34 @@ static int end_cut_off(struct merge *m, struct err *reterr)
     return 0;
 }
 
+/* The daemon does it by itself. */
+static int merge_hosted(struct merge *m, const struct cli *cli, const struct merge_args *args,
+                        struct err *reterr)
+{
+    const struct remote_rollback how = {.merge = true, .no_wait = args->no_wait, .yes = args->yes};
+    if (args->abort || args->at.new_origin || args->at.steal)
+        return err_set(reterr, SNAP_EINVAL,
+                       "--abort, --new-origin and --steal are for remote volumes; a job of a "
+                       "hosted one is taken back with snapctl remote cancel");
+    return remote_rollback(cli, &m->remote, &m->target, &how, reterr);
+}
+
 static int merge(struct merge *m, struct cli *cli, const struct merge_args *args,
                  struct err *reterr)
 {
-    int rc = origin_open(args->at.origin, true, &m->origin, reterr);
+    int rc = args->at.origin ? origin_open(args->at.origin, true, &m->origin, reterr) : 0;
     if (rc == 0)
         rc = remote_open(cli, &m->remote, reterr);
     if (rc == 0)
         rc = remote_resolve(&m->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &m->target,
                             reterr);
+    if (rc == 0)
+        rc = remote_check_origin(&args->at, &m->target, reterr);
+    if (rc == 0 && m->target.hosted)
+        return merge_hosted(m, cli, args, reterr);
+    if (rc == 0 && args->no_wait)
+        rc = err_set(reterr, SNAP_EINVAL, "--no-wait is for hosted volumes; %s is remote",
+                     m->target.name.volume);
     if (rc == 0)
         rc = remote_check_size(&m->target, m->origin.path, m->origin.size_bytes, reterr);
     if (rc == 0)
@@ -309,20 +330,33 @@ static int merge(struct merge *m, struct cli *cli, const struct merge_args *args
 static error_t parse_merge(int key, char *arg, struct argp_state *state)
 {
     struct merge_args *a = state->input;
-    if (key != 'a')
+    switch (key) {
+    case 'a':
+        a->abort = true;
+        return 0;
+    case 'w':
+        a->no_wait = true;
+        return 0;
+    case 'y':
+        a->yes = true;
+        return 0;
+    default:
         return remote_parse_origin(key, arg, state);
-    a->abort = true;
-    return 0;
+    }
 }
 
 int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        REMOTE_ORIGIN_OPTION("the disk that is rolled back"),
+        REMOTE_ORIGIN_OPTION("of a remote volume: the disk that is rolled back"),
         {.name = "abort",
          .key = 'a',
          .doc = "end a merge that was cut off: the snapshot stays, to be used as before; the "
                 "origin stays as far as it was rolled back"},
+        {.name = "no-wait",
+         .key = 'w',
+         .doc = "of a hosted volume: return at once; see snapctl remote jobs"},
+        {.name = "yes", .key = 'y', .doc = "of a hosted volume: do not ask"},
         REMOTE_WRITER_OPTIONS,
         {0},
     };
@@ -331,12 +365,15 @@ int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
         .parser = parse_merge,
         .args_doc = "VOLUME@SNAPSHOT",
         .doc = "Roll ORIGIN back to the snapshot, which is gone afterwards; the other snapshots "
-               "keep their content. May be stopped and run again at any point.",
+               "keep their content. May be stopped and run again at any point. On a hosted volume "
+               "it is "
+               "rollback --merge, which the daemon does by itself.",
         .children = remote_children,
     };
     struct merge_args args = {
         .at = {.words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"},
-               .origin_is = "the disk that is to be rolled back"}};
+               .origin_is = "the disk that is to be rolled back",
+               .may_be_hosted = true}};
     remote_parse(cli, &argp, argc, argv, &args);
     cli_catch_signals();
     struct merge m = {.origin = ORIGIN_INIT};

@@ -16,12 +16,25 @@ error_t remote_parse_origin(int key, char *arg, struct argp_state *state)
         a->steal = true;
         return 0;
     case ARGP_KEY_END:
-        if (a->words.count > 0 && !a->origin)
+        if (a->words.count > 0 && !a->origin && !a->may_be_hosted)
             cli_usage_error(state, "--origin is missing: %s", a->origin_is);
         return remote_parse_word(key, arg, state);
     default:
         return remote_parse_word(key, arg, state);
     }
+}
+
+int remote_check_origin(const struct remote_origin_args *args, const struct remote_target *target,
+                        struct err *reterr)
+{
+    if (target->hosted && args->origin)
+        return err_set(reterr, SNAP_EINVAL,
+                       "volume %s is hosted: the daemon has its content; leave --origin away",
+                       target->name.volume);
+    if (!target->hosted && !args->origin)
+        return err_set(reterr, SNAP_EINVAL, "volume %s is remote: --origin is missing: %s",
+                       target->name.volume, args->origin_is);
+    return 0;
 }
 
 int remote_origin_writer(struct remote_writer *w, struct remote *r,

@@ -11,7 +11,8 @@
 struct remote_origin_args {
     struct remote_words words; /* first */
     const char *origin;
-    const char *origin_is;  /* for the usage error: "the disk that is to be overwritten" */
+    const char *origin_is;  /* for the error: "the disk that is to be overwritten" */
+    bool may_be_hosted;     /* then there is no origin: remote_check_origin() */
     bool new_origin, steal; /* of those that become the volume's writer */
 };
 
@@ -29,6 +30,11 @@ struct remote_origin_args {
 
 /* The end of a command's parser, instead of remote_parse_word(). */
 error_t remote_parse_origin(int key, char *arg, struct argp_state *state);
+
+/* The target's kind is known: a remote volume needs --origin, a hosted one has none.
+ * Errors: SNAP_EINVAL. */
+int remote_check_origin(const struct remote_origin_args *args, const struct remote_target *target,
+                        struct err *reterr) SNAP_WUR;
 
 /* Become the writer of the target, whose origin is open for writing.
  * Errors: as remote_writer_open(). */

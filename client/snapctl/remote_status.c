@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* snapctl remote status, jobs: the daemon at a glance, and what it does on its own. */
+/* snapctl remote status: the daemon at a glance. */
 #include "client/snapctl/remote_cmd.h"
 #include "client/snapctl/remote_connect.h"
-#include "client/snapctl/remote_json.h"
 
 static json_t *status_json(const struct snapwire_status *s, const char *remote)
 {
@@ -74,62 +73,6 @@ int remote_cmd_status(struct cli *cli, int argc, char **argv, struct err *reterr
     for (size_t i = 0; rc == 0 && !cli->json && i < s->warning_count; i++)
         (void)printf("Warning: %s\n", s->warnings[i]);
     snapwire_free(s);
-    remote_close(&r);
-    return rc;
-}
-
-/* -- jobs ---------------------------------------------------------------------------------- */
-
-static json_t *jobs_json(const struct snapwire_job_list *list)
-{
-    json_t *rows = json_array();
-    for (size_t i = 0; rows && i < list->count; i++) {
-        const struct snapwire_job *j = list->jobs[i];
-        json_t *row =
-            json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:s}", "id", remote_uuid_json(&j->id), "kind",
-                      j->kind, "volume", j->volume_name, "subject", j->subject, "done",
-                      (json_int_t)j->done, "total", (json_int_t)j->total, "state", j->state);
-        if (json_array_append_new(rows, row) != 0) {
-            json_decref(rows);
-            return NULL;
-        }
-    }
-    return rows;
-}
-
-int remote_cmd_jobs(struct cli *cli, int argc, char **argv, struct err *reterr)
-{
-    static const struct argp argp = {
-        .parser = remote_parse_word,
-        .args_doc = "[VOLUME]",
-        .doc = "What the daemon does on its own, such as handing the exceptions of a deleted "
-               "snapshot down to the next older one.",
-        .children = remote_children,
-    };
-    static const struct out_column columns[] = {
-        {"kind", "JOB", OUT_TEXT},
-        {"volume", "VOLUME", OUT_TEXT},
-        {"subject", "OF", OUT_TEXT},
-        {"done", "DONE", OUT_NUMBER},
-        {"total", "TOTAL", OUT_NUMBER},
-        {"state", "STATE", OUT_TEXT},
-        {0},
-    };
-    struct remote_words words = {.most = 1};
-    struct remote r = {0};
-    struct remote_target t;
-    struct snapwire_error why = {0};
-    struct snapwire_job_list *list = NULL;
-    remote_parse(cli, &argp, argc, argv, &words);
-    int rc = remote_open(cli, &r, reterr);
-    if (rc == 0 && words.count > 0)
-        rc = remote_resolve(&r, words.word[0], REMOTE_WANT_VOLUME, &t, reterr);
-    if (rc == 0 &&
-        snapwire_job_list_sync(r.client, words.count > 0 ? &t.volume : NULL, &list, &why) < 0)
-        rc = remote_error(&why, reterr);
-    if (rc == 0)
-        rc = out_rows(cli, jobs_json(list), columns, reterr);
-    snapwire_free(list);
     remote_close(&r);
     return rc;
 }

@@ -37,6 +37,16 @@ static int open_stdout(struct sink *s, struct err *reterr)
     return 0;
 }
 
+static int check_again(const struct sink *s, const struct stat *st, struct err *reterr)
+{
+    const struct resume_file file = resume_file_of(st, false);
+    bool whole = !S_ISREG(st->st_mode) || (uint64_t)st->st_size >= s->from_bytes;
+    if (!s->again || (whole && resume_file_equal(s->again, &file)))
+        return 0;
+    return err_set(reterr, SNAP_EMISMATCH, "%s is not what was begun: begin anew, without --resume",
+                   s->partial[0] ? s->partial : s->path);
+}
+
 static int open_block(struct sink *s, struct err *reterr)
 {
     struct origin o = ORIGIN_INIT; /* the same care as with an origin that is overwritten */
@@ -53,14 +63,18 @@ static int open_block(struct sink *s, struct err *reterr)
     o.fd = -1;
     origin_close(&o);
     s->is_block = s->can_direct = true;
-    return 0;
+    struct stat st;
+    if (fstat(s->fd, &st) != 0)
+        return err_set_errno(reterr, SNAP_EIO, errno, "%s", s->path);
+    return check_again(s, &st, reterr);
 }
 
 /* The working file: one of a killed run is taken over, one in use is not. */
 static int open_partial(struct sink *s, struct err *reterr)
 {
     struct stat mine, named;
-    int fd = open(s->partial, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    int flags = O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (s->again ? 0 : O_CREAT);
+    int fd = open(s->partial, flags, 0600);
     if (fd < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "%s", s->partial);
     int rc = 0;
@@ -72,13 +86,15 @@ static int open_partial(struct sink *s, struct err *reterr)
     if (rc == 0 && (stat(s->partial, &named) != 0 || named.st_ino != mine.st_ino ||
                     named.st_dev != mine.st_dev))
         rc = err_set(reterr, SNAP_EBUSY, "%s was in use by another program until now", s->partial);
+    if (rc == 0)
+        rc = check_again(s, &mine, reterr);
     if (rc < 0) {
         (void)close(fd);
         return rc;
     }
     s->fd = fd; /* from here on it is ours to remove */
     s->can_direct = true;
-    if (ftruncate(fd, 0) != 0 || ftruncate(fd, (off_t)s->size_bytes) != 0)
+    if (ftruncate(fd, (off_t)s->from_bytes) != 0 || ftruncate(fd, (off_t)s->size_bytes) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "size of %s", s->partial);
     return 0;
 }
@@ -121,10 +137,21 @@ static int sink_new(uint64_t size_bytes, struct sink **ret, struct err *reterr)
 
 int sink_open(const char *path, uint64_t size_bytes, struct sink **ret, struct err *reterr)
 {
+    return sink_open_again(path, size_bytes, 0, NULL, ret, reterr);
+}
+
+int sink_open_again(const char *path, uint64_t size_bytes, uint64_t from_bytes,
+                    const struct resume_file *file, struct sink **ret, struct err *reterr)
+{
     struct sink *s = NULL;
     int rc = sink_new(size_bytes, &s, reterr);
-    if (rc == 0)
+    if (rc == 0) {
+        s->from_bytes = s->at_bytes = s->written_bytes = from_bytes;
+        s->again = file;
+        s->keep = file != NULL;
         rc = open_place(s, path, reterr);
+        s->again = NULL;
+    }
     if (rc == 0)
         rc = sink_writer_start(s, reterr);
     if (rc < 0) {
@@ -133,6 +160,20 @@ int sink_open(const char *path, uint64_t size_bytes, struct sink **ret, struct e
     }
     *ret = s;
     return 0;
+}
+
+int sink_file(const struct sink *s, struct resume_file *ret, struct err *reterr)
+{
+    struct stat st;
+    if (fstat(s->fd, &st) != 0)
+        return err_set_errno(reterr, SNAP_EIO, errno, "%s", s->path);
+    *ret = resume_file_of(&st, false);
+    return 0;
+}
+
+void sink_keep(struct sink *s)
+{
+    s->keep = true;
 }
 
 bool sink_is_pipe(const struct sink *s)
@@ -181,7 +222,7 @@ void sink_close(struct sink *s)
     if (!s)
         return;
     sink_writer_stop(s);
-    if (s->fd >= 0 && s->partial[0])
+    if (s->fd >= 0 && s->partial[0] && !s->keep)
         (void)unlink(s->partial); /* while the lock is held: afterwards it may be another's */
     if (s->fd >= 0)
         (void)close(s->fd);

@@ -24,6 +24,7 @@
 #ifndef SNAP_SNAPCTL_SINK_H
 #define SNAP_SNAPCTL_SINK_H
 
+#include "client/snapctl/resume.h"
 #include "common/base/err.h"
 
 #include <stdbool.h>
@@ -52,6 +53,17 @@ struct sink_buf {
  *         SNAP_ENOSPC (a block device that is too small), SNAP_EINVAL … */
 int sink_open(const char *path, uint64_t size_bytes, struct sink **ret,
               struct err *reterr) SNAP_WUR;
+/* Go on with what an earlier run left after sink_keep(): all before from_bytes, a multiple of
+ * SINK_ALIGN_BYTES, is there already.
+ * Errors: as sink_open(); SNAP_EMISMATCH (it is gone, or is not the file that it was). */
+int sink_open_again(const char *path, uint64_t size_bytes, uint64_t from_bytes,
+                    const struct resume_file *file, struct sink **ret, struct err *reterr) SNAP_WUR;
+/* What is written to; of a new file the one under its working name. Not of a pipe. */
+int sink_file(const struct sink *s, struct resume_file *ret, struct err *reterr) SNAP_WUR;
+/* Make what is written so far durable: *ret_bytes, and all before, are. Not of a pipe. */
+int sink_checkpoint(struct sink *s, uint64_t *ret_bytes, struct err *reterr) SNAP_WUR;
+/* The partial file stays at sink_close(). */
+void sink_keep(struct sink *s);
 /* SNAP_EINVAL when the sink is the block device of this name, which is read from. */
 int sink_check_apart(const struct sink *s, const char *path, struct err *reterr) SNAP_WUR;
 bool sink_is_pipe(const struct sink *s);

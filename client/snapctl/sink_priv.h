@@ -15,6 +15,9 @@ struct sink {
     char path[LIMIT_PATH_BYTES];
     char partial[LIMIT_PATH_BYTES]; /* a new file under its working name */
     uint64_t size_bytes;
+    const struct resume_file *again; /* gone on with; NULL: begun anew. While it is opened */
+    uint64_t from_bytes;             /* all before it was written by an earlier run */
+    bool keep;                       /* the partial file stays when it is not finished */
 
     /* the writer's while it runs */
     uint64_t at_bytes; /* all before it is written, or a hole */
@@ -31,7 +34,8 @@ struct sink {
     struct sink_buf *first, **last; /* the queue */
     bool writing;                   /* one that is in neither list */
     bool stop;
-    int code; /* the first failure */
+    uint64_t written_bytes; /* at_bytes, as it is between two buffers */
+    int code;               /* the first failure */
     struct err err;
 };
 

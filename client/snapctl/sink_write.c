@@ -192,6 +192,8 @@ static void *writer_main(void *arg)
         int rc = drop ? 0 : write_buf(s, b, &err);
         (void)pthread_mutex_lock(&s->lock);
         s->writing = false;
+        if (rc == 0 && !drop)
+            s->written_bytes = s->at_bytes;
         if (rc < 0) {
             s->code = rc;
             s->err = err;
@@ -322,6 +324,19 @@ void sink_give(struct sink *s, struct sink_buf *take_buf)
     (void)pthread_mutex_lock(&s->lock);
     free_locked(s, take_buf);
     (void)pthread_mutex_unlock(&s->lock);
+}
+
+int sink_checkpoint(struct sink *s, uint64_t *ret_bytes, struct err *reterr)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    int rc = code_locked(s, reterr);
+    uint64_t written = s->written_bytes;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (rc == 0 && fdatasync(s->fd) != 0)
+        rc = err_set_errno(reterr, err_code_of_errno(errno), errno, "sync %s", s->path);
+    if (rc == 0)
+        *ret_bytes = written;
+    return rc;
 }
 
 int sink_check(struct sink *s, struct err *reterr)

@@ -139,6 +139,7 @@ static const struct {
 } int_ranges[] = {
     {"shards", 0, 256},
     {"lease_ttl_ms", 1000, 3600 * 1000},
+    {"scrub_interval_days", 0, 3650},
     {"handshake_timeout_ms", 100, 600 * 1000},
     {"frame_timeout_ms", 100, 600 * 1000},
     {"keepalive_ms", 100, 3600 * 1000},
@@ -173,6 +174,7 @@ static void set_checks(cfg_t *cfg)
     static const char *const ints[] = {
         "shards",
         "lease_ttl_ms",
+        "cow|scrub_interval_days",
         "timeouts|handshake_timeout_ms",
         "timeouts|frame_timeout_ms",
         "timeouts|keepalive_ms",
@@ -227,6 +229,8 @@ static void take_all(cfg_t *cfg, struct config *c)
     c->cow_grow_step_bytes = take_size(cfg, "cow|grow_step");
     c->chunk_size_sectors = (uint32_t)(take_size(cfg, "cow|chunk_size") / SECTOR_BYTES);
     c->full_policy = strcmp(cfg_getstr(cfg, "cow|full_policy"), "invalidate") == 0;
+    c->checksums = cfg_getbool(cfg, "cow|checksums") == cfg_true;
+    c->scrub_interval_s = (uint64_t)cfg_getint(cfg, "cow|scrub_interval_days") * 86400;
     c->lease_ttl_ms = (uint32_t)cfg_getint(cfg, "lease_ttl_ms");
     c->handshake_timeout_ms = (uint32_t)cfg_getint(cfg, "timeouts|handshake_timeout_ms");
     c->frame_timeout_ms = (uint32_t)cfg_getint(cfg, "timeouts|frame_timeout_ms");
@@ -300,6 +304,8 @@ static int check_together(const char *path, const struct config *c,
         CFG_STR("grow_step", "64M", CFGF_NONE), \
         CFG_STR("chunk_size", "16K", CFGF_NONE), \
         CFG_STR("full_policy", "refuse", CFGF_NONE), \
+        CFG_BOOL("checksums", cfg_true, CFGF_NONE), \
+        CFG_INT("scrub_interval_days", 30, CFGF_NONE), \
         CFG_END(), \
     }; \
     cfg_opt_t timeout_options[] = { \

@@ -24,6 +24,8 @@ struct config {
     unsigned shards;    /* 0: one a core */
     char io_engine[16]; /* "auto", "io_uring", "threads" */
 
+    bool checksums;            /* beside new COW devices */
+    uint64_t scrub_interval_s; /* 0: never */
     uint64_t cow_limit_bytes; /* default of a new snapshot's COW file */
     uint64_t cow_grow_step_bytes;
     uint32_t chunk_size_sectors;

@@ -243,6 +243,7 @@ void service_snapshot_create(struct request *req);
 void service_snapshot_show(struct request *req);
 void service_snapshot_delete(struct request *req);
 void service_snapshot_check(struct request *req);
+void service_snapshot_accept(struct request *req);
 /* Answer with the snapshot; req->volume is its volume. */
 void service_reply_snapshot(struct request *req, const struct uuid *id);
 /* A path on the daemon's host is the operator's to name, and never one of the daemon's own.

@@ -44,6 +44,7 @@ struct group_member {
     bool held;
     int code;
     struct err err;
+    struct volume *at; /* from the start of the creation to its end */
 };
 
 struct group {
@@ -120,18 +121,15 @@ static void member_start(struct loop_msg *msg)
                                        .limit_bytes = m->in->cow_limit_bytes,
                                        .group = &m->group->id,
                                        .held = member_held};
+    m->at = v;
     snapshot_create_start(v, &spec, member_done, m);
 }
 
 static void member_release(struct loop_msg *msg)
 {
     struct group_member *m = CONTAINER_OF(msg, struct group_member, command);
-    struct volume *v = volume_set_find(&m->part->set, &m->volume);
-    struct err err = ERR_INIT;
-    if (v == NULL)
-        member_tell(m, false, err_set(&err, SNAP_ENOENT, "the volume has been deleted"), &err);
-    else
-        snapshot_create_release(v, &m->snapshot, m->keep);
+    /* it may be leaving meanwhile, but not without the creation that it holds */
+    snapshot_create_release(m->at, &m->snapshot, m->keep);
 }
 
 /* -- the coordinator --------------------------------------------------------------------- */

@@ -55,6 +55,8 @@ void service_lease_acquire(struct request *req)
         .fingerprint = in->origin_fingerprint.data,
         .fingerprint_bytes = FINGERPRINT_BYTES_MAX + 1,
         .new_origin = in->new_origin != 0,
+        .goes_on = in->goes_on != 0,
+        .broken = in->broken != 0,
         .holder = {.tell = session_tell, .session = s->id, .shard = s->home->index},
     };
     if (in->origin_fingerprint.len <= FINGERPRINT_BYTES_MAX)

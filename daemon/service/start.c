@@ -103,6 +103,8 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
                                       .cow_grow_step_bytes = config->cow_grow_step_bytes,
                                       .chunk_size_sectors = config->chunk_size_sectors,
                                       .lease_ttl_ms = config->lease_ttl_ms,
+                                      .checksums = config->checksums,
+                                      .scrub_interval_s = config->scrub_interval_s,
                                       .notice = service_notice};
     server->started_ns = clock_now_ns(server->env.clock);
     server->clients = clients_new();

@@ -17,6 +17,7 @@
 
 #include "common/base/check.h"
 #include "daemon/volume/change.h"
+#include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
 #include "daemon/volume/sums.h"
@@ -88,9 +89,9 @@ static void snapshot_watch_idle(struct snapshot *s)
 static void snapshot_kick_run(void *user)
 {
     struct snapshot *s = user;
-    if (s->store != NULL)
-        cow_store_kick(s->store);
     snapshot_watch_idle(s);
+    if (s->store != NULL)
+        cow_store_kick(s->store); /* a store that was closing may end, and the node with it */
 }
 
 /* Put it on the list of those that cannot be read, or take it off. One that the record does not
@@ -292,11 +293,15 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
                        snapshot_state_rank(worst) < snapshot_state_rank(SNAPSHOT_DAMAGED);
     if (origin_away)
         worst = SNAPSHOT_DAMAGED;
+    if (worst == SNAPSHOT_OK && guard_doubts(s))
+        worst = SNAPSHOT_UNVERIFIED;
     if (worst == SNAPSHOT_OK && own_record != NULL && own_record->merging)
         worst = SNAPSHOT_MERGING;
     if (text == NULL || text_bytes == 0)
         return worst;
     text[0] = '\0';
+    if (worst == SNAPSHOT_UNVERIFIED)
+        guard_explain(s, text, text_bytes);
     if (snapshot_state_rank(worst) == 0)
         return worst;
     const struct record_snapshot *rs = snapshot_record(culprit);
@@ -313,10 +318,22 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
     return worst;
 }
 
+int snapshot_check_sound(const struct snapshot *s, struct err *reterr)
+{
+    int rc = snapshot_check_readable(s, reterr);
+    if (rc != SNAP_EUNVERIFIED)
+        return rc;
+    if (reterr != NULL)
+        err_clear(reterr);
+    return 0;
+}
+
 int snapshot_check_readable(const struct snapshot *s, struct err *reterr)
 {
     char text[ERR_TEXT_BYTES];
     switch (snapshot_state(s, text, sizeof text)) {
+    case SNAPSHOT_UNVERIFIED:
+        return err_set(reterr, SNAP_EUNVERIFIED, "%s", text);
     case SNAPSHOT_INVALID:
         return err_set(reterr, SNAP_EINVALID, "%s", text);
     case SNAPSHOT_DAMAGED:

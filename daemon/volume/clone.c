@@ -9,7 +9,7 @@
  * writes stand still and are flushed until the new one is open, and takes what they overwrite.
  * One counter numbers snapshots and clones: so no snapshot is being made while a clone is, and
  * the clone gets its number in the commit. Its table is read after that, empty as it is, like at
- * any start.
+ * any start. The same clone asked for once more while it is being made comes after the first.
  *
  * It must not know of requests. Thread: the shard's.
  */
@@ -38,10 +38,16 @@ struct clone {
     struct err err;
     volume_done_fn *done;
     void *user;
+    STAILQ_HEAD(, clone) twins; /* asked for meanwhile, of the same uuid: they come after it */
+    STAILQ_ENTRY(clone) twin_link;
+    LIST_ENTRY(clone) link;
 };
+
+static void clone_begin(struct clone *c);
 
 static void clone_end(struct clone *c)
 {
+    struct clone *twin = STAILQ_FIRST(&c->twins);
     struct volume *v = c->volume;
     const struct volume_storage *storage = v->set->env->storage;
     if (c->err.code < 0 && c->created)
@@ -53,6 +59,13 @@ static void clone_end(struct clone *c)
         snapshot_create_go(v);
     }
     c->done(c->user, c->err.code, &c->err);
+    LIST_REMOVE(c, link);
+    if (twin != NULL) {
+        STAILQ_REMOVE_HEAD(&c->twins, twin_link);
+        STAILQ_CONCAT(&twin->twins, &c->twins);
+        LIST_INSERT_HEAD(&v->clones_asked, twin, link);
+        clone_begin(twin);
+    }
     free(c);
     hand_down_start(v); /* its source may have been deleted since */
     volume_unref(v);
@@ -206,6 +219,7 @@ static int clone_open_file(struct clone *c, struct err *reterr)
     int rc = storage->open(storage->user, e, c->path, flags, &c->dev, reterr);
     if (rc == SNAP_EEXIST) {
         struct blk_dev *left;
+        err_clear(reterr);
         rc = storage->open(storage->user, e, c->path, BLK_OPEN_EXCLUSIVE, &left, reterr);
         if (rc < 0)
             return rc;
@@ -217,8 +231,6 @@ static int clone_open_file(struct clone *c, struct err *reterr)
     c->created = rc == 0;
     return rc;
 }
-
-static void clone_begin(struct clone *c);
 
 static void clone_turn(struct volume_waiter *w, int code, const struct err *err)
 {
@@ -281,6 +293,15 @@ static int clone_fill(struct clone *c, const struct clone_spec *spec, struct err
     return 0;
 }
 
+static struct clone *clone_find_asked(const struct volume *v, const struct uuid *id)
+{
+    struct clone *c;
+    LIST_FOREACH (c, &v->clones_asked, link)
+        if (uuid_equal(&c->record.id, id))
+            return c;
+    return NULL;
+}
+
 void volume_clone_start(struct volume *v, const struct clone_spec *spec, volume_done_fn *done,
                         void *user)
 {
@@ -293,8 +314,16 @@ void volume_clone_start(struct volume *v, const struct clone_spec *spec, volume_
     c->volume = v;
     c->done = done;
     c->user = user;
+    STAILQ_INIT(&c->twins);
     volume_ref(v);
-    if (clone_fill(c, spec, &c->err) < 0)
+    struct clone *first = clone_find_asked(v, &spec->id);
+    int rc = clone_fill(c, spec, &c->err);
+    if (rc == 0 && first != NULL) {
+        STAILQ_INSERT_TAIL(&first->twins, c, twin_link);
+        return;
+    }
+    LIST_INSERT_HEAD(&v->clones_asked, c, link);
+    if (rc < 0)
         clone_end(c);
     else
         clone_begin(c);

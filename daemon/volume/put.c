@@ -216,7 +216,7 @@ static int volume_put_check(struct volume_put *p, struct err *reterr)
     if (snapshot_record(head)->merging)
         return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", v->record.name,
                        snapshot_record(head)->name);
-    rc = snapshot_check_readable(head, reterr);
+    rc = snapshot_check_sound(head, reterr);
     if (rc < 0)
         return err_prefix(reterr, "%s@%s", v->record.name, snapshot_record(head)->name);
     p->node = head;

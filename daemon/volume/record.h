@@ -31,7 +31,8 @@ struct record_snapshot {
     uint64_t limit_bytes; /* of a COW file; 0 with a bound device */
     bool hidden;          /* deleted; a job hands its exceptions down */
     bool merging;         /* durable before the first entry is cleared */
-    bool unverified;
+    bool unverified; /* its writer went away and may have written without it; see guard.h */
+    bool broken;     /* unverified, and no writer can vouch for it any more */
     bool clone;          /* writable; reads through parent_seq and not through the next newer one */
     uint32_t parent_seq; /* of a clone; 0: the origin itself */
     bool undo;           /* what a rollback preserves, to be cancelled by; never shown */
@@ -72,6 +73,7 @@ struct volume_record {
     uint64_t lease_epoch;                    /* of the last lease ever given */
     char lease_holder[LIMIT_NAME_BYTES + 1]; /* identity; empty: released */
     struct uuid lease_instance;
+    struct uuid guard; /* the writer that may go on without the daemon, see guard.h; nil: none */
     uint8_t fingerprint[FINGERPRINT_BYTES_MAX];
     uint32_t fingerprint_bytes;
 
@@ -79,6 +81,7 @@ struct volume_record {
                                          * device's */
     uint32_t chunk_size_sectors;        /* hosted: fixed at creation; else 0 */
     struct record_rollback rollback;
+    int64_t scrubbed_s; /* when the last scrub ended; 0: never */
 
     uint32_t next_seq;
     struct record_snapshot *snapshots; /* ascending in seq: oldest first */

@@ -138,6 +138,7 @@ static void put_snapshot(struct text *t, const struct record_snapshot *s, bool a
     put_flag(t, "hidden", s->hidden, all);
     put_flag(t, "merging", s->merging, all);
     put_flag(t, "unverified", s->unverified, all);
+    put_flag(t, "broken", s->broken, false);
     if (all || !is_own_file(s, id)) {
         text_put(t, ", ", 2);
         text_key(t, "cow_path", s->cow_path);
@@ -172,6 +173,8 @@ static void put_lease(struct text *t, const struct volume_record *r)
     text_key(t, "lease_holder", r->lease_holder);
     text_printf(t, ", \"lease_instance\": \"%s\", \"fingerprint\": \"%s\"",
                 uuid_format(&r->lease_instance, id), hex);
+    if (!uuid_is_zero(&r->guard))
+        text_printf(t, ", \"guard\": \"%s\"", uuid_format(&r->guard, id));
 }
 
 static void put_head(struct text *t, const struct volume_record *r)
@@ -187,6 +190,8 @@ static void put_head(struct text *t, const struct volume_record *r)
         text_key(t, "origin_path", r->origin_path);
         text_printf(t, ", \"chunk_size_sectors\": %" PRIu32, r->chunk_size_sectors);
     }
+    if (r->scrubbed_s != 0)
+        text_printf(t, ", \"scrubbed_s\": %" PRId64, r->scrubbed_s);
     put_lease(t, r);
     put_rollback(t, &r->rollback);
     text_printf(t, ",\n \"next_seq\": %" PRIu32, r->next_seq);

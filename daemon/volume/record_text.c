@@ -150,8 +150,9 @@ static int reader_end(struct reader *r)
             " format id name size_bytes kind full_policy created_s lease_epoch lease_holder "
             "lease_instance fingerprint next_seq snapshots labels tombstones seq "
             "chunk_size_sectors limit_bytes hidden merging unverified cow_path key clone "
-            "parent_seq undo group origin_path rollback job to_seq undo_seq merge drop_newer "
-            "cancelled started_s ";
+            "parent_seq undo group broken guard origin_path rollback job to_seq undo_seq merge "
+            "drop_newer "
+            "cancelled started_s scrubbed_s ";
         json_object_foreach ((json_t *)r->object, key, v) {
             char word[80];
             (void)snprintf(word, sizeof word, " %.70s ", key);
@@ -204,6 +205,9 @@ static int parse_snapshot(const json_t *object, struct record_snapshot *s,
     s->hidden = get_flag(&r, "hidden");
     s->merging = get_flag(&r, "merging");
     s->unverified = get_flag(&r, "unverified");
+    s->broken = get_flag(&r, "broken");
+    if (s->broken && !s->unverified)
+        reader_fail(&r, "broken", "without being unverified");
     if (has(&r, "cow_path")) {
         get_path(&r, "cow_path", path);
         s->cow_path = path;
@@ -354,8 +358,12 @@ static int parse_object(const json_t *root, struct volume_record *ret, struct er
     ret->lease_epoch = get_u64(&r, "lease_epoch", INT64_MAX);
     get_text(&r, "lease_holder", ret->lease_holder, sizeof ret->lease_holder);
     get_uuid(&r, "lease_instance", &ret->lease_instance);
+    if (has(&r, "guard"))
+        get_uuid(&r, "guard", &ret->guard);
     get_fingerprint(&r, ret);
     get_hosted(&r, ret);
+    if (has(&r, "scrubbed_s"))
+        ret->scrubbed_s = (int64_t)get_u64(&r, "scrubbed_s", INT64_MAX);
     ret->next_seq = (uint32_t)get_u64(&r, "next_seq", UINT32_MAX - 1);
     const json_t *snapshots = take(&r, "snapshots", JSON_ARRAY);
     const json_t *labels = take(&r, "labels", JSON_OBJECT);

@@ -22,6 +22,7 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/name.h"
+#include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
 #include "daemon/volume/sums.h"
@@ -198,6 +199,7 @@ static int create_change(struct volume_commit *commit, struct volume_record *nex
         next->lease_epoch++;
         next->lease_holder[0] = '\0';
     }
+    c->record.unverified = guard_is_away(c->volume);
     int rc = create_check_merging(next, reterr); /* again: one may have begun meanwhile */
     return rc < 0 ? rc : volume_record_add_snapshot(next, &c->record, reterr);
 }
@@ -443,8 +445,12 @@ static int create_open_file(struct snapshot_create *c, struct err *reterr)
     struct blk_engine *e = c->volume->set->shard->engine;
     unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
     int rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr);
-    if (rc == SNAP_EEXIST && s->remove(s->user, c->path, reterr) == 0)
-        rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr); /* left by a crash */
+    if (rc == SNAP_EEXIST) { /* left by a crash */
+        err_clear(reterr);
+        rc = s->remove(s->user, c->path, reterr);
+        if (rc == 0)
+            rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr);
+    }
     c->created = rc == 0;
     return rc;
 }

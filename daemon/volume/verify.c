@@ -20,6 +20,7 @@
 #include "daemon/volume/job.h"
 #include "daemon/volume/put.h"
 #include "daemon/volume/range.h"
+#include "daemon/volume/scrub.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ enum {
     VERIFY_SCAN_RUNS = 4096, /* looked at before the loop gets its turn */
     VERIFY_RETRY_MS = 20,    /* no buffer, or a store that is being opened again */
     VERIFY_RETRIES = 500,
-    SCRUB_PAUSE_MS = 50, /* between two batches */
+    SCRUB_PAUSE_MS = 50,     /* between two batches */
+    VERIFY_FAULTS_TOLD = 20, /* in the log */
 };
 
 struct verify_item {
@@ -170,8 +172,16 @@ static void verify_end(struct verify *y, enum volume_job_state state, const char
         verify_status(&y->job, &status);
         (void)err_set(&err, SNAP_ECORRUPT, "%s", status.text);
         volume_notice(v, NULL, "verification found faults", &err);
+        for (uint32_t i = 0; i < y->fault_count && i < VERIFY_FAULTS_TOLD; i++) {
+            char line[ERR_TEXT_BYTES];
+            (void)err_set(&err, SNAP_ECORRUPT, "%s",
+                          verify_fault_format(v, &y->faults[i], line, sizeof line));
+            volume_notice(v, NULL, "damaged content", &err);
+        }
     }
     volume_job_end(&y->job, state, text);
+    if (y->spec.scrub && state != JOB_CANCELLED)
+        scrub_ended(v);
     volume_unref(v);
 }
 

@@ -32,6 +32,7 @@
 #include "daemon/volume/nodes.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
+#include "daemon/volume/scrub.h"
 #include "daemon/volume/tree.h"
 #include "daemon/volume/verify.h"
 #include "daemon/volume/write.h"
@@ -147,6 +148,7 @@ static void volume_free(struct volume *v)
         loop_timer_done(&v->job_timer);
     volume_job_forget(v);
     volume_verify_forget(v);
+    scrub_stop(v);
     origin_free(v->origin);
     volume_nodes_free(v->nodes);
     cow_map_free(v->map);
@@ -222,6 +224,16 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
 
 static void volume_close_next(void *user, int code, const struct err *err);
 
+static void volume_close_end(struct volume *v)
+{
+    volume_done_fn *done = v->idle;
+    void *user = v->idle_user;
+    LIST_REMOVE(v, link);
+    v->set->count--;
+    volume_free(v);
+    done(user, 0, NULL);
+}
+
 static void volume_close_flushed(struct blk_req *req, int result)
 {
     struct volume *v = req->user;
@@ -272,12 +284,9 @@ static void volume_close_next(void *user, int code, const struct err *err)
         tree_remove(s);
         snapshot_free(s);
     }
-    volume_done_fn *done = v->idle;
-    void *done_user = v->idle_user;
-    LIST_REMOVE(v, link);
-    v->set->count--;
-    volume_free(v);
-    done(done_user, 0, NULL);
+    v->closed = true;
+    if (v->refs == 0)
+        volume_close_end(v);
 }
 
 void volume_ref(struct volume *v)
@@ -288,8 +297,14 @@ void volume_ref(struct volume *v)
 void volume_unref(struct volume *v)
 {
     CHECK(v->refs > 0);
-    if (--v->refs == 0 && v->leaving && v->idle != NULL)
+    if (--v->refs > 0 || !v->leaving || v->idle == NULL)
+        return;
+    if (v->closed) {
+        volume_close_end(v);
+    } else if (!v->closing) { /* somebody may hold it a moment while its devices close */
+        v->closing = true;
         volume_close_next(v, 0, NULL);
+    }
 }
 
 /* What waits for something else to happen is refused; what is in flight ends by itself. */

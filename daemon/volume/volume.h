@@ -59,7 +59,8 @@ struct volume_env {
     uint64_t cow_limit_bytes, cow_grow_step_bytes;
     uint32_t chunk_size_sectors;
     uint32_t lease_ttl_ms;
-    bool checksums; /* new COW devices get some, see sums.h */
+    bool checksums;            /* new COW devices get some, see sums.h */
+    uint64_t scrub_interval_s; /* 0: never, see scrub.h */
     /* Space that a client's volumes use together, by the label VOLUME_LABEL_OWNER; both may
      * be NULL. space_of gives a counter that lives as long as the daemon. */
     _Atomic int64_t *(*space_of)(void *user, const char *owner);
@@ -188,6 +189,7 @@ struct volume_holder {
 
 struct volume_put;
 struct snapshot_create;
+struct clone;
 struct hand_down;
 struct rollback;
 struct verify;
@@ -205,6 +207,8 @@ struct volume {
     uint32_t chunk_sectors;      /* of its snapshots; 0: none yet */
     bool opening;
     bool leaving; /* deleted or closing: no new operations */
+    bool closing; /* its devices are being closed */
+    bool closed;  /* they are */
     unsigned refs;
     volume_done_fn *idle; /* refs went to 0 while leaving */
     void *idle_user;
@@ -220,10 +224,14 @@ struct volume {
     STAILQ_HEAD(, snapshot_create) creates; /* the first is under way */
     struct volume_waiters create_waiters;   /* HEAD_READY and leases that wait for its end */
     unsigned clones_making;                 /* creations are queued meanwhile */
+    LIST_HEAD(, clone) clones_asked;        /* those under way, see clone.c */
     struct hand_down *job;
     bool job_picking;
     struct rollback *rollback; /* the one under way */
     struct verify *verify;     /* the one under way, or what the last one found */
+    struct loop_timer scrub_timer;
+    bool scrub_ready;
+    int64_t scrub_due_s; /* wall clock */
     /* the tree's index, see tree.h */
     struct snapshot_set origin_clones; /* that read through the origin directly */
     unsigned origin_clone_count;
@@ -301,6 +309,8 @@ struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq);
 enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes);
 /* 0, or why its content cannot be read. */
 int snapshot_check_readable(const struct snapshot *s, struct err *reterr) SNAP_WUR;
+/* 0, or why nothing can be put into it: the same, but that it may be unverified. */
+int snapshot_check_sound(const struct snapshot *s, struct err *reterr) SNAP_WUR;
 void snapshot_free(struct snapshot *s);
 /* Of a node that v->record lists, all that follows from it is set: a clone gets its map and its
  * locks; its parent is found by tree_index() later. NULL: no memory. */
@@ -327,6 +337,8 @@ struct volume_lease_request {
     const uint8_t *fingerprint;
     uint32_t fingerprint_bytes;
     bool new_origin;
+    bool goes_on; /* it may write its origin without the daemon, see guard.h */
+    bool broken;  /* … and has */
     struct volume_holder holder;
 };
 void volume_lease_acquire(struct volume *v, const struct volume_lease_request *r,

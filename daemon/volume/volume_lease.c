@@ -9,6 +9,7 @@
  * Thread: the shard's.
  */
 #include "daemon/volume/change.h"
+#include "daemon/volume/guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ struct lease_acquire {
     struct volume_holder holder;
     uint8_t fingerprint[FINGERPRINT_BYTES_MAX];
     uint32_t fingerprint_bytes;
-    bool new_lease; /* else the commit records a new fingerprint only */
+    struct guard_word guard;
+    bool new_lease; /* else the commit records a new fingerprint, or what the guard says, only */
     struct volume_waiter waiter;
     struct volume_commit commit;
     volume_done_fn *done;
@@ -77,6 +79,7 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
         (void)snprintf(next->lease_holder, sizeof next->lease_holder, "%s", a->identity);
         next->lease_instance = a->ask.instance;
     }
+    guard_hear(next, &a->guard);
     if (a->fingerprint_bytes > 0) {
         memcpy(next->fingerprint, a->fingerprint, a->fingerprint_bytes);
         next->fingerprint_bytes = a->fingerprint_bytes;
@@ -129,7 +132,7 @@ static void acquire_ask(struct lease_acquire *a)
     bool same_origin = a->fingerprint_bytes == 0 ||
                        (a->fingerprint_bytes == v->record.fingerprint_bytes &&
                         memcmp(a->fingerprint, v->record.fingerprint, a->fingerprint_bytes) == 0);
-    if (!a->new_lease && same_origin) {
+    if (!a->new_lease && same_origin && !guard_says_new(&v->record, &a->guard)) {
         acquire_grant(a);
         return;
     }
@@ -180,6 +183,9 @@ void volume_lease_acquire(struct volume *v, const struct volume_lease_request *r
                                 .ask = r->ask,
                                 .holder = r->holder,
                                 .fingerprint_bytes = r->fingerprint_bytes,
+                                .guard = {.instance = r->ask.instance,
+                                          .goes_on = r->goes_on,
+                                          .broken = r->broken},
                                 .done = done,
                                 .user = user};
     (void)snprintf(a->identity, sizeof a->identity, "%s", r->ask.identity);
@@ -207,6 +213,7 @@ static int release_change(struct volume_commit *commit, struct volume_record *ne
     if (next->lease_epoch != r->epoch)
         return err_set(reterr, SNAP_ESTALE, "the lease is another's");
     next->lease_holder[0] = '\0';
+    guard_leave(next);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "daemon/volume/volume.h"
 
 #include "daemon/volume/change.h"
+#include "daemon/volume/scrub.h"
 #include "daemon/volume/origin.h"
 
 #include <stdlib.h>
@@ -74,6 +75,7 @@ static void volume_open_end(struct volume_opening *o)
     free(o);
     v->opening = false;
     hand_down_start(v);
+    scrub_start(v);
     done(user, 0, NULL);
     volume_unref(v);
 }

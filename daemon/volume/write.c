@@ -313,9 +313,9 @@ enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr
                       away ? "checked" : "deleted");
         return WRITE_AGAIN;
     }
-    if (s->reopening || s->closing ||
+    if (s->reopening || s->closing || s->open_done != NULL ||
         (s->store != NULL && cow_store_state(s->store) == COW_POISONED)) {
-        (void)err_set(reterr, SNAP_EPOISONED, "%s@%s is being opened again", volume, name);
+        (void)err_set(reterr, SNAP_EPOISONED, "%s@%s is being opened", volume, name);
         return WRITE_AGAIN;
     }
     if (s->store == NULL) {

@@ -709,7 +709,8 @@ class Together(HostedCase):
         """Writers, groups, rollbacks, clones and deletions side by side: each request is answered,
         with success or with a reason that fits, and the daemon stays."""
         stay = self.r.create_hosted("stay", SIZE)
-        fits = {rc.ENOENT, rc.EBUSY, rc.ESTALE, rc.ECANCELED, rc.EEXIST, rc.ETIMEDOUT}
+        fits = {rc.ENOENT, rc.EBUSY, rc.ESTALE, rc.ECANCELED, rc.EEXIST, rc.ETIMEDOUT,
+                rc.ESHUTDOWN}
         wrong, stop, current = [], threading.Event(), [None]
 
         def run(r, act):

@@ -16,24 +16,58 @@ void content_init(struct content *c)
 bool content_can_write(const struct content *c, uint32_t first, uint32_t count)
 {
     for (uint32_t i = first; i < first + count; i++)
-        if (c->grains[i].count == GRAIN_VERSIONS || c->grains[i].ended + 1 != c->grains[i].count)
+        if (c->grains[i].count == GRAIN_VERSIONS || c->grains[i].writing)
             return false;
     return true;
 }
 
 void content_write(struct content *c, uint32_t first, uint32_t count, uint32_t version)
 {
-    for (uint32_t i = first; i < first + count; i++)
+    for (uint32_t i = first; i < first + count; i++) {
         c->grains[i].may[c->grains[i].count++] = version;
+        c->grains[i].writing = true;
+    }
 }
 
 void content_write_ended(struct content *c, uint32_t first, uint32_t count, uint32_t version)
 {
     for (uint32_t i = first; i < first + count; i++) {
         struct grain *g = &c->grains[i];
-        CHECK(g->may[g->count - 1] == version);
+        CHECK(g->writing && g->may[g->count - 1] == version);
         g->ended = (uint8_t)(g->count - 1);
+        g->writing = false;
     }
+}
+
+void content_write_failed(struct content *c, uint32_t first, uint32_t count, bool refused)
+{
+    for (uint32_t i = first; i < first + count; i++) {
+        c->grains[i].writing = false;
+        c->grains[i].count = (uint8_t)(c->grains[i].count - (refused ? 1 : 0));
+    }
+}
+
+void content_refuse(struct content *c)
+{
+    for (uint32_t i = 0; i < GRAINS; i++)
+        if (c->grains[i].writing)
+            content_write_failed(c, i, 1, true);
+}
+
+void content_doubt(struct content *c)
+{
+    for (uint32_t i = 0; i < GRAINS; i++)
+        c->grains[i].ended = 0;
+}
+
+uint32_t content_time(const struct content *c)
+{
+    uint32_t time = 0;
+    for (uint32_t i = 0; i < GRAINS; i++)
+        for (unsigned k = 0; k < c->grains[i].count; k++)
+            if ((c->grains[i].may[k] & VERSION_ZERO) == 0 && c->grains[i].may[k] > time)
+                time = c->grains[i].may[k];
+    return time;
 }
 
 /* Forget what is older than a version that it may hold. */
@@ -62,14 +96,17 @@ void content_snapshot(struct content *ret, const struct content *from, const str
         const struct grain *then = &from->grains[i];
         grain_drop_older(&ret->grains[i], then->may[then->ended]);
         ret->grains[i].ended = (uint8_t)(ret->grains[i].count - 1);
+        ret->grains[i].writing = false;
     }
 }
 
 void content_newest(struct content *ret, const struct content *c)
 {
     for (uint32_t i = 0; i < GRAINS; i++) {
-        const struct grain *g = &c->grains[i];
-        ret->grains[i] = (struct grain){.may = {g->may[g->count - 1]}, .count = 1};
+        struct grain *g = &ret->grains[i];
+        *g = c->grains[i];
+        grain_drop_older(g, g->may[g->ended]);
+        g->writing = false;
     }
 }
 

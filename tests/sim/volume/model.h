@@ -27,7 +27,8 @@ enum {
 struct grain {
     uint32_t may[GRAIN_VERSIONS]; /* ascending in time */
     uint8_t count;
-    uint8_t ended; /* index of the newest whose write has ended */
+    uint8_t ended; /* index of the newest whose write has ended well */
+    bool writing;  /* the newest is being written */
 };
 
 struct content {
@@ -44,11 +45,19 @@ void content_init(struct content *c);
 bool content_can_write(const struct content *c, uint32_t first, uint32_t count);
 void content_write(struct content *c, uint32_t first, uint32_t count, uint32_t version);
 void content_write_ended(struct content *c, uint32_t first, uint32_t count, uint32_t version);
+/* It has failed: either version may be there. Or it was refused: it never was. */
+void content_write_failed(struct content *c, uint32_t first, uint32_t count, bool refused);
+/* Whatever is being written now will be refused. */
+void content_refuse(struct content *c);
+/* Of what was written and not flushed, nobody knows what is there. */
+void content_doubt(struct content *c);
+/* The newest time of any version in it that is not of zeros. */
+uint32_t content_time(const struct content *c);
 /* A flush that began at that time has ended: what had been written before is durable. */
 void content_flushed(struct content *c, const struct content *at_begin);
 /* A copy made at some moment between then (from) and now (c): either may be what it holds. */
 void content_snapshot(struct content *ret, const struct content *from, const struct content *now);
-/* Every grain's newest, durable. */
+/* Every grain's newest, durable; those that failed after it may be there. */
 void content_newest(struct content *ret, const struct content *c);
 
 /* Fill a buffer with a version's bytes, of grains first … */

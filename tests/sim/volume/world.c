@@ -20,6 +20,7 @@
 
 struct file {
     char *path;
+    bool removed; /* as on a real machine: gone by name, there until it is closed */
     struct blk_dev *disk;
     struct handle *open; /* of this life */
     TAILQ_ENTRY(file) link;
@@ -243,12 +244,23 @@ static void handle_submit(struct blk_dev *d, struct blk_req *req)
     disk->ops->submit(disk, req);
 }
 
+static void file_free(struct file *f)
+{
+    TAILQ_REMOVE(&the_world->files, f, link);
+    blk_dev_close(f->disk);
+    free(f->path);
+    free(f);
+}
+
 static void handle_close(struct blk_dev *d)
 {
     struct handle *h = (struct handle *)d;
-    CHECK(h->file->open == h);
-    h->file->open = NULL;
+    struct file *f = h->file;
+    CHECK(f->open == h);
+    f->open = NULL;
     free(h);
+    if (f->removed)
+        file_free(f);
 }
 
 static uint64_t handle_next_data(struct blk_dev *d, uint64_t offset_bytes)
@@ -272,7 +284,7 @@ static struct file *file_find(struct world *w, const char *path)
 {
     struct file *f;
     TAILQ_FOREACH (f, &w->files, link)
-        if (strcmp(f->path, path) == 0)
+        if (!f->removed && strcmp(f->path, path) == 0)
             return f;
     return NULL;
 }
@@ -319,18 +331,9 @@ static int storage_remove(void *user, const char *path, struct err *reterr)
     (void)reterr;
     if (f == NULL)
         return 0;
-    if (f->open != NULL) { /* as on a real machine: gone by name, there until it is closed */
-        char *gone = malloc(strlen(f->path) + 9);
-        CHECK(gone != NULL);
-        (void)snprintf(gone, strlen(f->path) + 9, "%s removed", f->path);
-        free(f->path);
-        f->path = gone;
-        return 0;
-    }
-    TAILQ_REMOVE(&w->files, f, link);
-    blk_dev_close(f->disk);
-    free(f->path);
-    free(f);
+    f->removed = true;
+    if (f->open == NULL)
+        file_free(f);
     return 0;
 }
 
@@ -397,19 +400,22 @@ struct blk_dev *world_file(struct world *w, const char *suffix)
     struct file *f;
     TAILQ_FOREACH (f, &w->files, link) {
         size_t len = strlen(f->path), n = strlen(suffix);
-        if (len >= n && strcmp(f->path + len - n, suffix) == 0)
+        if (!f->removed && len >= n && strcmp(f->path + len - n, suffix) == 0)
             return f->disk;
     }
     return NULL;
 }
 
-unsigned world_file_count(const struct world *w)
+void world_each_file(const struct world *w, void (*fn)(const char *path, void *user), void *user)
 {
-    unsigned n = 0;
     const struct file *f;
     TAILQ_FOREACH (f, &w->files, link)
-        n++;
-    return n;
+        fn(f->path, user);
+}
+
+struct blk_engine *world_engine(struct world *w)
+{
+    return w->engine;
 }
 
 /* -- lives ------------------------------------------------------------------------------ */
@@ -435,7 +441,7 @@ struct world *world_new(uint64_t seed, uint32_t align_bytes, uint64_t disk_bytes
     return w;
 }
 
-void world_boot(struct world *w)
+void world_boot(struct world *w, bool checksums)
 {
     w->shard = calloc(1, sizeof *w->shard);
     w->set = calloc(1, sizeof *w->set);
@@ -455,8 +461,8 @@ void world_boot(struct world *w)
                                   .cow_limit_bytes = w->disk_bytes,
                                   .cow_grow_step_bytes = 64 << 10,
                                   .chunk_size_sectors = 8,
-                                  .checksums = true,
-                                  .lease_ttl_ms = 1000};
+                                  .lease_ttl_ms = 1000,
+                                  .checksums = checksums};
     volume_set_init(w->set, w->shard, w->env, NULL);
 }
 
@@ -495,10 +501,9 @@ void world_power_loss(struct world *w)
     struct file *f, *next;
     for (f = TAILQ_FIRST(&w->files); f != NULL; f = next) {
         next = TAILQ_NEXT(f, link);
-        size_t len = strlen(f->path);
         f->open = NULL;
-        if (len > 8 && strcmp(f->path + len - 8, " removed") == 0)
-            (void)storage_remove(w, f->path, NULL);
+        if (f->removed)
+            file_free(f);
     }
     TAILQ_INIT(&w->timers);
     TAILQ_INIT(&w->jobs);
@@ -509,10 +514,8 @@ void world_free(struct world *w)
 {
     struct file *f;
     struct saved *s;
-    while ((f = TAILQ_FIRST(&w->files)) != NULL) {
-        f->open = NULL;
-        (void)storage_remove(w, f->path, NULL);
-    }
+    while ((f = TAILQ_FIRST(&w->files)) != NULL)
+        file_free(f);
     while ((s = TAILQ_FIRST(&w->records)) != NULL) {
         TAILQ_REMOVE(&w->records, s, link);
         free(s->text);

@@ -19,8 +19,9 @@ struct world;
 struct world *world_new(uint64_t seed, uint32_t align_bytes, uint64_t disk_bytes);
 void world_free(struct world *w);
 
+struct blk_engine *world_engine(struct world *w);
 /* A life: between two power losses. The set is empty at its begin. */
-void world_boot(struct world *w);
+void world_boot(struct world *w, bool checksums);
 struct volume_set *world_set(struct world *w);
 struct rng *world_rng(struct world *w);
 /* The record as it is on the disk; false: none was ever saved. */
@@ -35,6 +36,7 @@ void world_turn(struct world *w);
 void world_power_loss(struct world *w);
 /* The file behind a path, for damaging; NULL: none. */
 struct blk_dev *world_file(struct world *w, const char *suffix);
-unsigned world_file_count(const struct world *w);
+/* Every file, those that were removed while open as well. */
+void world_each_file(const struct world *w, void (*fn)(const char *path, void *user), void *user);
 
 #endif

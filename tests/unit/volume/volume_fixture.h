@@ -124,6 +124,7 @@ struct fixture_spec {
     enum full_policy full_policy;
     uint64_t size_bytes;     /* 0: CHUNKS whole ones */
     size_t answer_bytes_max; /* of the pool; 0: no bound */
+    bool checksums;
 };
 
 static inline int fixture_setup_as(void **state, const struct fixture_spec *spec)
@@ -143,6 +144,7 @@ static inline int fixture_setup_as(void **state, const struct fixture_spec *spec
                                  .cow_limit_bytes = 8 << 20,
                                  .cow_grow_step_bytes = 1 << 16,
                                  .chunk_size_sectors = CHUNK_SECTORS,
+                                 .checksums = spec->checksums,
                                  .lease_ttl_ms = TTL_MS};
     volume_record_init(&f->record);
     f->record.id = f->id;

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guard: a local origin that is served, and whose old content goes to a daemon before it is
+ * overwritten.
+ *
+ *   nbdkit's threads                     the link's thread
+ *   write ─> gate ─> chunks kept? ─yes─> origin
+ *                     │ no: claim, read old ─> queue ─> stream ─> durable ─> chunks kept
+ *                     └────────── wait <──────────────────────────────────────┘
+ *
+ * What happens to a write that needs more than the daemon gives now:
+ *
+ *   event                       away=wait        away=fail        away=broken
+ *   connection lost             waits            waits, EIO       waits, then broken
+ *   lease's time over           waits, all do    waits, EIO       waits, then broken
+ *   lease lost                  EIO until it is had again (waits while that is asked)
+ *   no room in the snapshot     ENOSPC           ENOSPC           broken
+ *   snapshot invalid            goes on: there is nothing to keep it for
+ *   new snapshot being made     waits, all do
+ *
+ * Thread: all under `lock` belongs to who holds it; the link's own members to its thread. */
+#ifndef SNAP_NBDKIT_GUARD_H
+#define SNAP_NBDKIT_GUARD_H
+
+#include "client/lib/snapwire.h"
+#include "client/nbdkit/guard_map.h"
+#include "client/snapctl/origin.h"
+#include "common/base/limits.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+enum guard_away { GUARD_WAIT, GUARD_FAIL, GUARD_BROKEN };
+
+enum guard_mode {
+    GUARD_KEEPING,   /* old content is kept before a first overwrite */
+    GUARD_NOTHING,   /* no snapshot, or an invalid one: nothing is to be kept */
+    GUARD_IS_BROKEN, /* the mark is there: written without; until a new snapshot */
+};
+
+enum guard_lease {
+    GUARD_LEASE_HELD,    /* until valid_until_ns */
+    GUARD_LEASE_ASKED,   /* lost, or not had yet: being asked for */
+    GUARD_LEASE_REFUSED, /* another's, or the daemon will not have us */
+};
+
+struct guard;
+
+/* Old content on its way. */
+struct guard_copy {
+    struct guard *guard;
+    TAILQ_ENTRY(guard_copy) link; /* the queue, then the link's */
+    TAILQ_ENTRY(guard_copy) own;  /* the writer's */
+    uint64_t first;
+    uint32_t count;
+    uint64_t chunk_bytes;
+    uint64_t generation; /* of the guard when it was claimed */
+    uint8_t *data;       /* whole chunks */
+    uint8_t *zeros;      /* a chunk: it is all zeros */
+    uint32_t next;       /* chunks before it are put; the link's */
+    uint32_t unanswered; /* the link's */
+    int code;            /* the first failure; the link's until done */
+    char text[120];
+    bool done;           /* under the guard's lock */
+    unsigned refs;       /* under the guard's lock: the link's and the writer's */
+};
+TAILQ_HEAD(guard_copies, guard_copy);
+
+struct guard_config {
+    struct snapwire_config client; /* its strings are the plugin's */
+    char *volume, *snapshot;       /* snapshot NULL: whichever is the newest */
+    char *mark;                    /* the broken mark's path */
+    enum guard_away away;
+    uint32_t away_after_ms;
+    uint64_t copy_bytes_max; /* old content in memory */
+    bool new_origin, steal;
+};
+
+struct guard_stats {
+    uint64_t copies, chunks_kept, breaks, heads;
+};
+
+struct guard {
+    struct guard_config config;
+    struct origin origin;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* what a waiting write may wait for */
+    pthread_t thread;
+    bool running;
+
+    pthread_mutex_t wake_lock; /* over the next three */
+    pthread_cond_t woken;      /* the link's thread, when it has no client */
+    struct snapwire_client *wakeable;
+    bool wake;
+
+    /* under lock */
+    bool stop;
+    enum guard_mode mode;
+    enum guard_lease lease_state;
+    uint64_t valid_until_ns; /* the lease, by CLOCK_MONOTONIC */
+    uint64_t chunk_bytes;    /* 0: no snapshot */
+    uint64_t generation;     /* moves on with the head */
+    struct guard_map kept, claimed;
+    bool held;               /* a new head is being made: no write begins */
+    unsigned inflight;       /* writes past the gate */
+    uint64_t copy_bytes;     /* in memory */
+    struct guard_copies queue;
+    uint64_t away_ns;        /* since when the daemon is of no use; 0: it is */
+    uint64_t trouble_ns;     /* since when it refuses what it may take later; 0: no */
+    bool break_wanted;
+    bool break_failed;       /* no mark can be made */
+    struct guard_stats stats;
+
+    /* the link's */
+    struct snapwire_client *client;
+    struct snapwire_lease *lease;
+    struct snapwire_stream *stream;
+    struct snapwire_uuid volume, head;
+    struct guard_copies held_back; /* the stream is full, or stands still */
+    bool blocked;                  /* … until it says so */
+    bool ready_wanted;             /* head_ready when no write is in flight */
+    bool lost, breaking;
+    bool marked;          /* the broken mark is there */
+    bool opened;          /* once: from then on the newest snapshot is the one */
+    uint64_t gone_ns;     /* when the last connection ended */
+    uint64_t ttl_ms;      /* of the last lease */
+    uint64_t retry_at_ns; /* the lease is asked for again */
+};
+
+uint64_t guard_now_ns(void);
+
+/* -- guard_write.c: nbdkit's threads. Return 0 or an errno. -- */
+enum guard_change { GUARD_WRITE, GUARD_ZERO, GUARD_TRIM };
+struct guard_request {
+    enum guard_change what;
+    uint64_t offset_bytes, len_bytes;
+    const void *data; /* GUARD_WRITE */
+    bool fua, may_trim, fast;
+};
+int guard_apply(struct guard *g, const struct guard_request *r) SNAP_WUR;
+/* The link is done with it. */
+void guard_copy_end(struct guard *g, struct guard_copy *c);
+
+/* -- guard_link.c -- */
+/* Connect, take the lease, learn what is kept. The mark must have been looked for. */
+int guard_link_open(struct guard *g, struct err *reterr) SNAP_WUR;
+int guard_link_start(struct guard *g, struct err *reterr) SNAP_WUR;
+/* Give the lease back; everything ends. */
+void guard_link_stop(struct guard *g);
+/* There is something to do. Any thread that does not hold the lock. */
+void guard_link_wake(struct guard *g);
+
+#endif

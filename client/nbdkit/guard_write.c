@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A change of the origin, from nbdkit's thread that has it: through the gate, until all that it
+ * overwrites is kept, to the disk.
+ *
+ *   chunk     not kept ──claim──> claimed ──durable──> kept (until there is a new head)
+ *                ^                   │
+ *                └──── not kept ─────┘
+ *
+ * Who finds a chunk neither kept nor claimed claims it, reads it and hands it to the link; all
+ * others wait. No write to a chunk is under way while it is not kept: so what is read is whole,
+ * and a part of a chunk may be written as soon as it is. Claims of one request are made all at
+ * once, and end by themselves whoever made them: nobody waits in a circle.
+ *
+ * The lease is looked at last, with the lock, immediately before the disk is written.
+ *
+ * Must not know of connections. Thread: any, under the guard's lock as said there.
+ */
+#include "client/nbdkit/guard.h"
+
+#include "common/base/bytes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CLAIM_BYTES = 1024 * 1024,
+    PIECE_BYTES = 8 * 1024 * 1024, /* of what has no data */
+    AGAIN_MS = 50,
+    LOOK_MS = 1000,
+    ALIGN_BYTES = 4096,
+};
+#define NS_PER_MS UINT64_C(1000000)
+
+uint64_t guard_now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+/* -- waiting; with the lock ------------------------------------------------------------ */
+
+static void guard_sleep(struct guard *g, uint64_t until_ns)
+{
+    struct timespec t = {.tv_sec = (time_t)(until_ns / UINT64_C(1000000000)),
+                         .tv_nsec = (long)(until_ns % UINT64_C(1000000000))};
+    (void)pthread_cond_timedwait(&g->changed, &g->lock, &t);
+}
+
+/* Since when the daemon has been of no use; 0: it is. */
+static uint64_t guard_useless_ns(const struct guard *g)
+{
+    if (g->away_ns == 0 || (g->trouble_ns != 0 && g->trouble_ns < g->away_ns))
+        return g->trouble_ns;
+    return g->away_ns;
+}
+
+static void guard_want_break(struct guard *g)
+{
+    if (g->break_wanted)
+        return;
+    g->break_wanted = true;
+    (void)pthread_mutex_unlock(&g->lock);
+    guard_link_wake(g);
+    (void)pthread_mutex_lock(&g->lock);
+}
+
+/* Nothing can be done now: wait until something has changed, as the policy says. */
+static int guard_wait(struct guard *g)
+{
+    uint64_t now = guard_now_ns(), since = guard_useless_ns(g);
+    uint64_t until = now + LOOK_MS * NS_PER_MS;
+    if (g->stop)
+        return ESHUTDOWN;
+    if (g->mode != GUARD_IS_BROKEN && g->lease_state == GUARD_LEASE_REFUSED)
+        return EIO;
+    if (g->config.away != GUARD_WAIT && since != 0) {
+        uint64_t over = since + g->config.away_after_ms * NS_PER_MS;
+        if (now >= over && (g->config.away == GUARD_FAIL || g->break_failed))
+            return EIO;
+        if (now >= over)
+            guard_want_break(g);
+        else
+            until = u64_min(until, over);
+    }
+    guard_sleep(g, until);
+    return 0;
+}
+
+/* -- copies ------------------------------------------------------------------------------ */
+
+static void copy_unref(struct guard_copy *c)
+{
+    if (--c->refs > 0)
+        return;
+    free(c->data);
+    free(c->zeros);
+    free(c);
+}
+
+void guard_copy_end(struct guard *g, struct guard_copy *c)
+{
+    (void)pthread_mutex_lock(&g->lock);
+    if (c->chunk_bytes == g->chunk_bytes || c->generation == g->generation)
+        guard_map_set(&g->claimed, c->first, c->count, false);
+    if (c->code == 0 && c->generation == g->generation) {
+        guard_map_set(&g->kept, c->first, c->count, true);
+        g->stats.chunks_kept += c->count;
+    }
+    g->stats.copies++;
+    g->copy_bytes -= c->count * c->chunk_bytes;
+    free(c->data);
+    free(c->zeros);
+    c->data = c->zeros = NULL;
+    c->done = true;
+    copy_unref(c);
+    (void)pthread_cond_broadcast(&g->changed);
+    (void)pthread_mutex_unlock(&g->lock);
+}
+
+static struct guard_copy *copy_new(struct guard *g, uint64_t first, uint32_t count)
+{
+    struct guard_copy *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    uint64_t bytes = count * g->chunk_bytes;
+    *c = (struct guard_copy){.guard = g,
+                             .first = first,
+                             .count = count,
+                             .chunk_bytes = g->chunk_bytes,
+                             .generation = g->generation,
+                             .refs = 1};
+    c->data = aligned_alloc(ALIGN_BYTES, u64_align_up(bytes, ALIGN_BYTES));
+    c->zeros = malloc(count);
+    if (c->data && c->zeros)
+        return c;
+    copy_unref(c);
+    return NULL;
+}
+
+/* Read what is to be kept. The last chunk of an origin is padded with zeros. */
+static int copy_read(const struct guard *g, struct guard_copy *c)
+{
+    struct err err = ERR_INIT;
+    uint64_t offset = c->first * c->chunk_bytes, whole = c->count * c->chunk_bytes;
+    uint64_t len = u64_min(whole, g->origin.size_bytes - offset);
+    if (origin_read(&g->origin, offset, c->data, len, &err) < 0)
+        return err.sys_errno != 0 ? err.sys_errno : EIO;
+    memset(c->data + len, 0, whole - len);
+    for (uint32_t i = 0; i < c->count; i++)
+        c->zeros[i] = bytes_are_zero(c->data + i * c->chunk_bytes, c->chunk_bytes);
+    return 0;
+}
+
+/* Claim some chunks and send them on their way; the lock is let go meanwhile. */
+static int guard_claim(struct guard *g, uint64_t first, uint32_t count, struct guard_copies *mine)
+{
+    struct guard_copy *c = copy_new(g, first, count);
+    if (!c)
+        return ENOMEM;
+    guard_map_set(&g->claimed, first, count, true);
+    g->copy_bytes += count * c->chunk_bytes;
+    (void)pthread_mutex_unlock(&g->lock);
+    int rc = copy_read(g, c);
+    if (rc != 0) {
+        c->code = SNAP_EIO;
+        guard_copy_end(g, c);
+        (void)pthread_mutex_lock(&g->lock);
+        return rc;
+    }
+    (void)pthread_mutex_lock(&g->lock);
+    struct guard_copy *w = c; /* the link takes the one reference, this request the other */
+    w->refs++;
+    bool first_queued = TAILQ_EMPTY(&g->queue);
+    TAILQ_INSERT_TAIL(&g->queue, c, link);
+    TAILQ_INSERT_TAIL(mine, c, own);
+    if (first_queued) {
+        (void)pthread_mutex_unlock(&g->lock);
+        guard_link_wake(g);
+        (void)pthread_mutex_lock(&g->lock);
+    }
+    return 0;
+}
+
+/* Claim what nobody keeps or has claimed, as far as memory goes. */
+static int guard_claim_all(struct guard *g, uint64_t from, uint64_t to, struct guard_copies *mine,
+                           bool *ret_any)
+{
+    const uint64_t generation = g->generation;
+    const uint64_t most = u64_max(1, CLAIM_BYTES / g->chunk_bytes);
+    while (from <= to) {
+        uint64_t n = 0;
+        while (n < most && from + n <= to && !guard_map_has(&g->kept, from + n) &&
+               !guard_map_has(&g->claimed, from + n))
+            n++;
+        if (n == 0) {
+            from++;
+            continue;
+        }
+        if (g->copy_bytes > 0 && g->copy_bytes + n * g->chunk_bytes > g->config.copy_bytes_max)
+            return 0;
+        int rc = guard_claim(g, from, (uint32_t)n, mine);
+        if (rc != 0)
+            return rc;
+        *ret_any = true;
+        if (g->generation != generation || g->mode != GUARD_KEEPING)
+            return 0;
+        from += n;
+    }
+    return 0;
+}
+
+/* What became of this request's copies: an errno, or 0; *ret_again when it is to be tried again,
+ * a moment later. */
+static int guard_collect(struct guard *g, struct guard_copies *mine, bool *ret_again)
+{
+    struct guard_copy *c, *next;
+    int rc = 0;
+    for (c = TAILQ_FIRST(mine); c; c = next) {
+        next = TAILQ_NEXT(c, own);
+        if (!c->done)
+            continue;
+        TAILQ_REMOVE(mine, c, own);
+        int code = c->code;
+        copy_unref(c);
+        if (code == 0)
+            continue;
+        *ret_again = true;
+        switch (code) {
+        case SNAP_ESTALE:
+        case SNAP_ECANCELED:
+        case SNAP_ECONN:
+        case SNAP_EUNVERIFIED:
+        case SNAP_EINVALID: /* the link has seen what that means */
+        case SNAP_EOVERFLOW:
+        case SNAP_EPOISONED:
+        case SNAP_EBUSY:
+        case SNAP_ENOMEM:
+        case SNAP_ELIMIT:
+        case SNAP_ETIMEDOUT:
+        case SNAP_ESHUTDOWN:
+            break;
+        default:
+            if (g->config.away == GUARD_BROKEN && !g->break_failed)
+                guard_want_break(g);
+            else
+                rc = code == SNAP_ENOSPC ? ENOSPC : EIO;
+        }
+    }
+    return rc;
+}
+
+static void guard_abandon(struct guard_copies *mine)
+{
+    struct guard_copy *c;
+    while ((c = TAILQ_FIRST(mine))) {
+        TAILQ_REMOVE(mine, c, own);
+        copy_unref(c);
+    }
+}
+
+/* May these bytes be written now? 0: yes, at this moment; the lock is held. */
+static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
+{
+    struct guard_copies mine = TAILQ_HEAD_INITIALIZER(mine);
+    int rc = 0;
+    while (rc == 0 && g->mode != GUARD_IS_BROKEN) {
+        if (g->lease_state != GUARD_LEASE_HELD || guard_now_ns() >= g->valid_until_ns) {
+            rc = guard_wait(g);
+            continue;
+        }
+        if (g->mode == GUARD_NOTHING)
+            break;
+        bool again = false, any = false;
+        rc = guard_collect(g, &mine, &again);
+        if (rc != 0)
+            break;
+        if (again || g->break_wanted) {
+            if (again)
+                guard_sleep(g, guard_now_ns() + AGAIN_MS * NS_PER_MS);
+            else
+                rc = guard_wait(g);
+            continue;
+        }
+        uint64_t from = offset / g->chunk_bytes, to = (offset + len - 1) / g->chunk_bytes;
+        while (from <= to && guard_map_has(&g->kept, from))
+            from++;
+        if (from > to)
+            break;
+        rc = guard_claim_all(g, from, to, &mine, &any);
+        if (rc == 0 && !any)
+            rc = guard_wait(g);
+    }
+    guard_abandon(&mine);
+    return rc;
+}
+
+/* -- the disk ----------------------------------------------------------------------------- */
+
+static int disk_write(const struct guard *g, const struct guard_request *r)
+{
+    const uint8_t *p = r->data;
+    uint64_t offset = r->offset_bytes, left = r->len_bytes;
+    while (left > 0) {
+        struct iovec v = {.iov_base = (void *)(uintptr_t)p, .iov_len = left};
+        ssize_t n = pwritev2(g->origin.fd, &v, 1, (off_t)offset, r->fua ? RWF_DSYNC : 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : EIO;
+        p += n;
+        offset += (uint64_t)n;
+        left -= (uint64_t)n;
+    }
+    return 0;
+}
+
+static int disk_allocate(const struct guard *g, int mode, uint64_t offset, uint64_t len)
+{
+    while (fallocate(g->origin.fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) != 0) {
+        if (errno == EINTR)
+            continue;
+        /* a device wants whole blocks: a piece that has none is to be written */
+        return errno == EINVAL || errno == ENOTTY ? EOPNOTSUPP : errno;
+    }
+    return 0;
+}
+
+static int disk_change(const struct guard *g, const struct guard_request *r, uint64_t offset,
+                       uint64_t len)
+{
+    int rc = EOPNOTSUPP;
+    if (r->what == GUARD_WRITE)
+        return disk_write(g, r);
+    if (r->what == GUARD_TRIM || r->may_trim)
+        rc = disk_allocate(g, FALLOC_FL_PUNCH_HOLE, offset, len);
+    if (r->what == GUARD_TRIM)
+        return rc == EOPNOTSUPP ? 0 : rc; /* advice */
+    if (rc == EOPNOTSUPP)
+        rc = disk_allocate(g, FALLOC_FL_ZERO_RANGE, offset, len);
+    return rc;
+}
+
+/* -- a request ------------------------------------------------------------------------------ */
+
+/* Until no new head is being made. */
+static int guard_enter(struct guard *g)
+{
+    int rc = 0;
+    while (rc == 0 && g->held)
+        rc = guard_wait(g);
+    if (rc == 0)
+        g->inflight++;
+    return rc;
+}
+
+static void guard_leave(struct guard *g)
+{
+    bool wake = --g->inflight == 0 && g->held;
+    (void)pthread_mutex_unlock(&g->lock);
+    if (wake)
+        guard_link_wake(g);
+}
+
+int guard_apply(struct guard *g, const struct guard_request *r)
+{
+    uint64_t offset = r->offset_bytes, left = r->len_bytes;
+    (void)pthread_mutex_lock(&g->lock);
+    int rc = guard_enter(g);
+    if (rc != 0) {
+        (void)pthread_mutex_unlock(&g->lock);
+        return rc;
+    }
+    while (rc == 0 && left > 0) {
+        uint64_t n = r->what == GUARD_WRITE ? left : u64_min(left, PIECE_BYTES);
+        rc = guard_keep(g, offset, n);
+        if (rc != 0)
+            break;
+        (void)pthread_mutex_unlock(&g->lock);
+        rc = disk_change(g, r, offset, n);
+        (void)pthread_mutex_lock(&g->lock);
+        offset += n;
+        left -= n;
+    }
+    guard_leave(g);
+    if (rc == 0 && r->fua && r->what != GUARD_WRITE && fdatasync(g->origin.fd) != 0)
+        rc = errno;
+    return rc;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Verification: what has changed on the disk is found with its place, and nothing else is. */
+#include "tests/unit/volume/volume_fixture.h"
+
+#include "daemon/volume/job.h"
+#include "daemon/volume/sums.h"
+#include "daemon/volume/verify.h"
+
+enum { SIZE = CHUNKS * CHUNK_BYTES };
+
+static const struct uuid itself; /* nil: the volume */
+
+struct verified {
+    struct verify_spec spec;
+    struct volume_job_status status;
+    struct verify_fault first;
+    uint32_t faults;
+    uint64_t faults_total;
+    int code;
+};
+
+static void do_verify(struct call *c)
+{
+    struct verified *y = c->arg;
+    volume_verify_start(c->f->volume, &y->spec, call_end, c);
+}
+
+static void do_show(struct call *c)
+{
+    struct verified *y = c->arg;
+    struct err err = ERR_INIT;
+    int rc = volume_job_show(c->f->volume, &y->spec.job, &y->status, &err);
+    const struct verify_fault *f =
+        volume_verify_faults(c->f->volume, &y->spec.job, &y->faults, &y->faults_total);
+    if (f != NULL && y->faults > 0)
+        y->first = f[0];
+    call_end(c, rc, &err);
+}
+
+static struct verified verify(struct fixture *f, struct uuid snapshot, bool rebuild)
+{
+    struct verified y = {.spec = {.job = uuid_make(), .snapshot = snapshot, .rebuild = rebuild}};
+    y.code = call(f, do_verify, &y);
+    for (int i = 0; y.code == 0 && i < 2000; i++) {
+        assert_int_equal(call(f, do_show, &y), 0);
+        if (y.status.state != JOB_RUNNING)
+            return y;
+        (void)usleep(2000);
+    }
+    if (y.code == 0)
+        fail_msg("the verification does not end");
+    return y;
+}
+
+static void file_path(struct fixture *f, struct uuid id, const char *end, char *path, size_t bytes)
+{
+    char dir[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES];
+    assert_int_equal(volume_dir_format(f->env.state_dir, &f->id, dir, sizeof dir, NULL), 0);
+    (void)snprintf(path, bytes, "%s/%s.%s", dir, uuid_format(&id, text), end);
+}
+
+/* The disk changes a byte behind everybody's back. */
+static void flip(struct fixture *f, struct uuid id, uint64_t offset)
+{
+    char path[2 * LIMIT_PATH_BYTES], byte;
+    file_path(f, id, "cow", path, sizeof path);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
+    byte = (char)(byte ^ 1);
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(close(fd), 0);
+}
+
+static int setup(void **state)
+{
+    return fixture_setup_as(state,
+                            &(struct fixture_spec){.kind = VOLUME_HOSTED, .checksums = true});
+}
+
+static struct uuid snapshot_of_all(struct fixture *f)
+{
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    struct uuid s = fixture_create(f, "s1");
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 2), 0);
+    return s;
+}
+
+/* -- cases ---------------------------------------------------------------------------- */
+
+static void verify__sound_content_has_no_faults_also_after_opening_again(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f), c = fixture_clone(f, s, "c");
+    assert_int_equal(fixture_fill(f, c, 0, SIZE / 2, 3), 0);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(fixture_fill(f, c, 100, CHUNK_BYTES, 4 + again), 0); /* in place */
+        struct verified y = verify(f, itself, false);
+        assert_int_equal(y.status.state, JOB_DONE);
+        assert_string_equal(y.status.text, "0 faults");
+        assert_int_equal(y.status.done, CHUNKS + CHUNKS / 2);
+        fixture_reopen(f);
+    }
+}
+
+static void verify__finds_a_flipped_bit_with_its_place(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f);
+    flip(f, s, 7 * CHUNK_BYTES + 99);
+    struct verified y = verify(f, s, false);
+    assert_int_equal(y.faults_total, 1);
+    assert_int_equal(y.first.kind, VERIFY_DIFFERS);
+    assert_int_equal(y.first.new_chunk, 7);
+    assert_true(uuid_equal(&y.first.snapshot, &s));
+    assert_non_null(strstr(y.status.text, "1 differ"));
+    flip(f, s, 7 * CHUNK_BYTES + 99);
+    assert_int_equal(verify(f, s, false).faults_total, 0);
+}
+
+static void verify__rebuild_takes_what_stands_there(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f);
+    flip(f, s, 7 * CHUNK_BYTES + 99);
+    struct verified y = verify(f, s, true);
+    assert_int_equal(y.faults_total, 0);
+    assert_non_null(strstr(y.status.text, "1 were given a new checksum"));
+    fixture_reopen(f);
+    assert_int_equal(verify(f, s, false).faults_total, 0);
+}
+
+static void verify__missing_checksums_are_said_and_made_on_request_only(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES];
+    struct uuid s = snapshot_of_all(f);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    file_path(f, s, "sum", path, sizeof path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct verified y = verify(f, itself, false);
+    assert_int_equal(y.faults_total, 0);
+    assert_non_null(strstr(y.status.text, "64 have no checksum"));
+    assert_true(access(path, F_OK) != 0);
+    y = verify(f, itself, true);
+    assert_int_equal(y.status.state, JOB_DONE);
+    fixture_expect_byte(f, s, 0, SIZE, 1);
+    fixture_reopen(f);
+    assert_string_equal(verify(f, s, false).status.text, "0 faults");
+    flip(f, s, 9 * CHUNK_BYTES);
+    assert_int_equal(verify(f, s, false).faults_total, 1);
+}
+
+static void verify__a_side_file_of_another_device_is_not_used(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES], other[2 * LIMIT_PATH_BYTES];
+    struct uuid s1 = snapshot_of_all(f), s2 = fixture_create(f, "s2");
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    file_path(f, s1, "sum", path, sizeof path);
+    file_path(f, s2, "sum", other, sizeof other);
+    assert_int_equal(rename(other, path), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct verified y = verify(f, s1, false);
+    assert_int_equal(y.faults_total, 0);
+    assert_non_null(strstr(y.status.text, "64 have no checksum"));
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+}
+
+static void verify__the_same_again_is_the_same_job_and_two_at_once_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f);
+    struct verified y = verify(f, s, false);
+    assert_int_equal(call(f, do_verify, &y), 0);
+    assert_int_equal(call(f, do_show, &y), 0);
+    assert_int_equal(y.status.state, JOB_DONE);
+    struct verified gone = {.spec = {.job = uuid_make(), .snapshot = uuid_make()}};
+    assert_int_equal(call(f, do_verify, &gone), SNAP_ENOENT);
+}
+
+static void delete__takes_the_side_file_along(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES];
+    struct uuid s = snapshot_of_all(f);
+    file_path(f, s, "sum", path, sizeof path);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(fixture_delete(f, s, s, false), 0);
+    fixture_settle(f);
+    for (int i = 0; i < 1000 && access(path, F_OK) == 0; i++)
+        (void)usleep(2000);
+    assert_true(access(path, F_OK) != 0);
+}
+
+static void do_scrubbed(struct call *c)
+{
+    *(int64_t *)c->arg = c->f->volume->record.scrubbed_s;
+    call_end(c, 0, NULL);
+}
+
+static void scrub__is_done_when_due_and_noted_in_the_record(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f);
+    int64_t first = 0, second = 0;
+    f->env.scrub_interval_s = 1;
+    fixture_reopen(f);
+    for (int i = 0; i < 2000 && first == 0; i++) {
+        (void)usleep(5000);
+        assert_int_equal(call(f, do_scrubbed, &first), 0);
+    }
+    assert_true(first > 0);
+    fixture_reopen(f);
+    assert_int_equal(call(f, do_scrubbed, &second), 0);
+    assert_true(second >= first);
+    fixture_expect_byte(f, s, 0, SIZE, 1);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        CASE(verify__sound_content_has_no_faults_also_after_opening_again),
+        CASE(verify__finds_a_flipped_bit_with_its_place),
+        CASE(verify__rebuild_takes_what_stands_there),
+        CASE(verify__missing_checksums_are_said_and_made_on_request_only),
+        CASE(verify__a_side_file_of_another_device_is_not_used),
+        CASE(verify__the_same_again_is_the_same_job_and_two_at_once_are_refused),
+        CASE(scrub__is_done_when_due_and_noted_in_the_record),
+        CASE(delete__takes_the_side_file_along),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
