@@ -27,6 +27,9 @@ struct part *server_part_of(struct server *server, const struct uuid *volume)
     return &server->parts[uuid_hash(volume) % server->part_count];
 }
 
+/* How long a store is left alone before it prepares the space that it will need next. */
+enum { SERVICE_IDLE_AFTER_MS = 20 };
+
 void server_warn(struct server *server, const char *fmt, ...)
 {
     char text[ERR_TEXT_BYTES + LIMIT_PATH_BYTES];
@@ -104,6 +107,7 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
                                       .chunk_size_sectors = config->chunk_size_sectors,
                                       .lease_ttl_ms = config->lease_ttl_ms,
                                       .checksums = config->checksums,
+                                      .idle_after_ms = SERVICE_IDLE_AFTER_MS,
                                       .scrub_interval_s = config->scrub_interval_s,
                                       .notice = service_notice};
     server->started_ns = clock_now_ns(server->env.clock);

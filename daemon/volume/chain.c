@@ -30,7 +30,6 @@
 enum {
     REOPEN_DELAY_MS = 1000,
     REOPEN_TRIES_MAX = 10,
-    IDLE_AFTER_MS = 20, /* without a call of its store */
     IDLE_STEP_MS = 2,
 };
 
@@ -68,13 +67,13 @@ static void snapshot_idle(void *user)
     if (quiet && !cow_store_idle(s->store))
         return;
     s->idle_set = true;
-    loop_timer_set(&s->idle_timer, quiet ? IDLE_STEP_MS : IDLE_AFTER_MS);
+    loop_timer_set(&s->idle_timer, quiet ? IDLE_STEP_MS : s->volume->set->env->idle_after_ms);
 }
 
 static void snapshot_watch_idle(struct snapshot *s)
 {
     s->kicks++;
-    if (s->idle_set || s->store == NULL)
+    if (s->idle_set || s->store == NULL || s->volume->set->env->idle_after_ms == 0)
         return;
     if (!s->idle_ready)
         s->idle_ready = loop_timer_init(s->volume->set->shard->loop, &s->idle_timer, snapshot_idle,
@@ -83,7 +82,7 @@ static void snapshot_watch_idle(struct snapshot *s)
         return;
     s->idle_set = true;
     s->kicks_seen = s->kicks;
-    loop_timer_set(&s->idle_timer, IDLE_AFTER_MS);
+    loop_timer_set(&s->idle_timer, s->volume->set->env->idle_after_ms);
 }
 
 static void snapshot_kick_run(void *user)
@@ -210,7 +209,7 @@ void snapshot_count_space(struct snapshot *s)
 static enum snapshot_state snapshot_own_state(const struct snapshot *s)
 {
     if (s->store == NULL)
-        return s->reopening ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
+        return s->reopening || s->open_done != NULL ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
     switch (cow_store_state(s->store)) {
     case COW_INVALID:
         return SNAPSHOT_INVALID;

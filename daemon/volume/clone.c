@@ -18,6 +18,7 @@
 #include "common/base/check.h"
 #include "common/base/name.h"
 #include "daemon/volume/origin.h"
+#include "daemon/volume/sums.h"
 #include "daemon/volume/tree.h"
 
 #include <stdio.h>
@@ -31,7 +32,7 @@ struct clone {
     char path[LIMIT_PATH_BYTES];
     bool turn; /* no snapshot is made meanwhile */
     bool created, gated;
-    struct blk_dev *dev; /* while it is formatted */
+    struct snapshot *making; /* has its device while that is formatted, and no number yet */
     struct volume_waiter waiter;
     struct volume_commit commit;
     struct snapshot *node;
@@ -50,8 +51,15 @@ static void clone_end(struct clone *c)
     struct clone *twin = STAILQ_FIRST(&c->twins);
     struct volume *v = c->volume;
     const struct volume_storage *storage = v->set->env->storage;
-    if (c->err.code < 0 && c->created)
+    if (c->making != NULL) {
+        blk_dev_close(c->making->dev);
+        c->making->dev = NULL;
+        snapshot_free(c->making);
+    }
+    if (c->err.code < 0 && c->created) {
         (void)!storage->remove(storage->user, c->path, NULL);
+        sums_remove(v, &c->record.id);
+    }
     if (c->gated)
         volume_gate_open(v);
     if (c->turn) {
@@ -166,7 +174,6 @@ static void clone_committed(struct volume_commit *commit, int code, const struct
     struct snapshot *source = volume_snapshot_find(c->volume, &c->source);
     CHECK(source != NULL);
     tree_add(c->node, source);
-    c->node->sums_create = c->volume->set->env->checksums;
     snapshot_open(c->node, clone_opened, c);
 }
 
@@ -191,8 +198,8 @@ static void clone_formatted(void *user, int code, const struct err *err)
 {
     struct clone *c = user;
     struct volume *v = c->volume;
-    blk_dev_close(c->dev);
-    c->dev = NULL;
+    blk_dev_close(c->making->dev);
+    c->making->dev = NULL;
     if (code == 0)
         code = clone_check_source(v, &c->source, &c->err);
     else
@@ -210,13 +217,31 @@ static void clone_formatted(void *user, int code, const struct err *err)
     volume_gate_close(v, &c->waiter);
 }
 
+static void clone_summed(void *user, int code, const struct err *err)
+{
+    struct clone *c = user;
+    if (code < 0)
+        clone_fail(c, code, err);
+    else
+        cow_store_create(c->making->dev, c->record.chunk_size_sectors, clone_formatted, c);
+}
+
+/* Its checksums too are there before the record tells of it. */
+static void clone_format(struct clone *c)
+{
+    if (c->volume->set->env->checksums)
+        sums_attach(c->making, c->record.chunk_size_sectors, true, clone_summed, c);
+    else
+        clone_summed(c, 0, NULL);
+}
+
 /* A file of that name that nobody has open was left by a crash: no record lists it. */
 static int clone_open_file(struct clone *c, struct err *reterr)
 {
     const struct volume_storage *storage = c->volume->set->env->storage;
     struct blk_engine *e = c->volume->set->shard->engine;
     unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
-    int rc = storage->open(storage->user, e, c->path, flags, &c->dev, reterr);
+    int rc = storage->open(storage->user, e, c->path, flags, &c->making->dev, reterr);
     if (rc == SNAP_EEXIST) {
         struct blk_dev *left;
         err_clear(reterr);
@@ -226,7 +251,7 @@ static int clone_open_file(struct clone *c, struct err *reterr)
         blk_dev_close(left);
         rc = storage->remove(storage->user, c->path, reterr);
         if (rc == 0)
-            rc = storage->open(storage->user, e, c->path, flags, &c->dev, reterr);
+            rc = storage->open(storage->user, e, c->path, flags, &c->making->dev, reterr);
     }
     c->created = rc == 0;
     return rc;
@@ -260,12 +285,15 @@ static void clone_begin(struct clone *c)
         c->record.limit_bytes = v->set->env->cow_limit_bytes;
     (void)snprintf(file, sizeof file, "%s.cow", uuid_format(&c->record.id, text));
     rc = volume_cow_path(v, file, c->path, sizeof c->path, &c->err);
+    c->making = rc == 0 ? snapshot_new_clone(v, &c->record.id, 0) : NULL;
+    if (rc == 0 && c->making == NULL)
+        rc = err_set(&c->err, SNAP_ENOMEM, "clone");
     if (rc == 0)
         rc = clone_open_file(c, &c->err);
     if (rc < 0)
         clone_end(c);
     else
-        cow_store_create(c->dev, c->record.chunk_size_sectors, clone_formatted, c);
+        clone_format(c);
 }
 
 static int clone_fill(struct clone *c, const struct clone_spec *spec, struct err *reterr)

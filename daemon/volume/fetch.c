@@ -165,7 +165,8 @@ static int fetch_plan(struct fetch *f)
     struct cow_layer layers[TREE_DEPTH_MAX + 1];
     struct cow_view view = {.layers = layers, .layer_count = tree_layers(f->place, layers)};
     uint64_t at = f->offset_bytes, end = f->offset_bytes + f->len_bytes;
-    int rc = 0;
+    /* of one that is being opened again the map has nothing: the view would look through it */
+    int rc = f->place != NULL ? snapshot_check_readable(f->place, f->err) : 0;
     while (at < end && rc == 0) {
         struct cow_extent x;
         cow_view_extent(&view, at, end - at, &x);

@@ -206,7 +206,8 @@ static void hand_down_begin(struct hand_down *j)
         return;
     }
     bool target_ready = target != NULL && target->store != NULL && !target->closing;
-    if (target == NULL || (target_ready && cow_store_state(target->store) == COW_INVALID)) {
+    if (target == NULL || (target_ready && cow_store_state(target->store) == COW_INVALID &&
+                           !cow_store_invalidating(target->store))) {
         hand_down_drop(j);
         return;
     }

@@ -340,6 +340,10 @@ static int rollback_begin_change(struct volume_commit *commit, struct volume_rec
         return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", next->name);
     if (to == NULL || to->hidden || undo == NULL)
         return err_set(reterr, SNAP_ENOENT, "the snapshot has been deleted");
+    /* the last writes before the gate may have made it invalid */
+    int rc = snapshot_check_readable(volume_snapshot_by_seq(r->volume, to->seq), reterr);
+    if (rc < 0)
+        return err_prefix(reterr, "%s@%s", next->name, to->name);
     r->to_seq = to->seq;
     r->undo_seq = undo->seq;
     next->rollback = (struct record_rollback){.job = r->spec.job,

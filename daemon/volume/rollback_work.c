@@ -180,8 +180,10 @@ static bool rollback_begin_part(struct rollback *r, const struct cow_run *run)
 static void rollback_flushed(struct volume_write *w, int code, const struct err *err)
 {
     struct rollback *r = w->user;
-    if (code < 0)
+    if (code < 0) {
+        r->redo_from = 0; /* what it should have made durable may be gone */
         (void)err_copy(&r->err, err);
+    }
     rollback_worked(r);
 }
 
@@ -198,11 +200,24 @@ static bool rollback_stops(const struct rollback *r)
     return r->volume->leaving || r->cancelling || r->err.code < 0;
 }
 
+/* Of one that is being opened again the map has nothing: what it has would be passed over. */
+static void rollback_check_view(struct rollback *r)
+{
+    const struct snapshot *from =
+        volume_snapshot_by_seq(r->volume, r->back ? r->undo_seq : r->to_seq);
+    if (from == NULL)
+        (void)err_set(&r->err, SNAP_ECORRUPT, "the snapshot it returns to is gone");
+    else
+        (void)!snapshot_check_readable(from, &r->err);
+}
+
 static void rollback_pump(void *user)
 {
     struct rollback *r = user;
     struct cow_run run;
     unsigned n = 0;
+    if (r->err.code == 0 && !r->scanned)
+        rollback_check_view(r);
     while (!rollback_stops(r) && !r->scanned && r->parts_busy < ROLLBACK_PARTS) {
         if (n++ == ROLLBACK_STEP_RUNS) {
             shard_kick_later(r->volume->set->shard, &r->kick);

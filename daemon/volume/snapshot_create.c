@@ -116,7 +116,7 @@ static void create_undone(void *user, int code, const struct err *err)
     if (c->created) /* at once: the next try with the same uuid makes it anew */
         (void)storage->remove(storage->user, c->path, NULL);
     if (c->summed)
-        sums_remove_later(c->volume, &c->record.id);
+        sums_remove(c->volume, &c->record.id);
     create_end(c, c->err.code);
 }
 

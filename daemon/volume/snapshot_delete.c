@@ -111,14 +111,20 @@ static void delete_invalidated(void *user, int code, const struct err *err)
         delete_damaged(d);
 }
 
+static bool delete_is_invalid(const struct snapshot *s)
+{
+    return s->store != NULL && cow_store_state(s->store) == COW_INVALID &&
+           !cow_store_invalidating(s->store);
+}
+
 /* The next that reads through it and is not invalid yet. */
 static struct snapshot *delete_dependant(const struct snapshot *s)
 {
     struct snapshot *c = s->clone ? NULL : TAILQ_PREV(s, snapshot_list, link);
-    if (c != NULL && (c->store == NULL || cow_store_state(c->store) != COW_INVALID))
+    if (c != NULL && !delete_is_invalid(c))
         return c;
     LIST_FOREACH (c, &s->clones, clone_link)
-        if (c->store == NULL || cow_store_state(c->store) != COW_INVALID)
+        if (!delete_is_invalid(c))
             return c;
     return NULL;
 }
@@ -169,7 +175,13 @@ static int delete_check(struct volume *v, const struct snapshot_delete_spec *spe
 static void delete_drain(struct snapshot_delete *d)
 {
     struct snapshot *s = d->node;
-    if (s->store == NULL || s->closing) {
+    struct err err = ERR_INIT;
+    if (s->reopening || s->closing) { /* since it was asked for */
+        int code = err_set(&err, SNAP_EBUSY, "%s is being opened again", snapshot_record(s)->name);
+        delete_fail(d, code, &err);
+        return;
+    }
+    if (s->store == NULL) {
         delete_damaged(d);
         return;
     }

@@ -11,7 +11,7 @@
  *   visible, or hidden with several         D
  *   hidden with one, whatever that is       that one's turn: the same question for it
  *   hidden with none                        nobody
- *   invalid, hidden or not                  nobody: all that read through it are so, too
+ *   invalid, durably, hidden or not         nobody: all that read through it are so, too
  *   hidden with one, its store not open     D, which cannot: the change has to wait
  *
  * Hidden nodes and those whose store cannot be read are on lists of their own: a state or
@@ -181,7 +181,8 @@ struct snapshot *tree_extent_node(const struct snapshot *s, const struct cow_ext
 static bool tree_takes(const struct snapshot *s, struct snapshot **ret_next)
 {
     *ret_next = NULL;
-    if (s->store != NULL && cow_store_state(s->store) == COW_INVALID)
+    if (s->store != NULL && cow_store_state(s->store) == COW_INVALID &&
+        !cow_store_invalidating(s->store))
         return false;
     if (!tree_folds(s))
         return true;

@@ -61,6 +61,7 @@ struct volume_env {
     uint32_t lease_ttl_ms;
     bool checksums;            /* new COW devices get some, see sums.h */
     uint64_t scrub_interval_s; /* 0: never, see scrub.h */
+    uint32_t idle_after_ms;    /* without a call, a store prepares its space; 0: never */
     /* Space that a client's volumes use together, by the label VOLUME_LABEL_OWNER; both may
      * be NULL. space_of gives a counter that lives as long as the daemon. */
     _Atomic int64_t *(*space_of)(void *user, const char *owner);

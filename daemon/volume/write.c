@@ -308,6 +308,10 @@ enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr
     /* a hidden one that several read through goes on taking what they need; who checks an open
      * one has closed the gate, and waits for the writes past it */
     bool away = s->busy && s->store == NULL;
+    if (s->store != NULL && cow_store_invalidating(s->store)) {
+        (void)err_set(reterr, SNAP_EBUSY, "%s@%s is being made invalid", volume, name);
+        return WRITE_AGAIN;
+    }
     if (away || (s->leaving && !s->hidden)) {
         (void)err_set(reterr, SNAP_EBUSY, "%s@%s is being %s", volume, name,
                       away ? "checked" : "deleted");

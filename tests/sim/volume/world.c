@@ -462,6 +462,7 @@ void world_boot(struct world *w, bool checksums)
                                   .cow_grow_step_bytes = 64 << 10,
                                   .chunk_size_sectors = 8,
                                   .lease_ttl_ms = 1000,
+                                  .idle_after_ms = 20,
                                   .checksums = checksums};
     volume_set_init(w->set, w->shard, w->env, NULL);
 }
