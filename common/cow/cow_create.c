@@ -181,6 +181,7 @@ static void invalidate_over(struct cow_store *s, int code, const struct err *err
 {
     free(s->op_buf);
     s->op_buf = NULL;
+    s->invalidating = false;
     if (code) {
         cow_store_enter(s, COW_POISONED);
         s->state_err = *err;
@@ -225,6 +226,7 @@ static void invalidate_start(struct cow_store *s, struct cow_op *op)
         cow_op_finish(s, err_set(&err, SNAP_ENOMEM, "no memory for a header"), &err);
         return;
     }
+    s->invalidating = true;
     cow_store_enter(s, COW_INVALID);
     err_set(&err, SNAP_EINVALID, "%s has been invalidated", blk_dev_info(s->dev)->name);
     cow_store_fail_all(s, SNAP_EINVALID, &err);

@@ -307,6 +307,8 @@ void cow_put_run_ready(struct cow_store *s)
 {
     struct cow_put *put;
 
+    if (s->invalidating) /* who hears of it may change what it kept: not before it is durable */
+        return;
     while ((put = TAILQ_FIRST(&s->ready))) {
         struct cow_put_state *ps = put->store_data[0];
 

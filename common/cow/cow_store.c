@@ -236,6 +236,11 @@ void cow_store_enter(struct cow_store *s, enum cow_state state)
         s->watch(s->watch_user);
 }
 
+bool cow_store_invalidating(const struct cow_store *s)
+{
+    return s->invalidating;
+}
+
 void cow_store_watch(struct cow_store *s, void (*fn)(void *user), void *user)
 {
     s->watch = fn;
@@ -361,7 +366,8 @@ void cow_store_settle(struct cow_store *s)
         ops_start_next(s);
         drains_check(s);
         ops_run_ready(s);
-    } while (!TAILQ_EMPTY(&s->ready) || !TAILQ_EMPTY(&s->ops_ready) || s->gather);
+    } while ((!TAILQ_EMPTY(&s->ready) && !s->invalidating) || !TAILQ_EMPTY(&s->ops_ready) ||
+             s->gather);
     s->settling = false;
     if (s->closing && store_is_quiet(s)) {
         cow_done_fn *done = s->close_done;

@@ -184,6 +184,10 @@ struct cow_usage {
 
 void cow_store_usage(const struct cow_store *s, struct cow_usage *ret);
 enum cow_state cow_store_state(const struct cow_store *s);
+/* COW_INVALID, but not durably so: a crash may make it valid again. Nothing may be changed yet on
+ * the ground that it is invalid. Puts that it has refused are told afterwards, as is a second
+ * cow_store_invalidate(). */
+bool cow_store_invalidating(const struct cow_store *s);
 /* fn is told when the state becomes INVALID or POISONED, possibly deep inside another call: it
  * may look, and call nothing of the store. NULL: nobody is told. */
 void cow_store_watch(struct cow_store *s, void (*fn)(void *user), void *user);

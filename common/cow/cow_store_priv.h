@@ -167,6 +167,7 @@ struct cow_store {
     enum cow_phase phase;
     enum cow_state state;
     bool closing, settling, merge_failed;
+    bool invalidating; /* COW_INVALID, and the disk does not say so yet */
     unsigned io_inflight;
     struct err state_err; /* why poisoned */
     void (*watch)(void *user);

@@ -26,7 +26,7 @@ struct config {
 
     bool checksums;            /* beside new COW devices */
     uint64_t scrub_interval_s; /* 0: never */
-    uint64_t cow_limit_bytes; /* default of a new snapshot's COW file */
+    uint64_t cow_limit_bytes;  /* default of a new snapshot's COW file */
     uint64_t cow_grow_step_bytes;
     uint32_t chunk_size_sectors;
     int full_policy; /* enum full_policy */

@@ -31,8 +31,8 @@ struct record_snapshot {
     uint64_t limit_bytes; /* of a COW file; 0 with a bound device */
     bool hidden;          /* deleted; a job hands its exceptions down */
     bool merging;         /* durable before the first entry is cleared */
-    bool unverified; /* its writer went away and may have written without it; see guard.h */
-    bool broken;     /* unverified, and no writer can vouch for it any more */
+    bool unverified;      /* its writer went away and may have written without it; see guard.h */
+    bool broken;          /* unverified, and no writer can vouch for it any more */
     bool clone;          /* writable; reads through parent_seq and not through the next newer one */
     uint32_t parent_seq; /* of a clone; 0: the origin itself */
     bool undo;           /* what a rollback preserves, to be cancelled by; never shown */

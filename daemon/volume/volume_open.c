@@ -13,8 +13,8 @@
 #include "daemon/volume/volume.h"
 
 #include "daemon/volume/change.h"
-#include "daemon/volume/scrub.h"
 #include "daemon/volume/origin.h"
+#include "daemon/volume/scrub.h"
 
 #include <stdlib.h>
 

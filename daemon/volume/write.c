@@ -204,7 +204,11 @@ void write_wait_store(struct write_part *p, const struct err *why)
     else if (p->give_up_ns == 0)
         p->give_up_ns = now + (uint64_t)WAIT_STORE_MAX_MS * 1000000;
     if ((p->give_up_ns != 0 && now >= p->give_up_ns) || p->volume->leaving) {
-        (void)err_copy(&w->err, why);
+        if (p->volume->leaving)
+            (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away: %s",
+                          p->volume->record.name, why->text);
+        else
+            (void)err_copy(&w->err, why);
         write_fail(p);
         return;
     }
