@@ -232,6 +232,7 @@ static const struct cli_command commands[] = {
     {"show", "all about a volume or a snapshot", remote_cmd_show},
     {"delete", "delete a volume or a snapshot", remote_cmd_delete},
     {"check", "look for structural faults", remote_cmd_check},
+    {"accept", "take an unverified snapshot as it is", remote_cmd_accept},
     {"verify", "compare content with checksums", remote_cmd_verify},
     {"apply", "overwrite an origin, its old content kept remotely", remote_cmd_apply},
     {"diff", "what changed since a snapshot", remote_cmd_diff},

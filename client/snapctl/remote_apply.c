@@ -13,6 +13,7 @@
  */
 #include "client/snapctl/remote_over.h"
 
+#include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_origin_args.h"
 #include "client/snapctl/remote_sparse.h"
 #include "common/base/bytes.h"
@@ -175,6 +176,8 @@ static int apply(struct apply *a, struct cli *cli, const struct apply_args *args
     if (rc == 0)
         rc = remote_resolve(&a->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &a->target,
                             reterr);
+    if (rc == 0)
+        rc = remote_want_remote(&a->target, "overwrite it with snapctl remote import", reterr);
     if (rc == 0)
         rc = check_sizes(a, reterr);
     if (rc == 0)

@@ -6,15 +6,13 @@
  * content, so it says to be the writer of a made-up origin: a volume that has ever
  * had a real one refuses it, and one that was benched refuses a real one.
  *
- * A random pattern visits each chunk once, in an order that needs no memory: a
- * permutation of the numbers below the next power of two, those beyond the end left out.
+ * A hosted volume is written and read as a disk instead, see remote_bench_hosted.c.
  */
-#include "client/snapctl/remote_cmd.h"
+#include "client/snapctl/remote_bench.h"
 #include "client/snapctl/remote_hist.h"
+#include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_writer.h"
 #include "common/base/bytes.h"
-#include "common/base/clock.h"
-#include "common/base/rng.h"
 #include "common/base/size.h"
 
 #include <errno.h>
@@ -26,17 +24,9 @@ enum {
     DEFAULT_CHUNKS = 16384,
     DEFAULT_IN_FLIGHT = 512,
     IN_FLIGHT_MAX = 65536,
-    POOL_BYTES = 32 * 1024 * 1024,
-    ALIGN_BYTES = 4096,
 };
 
 static const char fingerprint[] = "snapctl remote bench";
-
-struct bench_args {
-    struct remote_words words;
-    uint64_t chunks, in_flight, batch_bytes, seconds;
-    bool sequential;
-};
 
 struct bench;
 
@@ -51,10 +41,7 @@ struct bench {
     struct remote_target target;
     struct remote_writer writer;
     struct progress progress;
-    uint64_t volume_chunks, span; /* span: the power of two that holds them */
-    unsigned span_bits;
-    uint64_t next; /* number of the sequence */
-    bool sequential;
+    struct bench_order order;
     uint8_t *pool;
     uint64_t pool_chunks;
     struct shot *shots, *free;
@@ -63,36 +50,7 @@ struct bench {
     struct err err;
 };
 
-/* -- which chunk next --------------------------------------------------------------------- */
-
-/* One to one on the numbers below span: odd factors and shifted exclusive-ors can be undone. */
-static uint64_t permute(const struct bench *b, uint64_t x)
-{
-    uint64_t mask = b->span - 1;
-    unsigned shift = b->span_bits / 2 + 1;
-    x = (x * UINT64_C(0x9e3779b97f4a7c15)) & mask;
-    x ^= x >> shift;
-    x = (x * UINT64_C(0xbf58476d1ce4e5b9)) & mask;
-    x ^= x >> shift;
-    return x;
-}
-
-static uint64_t next_chunk(struct bench *b)
-{
-    uint64_t chunk;
-    do {
-        uint64_t n = b->next++;
-        chunk = b->sequential ? n % b->volume_chunks : permute(b, n & (b->span - 1));
-    } while (chunk >= b->volume_chunks);
-    return chunk;
-}
-
 /* -- load ------------------------------------------------------------------------------------- */
-
-static uint64_t now_ns(void)
-{
-    return clock_now_ns(clock_system());
-}
 
 static void on_put(void *user, uint64_t old_chunk, uint32_t count,
                    const struct snapwire_error *error)
@@ -105,7 +63,7 @@ static void on_put(void *user, uint64_t old_chunk, uint32_t count,
     if (error && b->failed++ == 0)
         (void)remote_error(error, &b->err);
     if (!error)
-        hist_add(&b->latency_us, (now_ns() - s->start_ns) / 1000);
+        hist_add(&b->latency_us, (bench_now_ns() - s->start_ns) / 1000);
     s->next_free = b->free;
     b->free = s;
 }
@@ -116,7 +74,7 @@ static int shoot(struct bench *b, uint64_t chunk, struct err *reterr)
     struct shot *s = b->free;
     struct snapwire_error why = {0};
     const uint8_t *data = b->pool + b->issued % b->pool_chunks * b->target.chunk_bytes;
-    s->start_ns = now_ns();
+    s->start_ns = bench_now_ns();
     int rc = snapwire_stream_put(b->writer.stream, chunk, 1, data, 0, on_put, s, &why);
     if (rc < 0)
         return remote_error(&why, reterr);
@@ -129,16 +87,16 @@ static int shoot(struct bench *b, uint64_t chunk, struct err *reterr)
 
 static int load(struct bench *b, const struct bench_args *a, struct err *reterr)
 {
-    uint64_t end_ns = a->seconds ? now_ns() + a->seconds * UINT64_C(1000000000) : UINT64_MAX;
-    uint64_t total = a->chunks, chunk = next_chunk(b), before = 0;
+    uint64_t end_ns = a->seconds ? bench_now_ns() + a->seconds * UINT64_C(1000000000) : UINT64_MAX;
+    uint64_t total = a->chunks, chunk = bench_order_next(&b->order), before = 0;
     int rc = 0;
     while (rc == 0 && b->failed == 0) {
-        bool more = b->issued < total && now_ns() < end_ns && !cli_interrupted();
+        bool more = b->issued < total && bench_now_ns() < end_ns && !cli_interrupted();
         while (more && b->free && rc == 0) {
             rc = shoot(b, chunk, reterr);
             if (rc == SNAPWIRE_WOULD_BLOCK)
                 break;
-            chunk = next_chunk(b);
+            chunk = bench_order_next(&b->order);
             more = b->issued < total;
         }
         if (rc < 0 || (!more && b->answered == b->issued))
@@ -186,12 +144,13 @@ static int report(const struct cli *cli, const struct bench *b, const struct ben
     (void)snprintf(mib_text, sizeof mib_text, "%.1f", mib);
     json_t *o = json_pack(
         "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:I, s:I, s:I}", "target",
-        b->target.text, "pattern", b->sequential ? "sequential" : "random", "chunk_size_bytes",
-        (json_int_t)b->target.chunk_bytes, "in_flight", (json_int_t)a->in_flight, "chunks",
-        (json_int_t)b->answered, "chunks_added", (json_int_t)stream.chunks_added, "chunks_existed",
-        (json_int_t)stream.chunks_existed, "batches", (json_int_t)stream.batches, "seconds",
-        seconds, "chunks_per_s", (json_int_t)((double)b->answered / seconds), "mib_per_s", mib,
-        "latency_p50_us", (json_int_t)hist_percentile(&b->latency_us, 500), "latency_p99_us",
+        b->target.text, "pattern", b->order.sequential ? "sequential" : "random",
+        "chunk_size_bytes", (json_int_t)b->target.chunk_bytes, "in_flight",
+        (json_int_t)a->in_flight, "chunks", (json_int_t)b->answered, "chunks_added",
+        (json_int_t)stream.chunks_added, "chunks_existed", (json_int_t)stream.chunks_existed,
+        "batches", (json_int_t)stream.batches, "seconds", seconds, "chunks_per_s",
+        (json_int_t)((double)b->answered / seconds), "mib_per_s", mib, "latency_p50_us",
+        (json_int_t)hist_percentile(&b->latency_us, 500), "latency_p99_us",
         (json_int_t)hist_percentile(&b->latency_us, 990), "latency_max_us",
         (json_int_t)b->latency_us.max);
     if (o && !cli->json) {
@@ -206,15 +165,14 @@ static int report(const struct cli *cli, const struct bench *b, const struct ben
 
 static int make_buffers(struct bench *b, const struct bench_args *a, struct err *reterr)
 {
-    struct rng rng;
     uint64_t chunk = b->target.chunk_bytes;
-    b->pool_chunks = u64_max(POOL_BYTES / chunk, 1);
-    b->pool = aligned_alloc(ALIGN_BYTES, u64_align_up(b->pool_chunks * chunk, ALIGN_BYTES));
+    b->pool_chunks = u64_max(BENCH_POOL_BYTES / chunk, 1);
+    int rc = bench_pool_new(b->pool_chunks * chunk, &b->pool, reterr);
+    if (rc < 0)
+        return rc;
     b->shots = calloc(a->in_flight, sizeof *b->shots);
-    if (!b->pool || !b->shots)
+    if (!b->shots)
         return err_set(reterr, SNAP_ENOMEM, "buffers");
-    rng_init(&rng, 1);
-    rng_fill(&rng, b->pool, b->pool_chunks * chunk);
     for (uint64_t i = 0; i < a->in_flight; i++) {
         b->shots[i] = (struct shot){.bench = b, .next_free = b->free};
         b->free = &b->shots[i];
@@ -251,32 +209,46 @@ static int open_writer(struct bench *b, const struct cli *cli, const struct benc
     return remote_writer_stream(&b->writer, &config, reterr);
 }
 
-static int bench(struct bench *b, struct cli *cli, struct bench_args *a, struct err *reterr)
+static int bench_stream(struct bench *b, struct cli *cli, struct bench_args *a, struct err *reterr)
 {
-    int rc = remote_open(cli, &b->remote, reterr);
-    if (rc == 0)
-        rc = remote_resolve(&b->remote, a->words.word[0], REMOTE_WANT_SNAPSHOT, &b->target, reterr);
-    if (rc == 0)
-        rc = open_writer(b, cli, a, reterr);
+    int rc = open_writer(b, cli, a, reterr);
     if (rc == 0)
         rc = make_buffers(b, a, reterr);
     if (rc < 0)
         return rc;
-    b->volume_chunks = u64_div_round_up(b->target.size_bytes, b->target.chunk_bytes);
-    for (b->span = 1; b->span < b->volume_chunks; b->span *= 2)
-        b->span_bits++;
+    uint64_t volume_chunks = u64_div_round_up(b->target.size_bytes, b->target.chunk_bytes);
+    bench_order_init(&b->order, volume_chunks, a->sequential);
     if (a->chunks == 0)
-        a->chunks = a->seconds ? UINT64_MAX : u64_min(DEFAULT_CHUNKS, b->volume_chunks);
-    if (a->chunks > b->volume_chunks && a->chunks != UINT64_MAX)
+        a->chunks = a->seconds ? UINT64_MAX : u64_min(DEFAULT_CHUNKS, volume_chunks);
+    if (a->chunks > volume_chunks && a->chunks != UINT64_MAX)
         cli_note(cli, "%s has %" PRIu64 " chunks; the others will exist already", b->target.text,
-                 b->volume_chunks);
+                 volume_chunks);
     progress_start(&b->progress, cli, "bench", a->seconds ? 0 : a->chunks);
     b->progress.unit = PROGRESS_COUNT;
-    uint64_t start_ns = now_ns();
+    uint64_t start_ns = bench_now_ns();
     rc = load(b, a, reterr);
-    uint64_t elapsed_ns = now_ns() - start_ns;
+    uint64_t elapsed_ns = bench_now_ns() - start_ns;
     progress_end(&b->progress);
     return rc < 0 ? rc : report(cli, b, a, elapsed_ns, reterr);
+}
+
+static int bench(struct bench *b, struct cli *cli, struct bench_args *a, struct err *reterr)
+{
+    int rc = remote_open(cli, &b->remote, reterr);
+    if (rc == 0)
+        rc = remote_resolve(&b->remote, a->words.word[0], REMOTE_WANT_ANY, &b->target, reterr);
+    if (rc < 0)
+        return rc;
+    if (b->target.hosted)
+        return bench_hosted(cli, &b->remote, &b->target, a, reterr);
+    if (a->write || a->read || a->unit_bytes || a->skip || a->fua)
+        return err_set(reterr, SNAP_EINVAL,
+                       "%s is not hosted: chunks are streamed to it, and --write, --read, --size, "
+                       "--skip and --fua have no meaning",
+                       b->target.name.volume);
+    if (b->target.name.snapshot[0] == '\0')
+        return err_set(reterr, SNAP_EINVAL, "which snapshot? %s@SNAPSHOT", b->target.name.volume);
+    return bench_stream(b, cli, a, reterr);
 }
 
 static uint64_t number_arg(const struct argp_state *state, const char *option, const char *text,
@@ -313,6 +285,33 @@ static error_t parse_bench(int key, char *arg, struct argp_state *state)
         if (!a->sequential && strcmp(arg, "random") != 0)
             cli_usage_error(state, "--pattern: '%s' is none of: random, sequential", arg);
         return 0;
+    case 'w':
+        a->write = true;
+        return 0;
+    case 'r':
+        a->read = true;
+        return 0;
+    case 'F':
+        a->fua = true;
+        return 0;
+    case 'y':
+        a->yes = true;
+        return 0;
+    case 'S':
+        a->unit_bytes = cli_size_arg(state, "--size", arg);
+        if (a->unit_bytes == 0 || a->unit_bytes % SECTOR_BYTES != 0 ||
+            a->unit_bytes > LIMIT_FRAME_PAYLOAD_BYTES)
+            cli_usage_error(state, "--size: %s is no multiple of 512 from 512 to 16M", arg);
+        return 0;
+    case 'k':
+        a->skip = number_arg(state, "--skip", arg, UINT64_C(1) << 50);
+        return 0;
+    case ARGP_KEY_END:
+        if (a->write && a->read)
+            cli_usage_error(state, "--write or --read, not both");
+        if (a->fua && !a->write)
+            cli_usage_error(state, "--fua is for --write");
+        return remote_parse_word(key, arg, state);
     default:
         return remote_parse_word(key, arg, state);
     }
@@ -325,25 +324,44 @@ int remote_cmd_bench(struct cli *cli, int argc, char **argv, struct err *reterr)
          .key = 'n',
          .arg = "N",
          .doc = "how many; default 16384, or as many as there is time for"},
-        {.name = "in-flight", .key = 'f', .arg = "N", .doc = "unanswered chunks; default 512"},
+        {.name = "in-flight",
+         .key = 'f',
+         .arg = "N",
+         .doc = "unanswered chunks or requests; default 512"},
         {.name = "batch", .key = 'b', .arg = "SIZE", .doc = "most bytes in a frame; default 1M"},
         {.name = "pattern",
          .key = 'p',
          .arg = "PATTERN",
          .doc = "random (the default: each chunk once) or sequential"},
         {.name = "seconds", .key = 's', .arg = "N", .doc = "end after this time"},
+        {.doc = "A hosted volume, a snapshot or a clone of it:", .group = 2},
+        {.name = "write", .key = 'w', .doc = "write, which destroys the content", .group = 2},
+        {.name = "read", .key = 'r', .doc = "read", .group = 2},
+        {.name = "size",
+         .key = 'S',
+         .arg = "SIZE",
+         .doc = "of one request; default: a chunk",
+         .group = 2},
+        {.name = "skip",
+         .key = 'k',
+         .arg = "N",
+         .doc = "leave out the first N of the pattern, as an earlier run did them",
+         .group = 2},
+        {.name = "fua", .key = 'F', .doc = "each write is durable when answered", .group = 2},
+        {.name = "yes", .key = 'y', .doc = "do not ask", .group = 2},
         {0},
     };
     static const struct argp argp = {
         .options = options,
         .parser = parse_bench,
-        .args_doc = "VOLUME@SNAPSHOT",
+        .args_doc = "VOLUME@SNAPSHOT\nVOLUME",
         .doc = "Stream made-up chunks to a snapshot and report throughput and latency. For a "
-               "volume made for it: one that has had a real origin is refused.",
+               "volume made for it: one that has had a real origin is refused. A hosted volume "
+               "is written or read instead, as a disk is.",
         .children = remote_children,
     };
     struct bench_args a = {
-        .words = {.least = 1, .most = 1, .missing = "which snapshot? VOLUME@SNAPSHOT"},
+        .words = {.least = 1, .most = 1, .missing = "of what? VOLUME[@SNAPSHOT]"},
         .in_flight = DEFAULT_IN_FLIGHT,
     };
     remote_parse(cli, &argp, argc, argv, &a);
@@ -351,7 +369,6 @@ int remote_cmd_bench(struct cli *cli, int argc, char **argv, struct err *reterr)
     struct bench *b = calloc(1, sizeof *b);
     if (!b)
         return err_set(reterr, SNAP_ENOMEM, "bench");
-    b->sequential = a.sequential;
     int rc = bench(b, cli, &a, reterr);
     remote_writer_close(&b->writer);
     remote_close(&b->remote);

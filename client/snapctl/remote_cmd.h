@@ -14,6 +14,7 @@ int remote_cmd_create(struct cli *cli, int argc, char **argv, struct err *reterr
 int remote_cmd_ls(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_show(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_accept(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_grant(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_revoke(struct cli *cli, int argc, char **argv, struct err *reterr);

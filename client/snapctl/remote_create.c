@@ -65,6 +65,8 @@ static void check_group(const struct create_args *a, const struct argp_state *st
 static void check_args(struct create_args *a, const struct argp_state *state)
 {
     struct err why = ERR_INIT;
+    if (a->words.count > 1)
+        check_group(a, state);
     if (target_parse(a->words.word[0], &a->target, &why) < 0)
         cli_usage_error(state, "%s", why.text);
     bool snapshot = a->target.snapshot[0] != '\0';
@@ -85,8 +87,6 @@ static void check_args(struct create_args *a, const struct argp_state *state)
         cli_usage_error(state, "give a volume's size: either --size SIZE or --like FILE");
     if (a->take_over && !a->cow_device)
         cli_usage_error(state, "--take-over is for a --cow-device");
-    if (a->words.count > 1)
-        check_group(a, state);
 }
 
 static error_t parse_create(int key, char *arg, struct argp_state *state)

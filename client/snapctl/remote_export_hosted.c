@@ -5,7 +5,7 @@
  *   where is data? ──> slots, several asked for at once ──> answered ──> to the sink, in order
  *
  * Zeros are neither asked for nor written. A plain snapshot does not change, so an export of one
- * that was cut off goes on: the partial file stays, and every few seconds it is made durable and
+ * that was cut off goes on: the partial file stays, and every second it is made durable and
  * how far it is goes into a small file of ours.
  *
  * Blocking face of the library; the callbacks only mark a slot.
@@ -28,7 +28,7 @@ enum {
     TURN_MS = 200,
     NAME_BYTES = 128,
 };
-#define CHECKPOINT_NS UINT64_C(2000000000)
+#define CHECKPOINT_NS UINT64_C(1000000000)
 
 struct export;
 
@@ -333,6 +333,13 @@ static int export_run(struct export *x, bool resume, struct err *reterr)
     rc = sink_finish(x->sink, reterr);
     if (rc == 0 && x->can_resume)
         resume_forget(&x->resume);
+    if (rc == 0 && x->cli->json && !sink_is_pipe(x->sink))
+        rc = out_object(x->cli,
+                        json_pack("{s:s, s:s, s:I, s:I, s:I}", "target", x->target->text, "output",
+                                  x->output, "size_bytes", (json_int_t)x->target->size_bytes,
+                                  "resumed_at_bytes", (json_int_t)x->resumed_bytes, "bytes_read",
+                                  (json_int_t)x->data_bytes),
+                        NULL, reterr);
     return rc;
 }
 

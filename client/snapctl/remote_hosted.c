@@ -17,6 +17,14 @@ int remote_want_hosted(const struct remote_target *t, const char *instead, struc
                    t->name.volume, instead);
 }
 
+int remote_want_remote(const struct remote_target *t, const char *instead, struct err *reterr)
+{
+    if (!t->hosted)
+        return 0;
+    return err_set(reterr, SNAP_ENOTSUP, "volume %s is hosted: the daemon has its content; %s",
+                   t->name.volume, instead);
+}
+
 const struct snapwire_uuid *remote_node(const struct remote_target *t)
 {
     return t->name.snapshot[0] ? &t->snapshot : NULL;

@@ -10,6 +10,9 @@
 /* Errors: SNAP_ENOTSUP for a remote volume; `instead` tells what to use with one. */
 int remote_want_hosted(const struct remote_target *t, const char *instead,
                        struct err *reterr) SNAP_WUR;
+/* The other way round. */
+int remote_want_remote(const struct remote_target *t, const char *instead,
+                       struct err *reterr) SNAP_WUR;
 /* The target as the library takes it: NULL is the volume itself. */
 const struct snapwire_uuid *remote_node(const struct remote_target *t);
 /* On a terminal, unless `yes`: say what is going to happen and ask whether to go on.

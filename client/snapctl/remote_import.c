@@ -7,7 +7,7 @@
  * Holes and blocks of zeros are not sent: where the volume reads as zeros already nothing
  * happens, elsewhere it is told to. So a sparse file becomes a sparse volume.
  *
- * Every few seconds what is answered is flushed, and how far that is goes into a small file of
+ * Every second what is answered is flushed, and how far that is goes into a small file of
  * ours: an import that was cut off goes on from there.
  *
  * Must not know how bytes are got: that is import_source.c. Blocking face of the library; the
@@ -44,6 +44,7 @@ struct slot {
     uint8_t *data;
     uint64_t offset_bytes, len_bytes;
     unsigned unanswered;
+    bool failed; /* not all of it is done, and nothing behind it counts */
 };
 
 struct import {
@@ -91,8 +92,10 @@ static void on_answer(void *user, const struct snapwire_error *error)
     struct slot *s = user;
     struct err err = ERR_INIT;
     s->unanswered--;
-    if (error)
+    if (error) {
+        s->failed = true;
         fail(s->import, remote_error(error, &err), &err);
+    }
 }
 
 /* data NULL: zeros. Waits while too much is under way. */
@@ -231,9 +234,11 @@ static void last_checkpoint(struct import *im)
 
 static void slots_end(struct import *im)
 {
-    while (im->ended < im->begun && im->slots[im->ended % SLOTS].unanswered == 0) {
-        progress_add(&im->progress, im->slots[im->ended % SLOTS].len_bytes);
-        im->ended++;
+    for (; im->ended < im->begun; im->ended++) {
+        const struct slot *s = &im->slots[im->ended % SLOTS];
+        if (s->unanswered > 0 || s->failed)
+            break;
+        progress_add(&im->progress, s->len_bytes);
     }
 }
 
@@ -259,11 +264,13 @@ static int next_slot(struct import *im, bool *ret_moved, struct err *reterr)
     s->offset_bytes = im->at_bytes;
     s->len_bytes = len;
     s->unanswered = 1; /* not freed before all its pieces are begun */
+    s->failed = false;
     im->begun++;
     im->at_bytes += len;
     *ret_moved = true;
     rc = hole ? zero_range(s, s->offset_bytes, im->at_bytes, reterr) : send_slot(s, reterr);
     s->unanswered--;
+    s->failed = s->failed || rc < 0;
     return rc;
 }
 
@@ -354,6 +361,19 @@ static int find_start(struct import *im, const struct import_args *a, struct err
 /* -- begin to end --------------------------------------------------------------------------------
  */
 
+static void warn_if_changed(const struct import *im)
+{
+    struct stat st;
+    if (!import_source_stat(&im->source, &st))
+        return;
+    const struct resume_file now = resume_file_of(&st, true);
+    if (!resume_file_equal(&im->file, &now))
+        cli_note(im->cli,
+                 "warning: %s was changed while it was read; what was imported is of no "
+                 "one moment",
+                 im->source.name);
+}
+
 static int report(const struct import *im, struct err *reterr)
 {
     char sent[24], all[24];
@@ -365,10 +385,10 @@ static int report(const struct import *im, struct err *reterr)
                                     "bytes_written", (json_int_t)im->sent_bytes, "bytes_zeroed",
                                     (json_int_t)im->zeroed_bytes),
                           NULL, reterr);
-    cli_note(im->cli, "%s: %s of %s written to %s, the rest is zeros%s", im->source.name,
-             size_format(im->sent_bytes, sent, sizeof sent),
+    cli_note(im->cli, "%s: %s of %s%s written to %s, the rest is zeros", im->source.name,
+             size_format(im->sent_bytes, sent, sizeof sent), im->resumed_bytes ? "the last " : "",
              size_format(im->target.size_bytes - im->resumed_bytes, all, sizeof all),
-             im->target.text, im->resumed_bytes ? " (of what was left)" : "");
+             im->target.text);
     return 0;
 }
 
@@ -381,9 +401,9 @@ static int cut_off(struct import *im, int rc, struct err *reterr)
     last_checkpoint(im);
     if (!im->can_resume || im->durable_bytes == 0)
         return rc;
-    return err_set_errno(reterr, rc, 0, "%s; %s of %s are written, --resume goes on there",
-                         why.text, size_format(im->durable_bytes, done, sizeof done),
-                         size_format(im->target.size_bytes, all, sizeof all));
+    return err_set(reterr, rc, "%s; %s of %s are written, --resume goes on there", why.text,
+                   size_format(im->durable_bytes, done, sizeof done),
+                   size_format(im->target.size_bytes, all, sizeof all));
 }
 
 static int start(struct import *im, struct cli *cli, const struct import_args *a,
@@ -432,6 +452,7 @@ static int import_run(struct import *im, struct cli *cli, const struct import_ar
     if (rc < 0)
         return cut_off(im, rc, reterr);
     resume_forget(&im->resume);
+    warn_if_changed(im);
     return report(im, reterr);
 }
 

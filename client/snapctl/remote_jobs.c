@@ -7,6 +7,7 @@
 #include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_json.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 enum { JOB_TYPED_MIN = 4 };
@@ -28,6 +29,11 @@ static json_t *faults_json(const struct snapwire_job *j)
     return rows;
 }
 
+static bool is_verification(const struct snapwire_job *j)
+{
+    return strcmp(j->kind, "verify") == 0 || strcmp(j->kind, "scrub") == 0;
+}
+
 json_t *remote_job_json(const struct snapwire_job *j)
 {
     json_t *object =
@@ -35,8 +41,7 @@ json_t *remote_job_json(const struct snapwire_job *j)
                   "kind", j->kind, "volume", j->volume_name, "volume_id",
                   remote_uuid_json(&j->volume), "subject", j->subject, "done", (json_int_t)j->done,
                   "total", (json_int_t)j->total, "state", j->state, "text", j->text ? j->text : "");
-    bool verifies = strcmp(j->kind, "verify") == 0 || strcmp(j->kind, "scrub") == 0;
-    if (object && verifies &&
+    if (object && is_verification(j) &&
         (json_object_set_new(object, "faults_total", json_integer((json_int_t)j->faults_total)) ||
          json_object_set_new(object, "faults", faults_json(j)))) {
         json_decref(object);
@@ -189,7 +194,10 @@ int remote_job_report(const struct cli *cli, const struct snapwire_job *j, struc
         return err_set(reterr, SNAP_ECORRUPT, "%s: %s", j->subject, text[0] ? text : "damaged");
     if (rc == 0)
         rc = remote_job_outcome(j, reterr);
-    if (rc == 0 && !cli->json)
+    if (rc == 0 && !cli->json && is_verification(j))
+        cli_note(cli, "%s of %s: %" PRIu64 " chunks compared; %s", j->kind, j->subject, j->done,
+                 text[0] ? text : "0 faults");
+    else if (rc == 0 && !cli->json)
         cli_note(cli, "%s of %s: done%s%s", j->kind, j->subject, text[0] ? "; " : "", text);
     return rc;
 }
@@ -261,7 +269,7 @@ static int list_jobs(const struct cli *cli, struct remote *r, const char *volume
         {"done", "DONE", OUT_NUMBER},
         {"total", "TOTAL", OUT_NUMBER},
         {"percent", "PROGRESS", OUT_NUMBER},
-        {"text", "BECAUSE", OUT_TEXT},
+        {"text", "REMARK", OUT_TEXT},
         {0},
     };
     struct remote_target t;

@@ -138,6 +138,10 @@ int resume_save(const struct resume *s, const struct resume_file *file, uint64_t
 
 void resume_forget(const struct resume *s)
 {
-    if (s->path[0])
-        (void)unlink(s->path);
+    char half[LIMIT_PATH_BYTES + sizeof ".tmp"]; /* file_replace() may have been killed in it */
+    if (!s->path[0])
+        return;
+    (void)unlink(s->path);
+    (void)snprintf(half, sizeof half, "%s.tmp", s->path);
+    (void)unlink(half);
 }

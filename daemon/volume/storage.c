@@ -66,6 +66,15 @@ static int storage_make_file(const char *path, uint64_t size_bytes, struct err *
     return rc;
 }
 
+/* One that another volume has is refused now, not when it is used. */
+static int storage_check_unused(int fd, const struct stat *st, const char *path, struct err *reterr)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (!S_ISREG(st->st_mode) || fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0; /* of a block device the open itself tells */
+    return err_set(reterr, SNAP_EBUSY, "%s is in use", path);
+}
+
 static int storage_make(void *user, const char *path, uint64_t size_bytes, bool bound,
                         struct err *reterr)
 {
@@ -73,11 +82,16 @@ static int storage_make(void *user, const char *path, uint64_t size_bytes, bool 
     if (!bound)
         return storage_make_file(path, size_bytes, reterr);
     struct stat st;
-    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    bool block = stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+    CLEANUP_CLOSE int fd =
+        open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | (block ? O_EXCL : 0));
     if (fd < 0 || fstat(fd, &st) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "open %s", path);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return err_set(reterr, SNAP_EINVAL, "%s is neither a file nor a block device", path);
+    int rc = storage_check_unused(fd, &st, path, reterr);
+    if (rc < 0)
+        return rc;
     off_t end = lseek(fd, 0, SEEK_END);
     if (end < 0)
         return err_set_errno(reterr, SNAP_EIO, errno, "size of %s", path);

@@ -138,6 +138,7 @@ class Life(HostedCase):
         with self.assertRaises(Refused):
             self.r.create_hosted("missing", SIZE, device=self.path("missing"))
         volume = self.r.create_hosted("v", SIZE, device=path)
+        self.refused(rc.EBUSY, self.r.create_hosted, "again", SIZE, device=path)
         self.r.write(volume, 10, b"on the device", fua=True)
         with open(path, "rb") as f:
             self.assertEqual(f.read(23)[10:], b"on the device")

@@ -170,6 +170,24 @@ class HostedCommands(Case):
             self.assert_content(name, image)
             self.assertEqual(self.state_files(), [])
 
+    def test_import__what_failed_is_not_taken_for_written(self):
+        one, two = self.image("one", DISK, self.rng), self.image("two", DISK, self.rng)
+        self.hosted()
+        self.remote("import", "v", one)
+        self.remote("create", "v@s", "--cow-size", "4M")
+        done = self.fails(5, "full|space", "remote", "import", "v", two)
+        self.assertNotIn("Success", done.err)
+        noted = self.note() or 0
+        self.assertLess(noted, 4 * MIB)
+        with open(self.exported("v"), "rb") as f, open(two, "rb") as want:
+            self.assertEqual(f.read(noted), want.read(noted))
+        self.assert_content("v@s", one)
+        self.remote("delete", "v@s")
+        if noted:
+            self.assertEqual(self.remote("import", "v", two, "--resume", "--json")
+                             .json()["resumed_at_bytes"], noted)
+            self.assert_content("v", two)
+
     def test_import__resume_survives_a_killed_daemon(self):
         self.hosted("v", LARGE)
         image = self.image("large", LARGE, self.rng, density=90)
