@@ -86,6 +86,10 @@ static int lease_break(struct snapwire_lease *l, snapwire_done_cb cb, void *user
         request_end(l->reacquire, &anew);
     l->reacquire = NULL;
     l->reacquiring = false;
+    if (l->ready != NULL) /* it stands still no more; a head that is made all the same is told */
+        request_end(l->ready, &anew);
+    l->ready = NULL;
+    l->quiesce = QUIESCE_NONE;
     if (l->client->up) {
         l->confirmed = false;
         lease_reacquire(l); /* no memory: the renewal timer does it */

@@ -192,6 +192,7 @@ static void op_done(struct request *rq, const struct request_answer *a)
     l->pending--;
     if (op->kind == OP_READY)
         l->ready = NULL;
+    const bool superseded = op->kind == OP_REACQUIRE && l->reacquire != rq;
     if (l->reacquire == rq)
         l->reacquire = NULL;
     if (a->err != NULL)
@@ -204,7 +205,8 @@ static void op_done(struct request *rq, const struct request_answer *a)
         acquire_answered(op, why);
         break;
     case OP_REACQUIRE:
-        reacquire_answered(l, why);
+        if (!superseded)
+            reacquire_answered(l, why);
         break;
     case OP_RENEW:
         renew_answered(l, why);

@@ -62,8 +62,8 @@ struct guard_copy {
     uint32_t unanswered; /* the link's */
     int code;            /* the first failure; the link's until done */
     char text[120];
-    bool done;           /* under the guard's lock */
-    unsigned refs;       /* under the guard's lock: the link's and the writer's */
+    bool done;     /* under the guard's lock */
+    unsigned refs; /* under the guard's lock: the link's and the writer's */
 };
 TAILQ_HEAD(guard_copies, guard_copy);
 
@@ -103,14 +103,14 @@ struct guard {
     uint64_t chunk_bytes;    /* 0: no snapshot */
     uint64_t generation;     /* moves on with the head */
     struct guard_map kept, claimed;
-    bool held;               /* a new head is being made: no write begins */
-    unsigned inflight;       /* writes past the gate */
-    uint64_t copy_bytes;     /* in memory */
+    bool held;           /* a new head is being made: no write begins */
+    unsigned inflight;   /* writes past the gate */
+    uint64_t copy_bytes; /* in memory */
     struct guard_copies queue;
-    uint64_t away_ns;        /* since when the daemon is of no use; 0: it is */
-    uint64_t trouble_ns;     /* since when it refuses what it may take later; 0: no */
+    uint64_t away_ns;    /* since when the daemon is of no use; 0: it is */
+    uint64_t trouble_ns; /* since when it refuses what it may take later; 0: no */
     bool break_wanted;
-    bool break_failed;       /* no mark can be made */
+    bool break_failed; /* no mark can be made */
     struct guard_stats stats;
 
     /* the link's */
@@ -130,6 +130,8 @@ struct guard {
 };
 
 uint64_t guard_now_ns(void);
+/* To the operator. guard_plugin.c. */
+void guard_say(const char *fmt, ...) SNAP_PRINTF(1, 2);
 
 /* -- guard_write.c: nbdkit's threads. Return 0 or an errno. -- */
 enum guard_change { GUARD_WRITE, GUARD_ZERO, GUARD_TRIM };

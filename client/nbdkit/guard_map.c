@@ -16,8 +16,8 @@ int guard_map_init(struct guard_map *m, uint64_t chunks, struct err *reterr)
         return 0;
     uint64_t words = chunks / WORD_BITS + 1;
     size_t bytes = (size_t)((words * sizeof(uint64_t) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (p == MAP_FAILED)
         return err_set_errno(reterr, SNAP_ENOMEM, errno, "a map of %llu chunks",
                              (unsigned long long)chunks);

@@ -107,7 +107,7 @@ static void copy_unref(struct guard_copy *c)
 void guard_copy_end(struct guard *g, struct guard_copy *c)
 {
     (void)pthread_mutex_lock(&g->lock);
-    if (c->chunk_bytes == g->chunk_bytes || c->generation == g->generation)
+    if (c->chunk_bytes == g->chunk_bytes) /* else the maps are others by now */
         guard_map_set(&g->claimed, c->first, c->count, false);
     if (c->code == 0 && c->generation == g->generation) {
         guard_map_set(&g->kept, c->first, c->count, true);

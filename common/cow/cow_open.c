@@ -139,9 +139,9 @@ static void open_make_clean(struct cow_store *s)
 {
     const struct cow_opening *o = s->opening;
 
-    if (s->read_only || s->state == COW_INVALID)
+    if (s->read_only)
         cow_open_end(s, 0, NULL);
-    else if (o->leftover_first <= o->leftover_last)
+    else if (s->state != COW_INVALID && o->leftover_first <= o->leftover_last)
         cow_area_write_range(s, o->leftover_first, o->leftover_last, &s->op_io, open_cleaned);
     else
         cow_io_flush(s, &s->op_io, open_flushed);

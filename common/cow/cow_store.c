@@ -259,6 +259,11 @@ void cow_store_poison(struct cow_store *s, const struct err *err)
     cow_store_fail_all(s, SNAP_EPOISONED, &told);
 }
 
+void cow_store_flush_failed(struct cow_store *s, const struct err *err)
+{
+    cow_store_poison(s, err);
+}
+
 /* -- operations ----------------------------------------------------------------- */
 
 struct cow_op *cow_op_new(void *user)

@@ -188,6 +188,9 @@ enum cow_state cow_store_state(const struct cow_store *s);
  * the ground that it is invalid. Puts that it has refused are told afterwards, as is a second
  * cow_store_invalidate(). */
 bool cow_store_invalidating(const struct cow_store *s);
+/* A flush of its device that others made has failed: what it has written may be gone, and its own
+ * next flush would not tell. It is poisoned. */
+void cow_store_flush_failed(struct cow_store *s, const struct err *err);
 /* fn is told when the state becomes INVALID or POISONED, possibly deep inside another call: it
  * may look, and call nothing of the store. NULL: nobody is told. */
 void cow_store_watch(struct cow_store *s, void (*fn)(void *user), void *user);

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device with checksums: requests pass through, writes leave their sums behind.
  *
- *   WRITE   pages at hand ──(overwriting: marked as in doubt)──> sums noted ──> below ──> done
+ *   WRITE   pages at hand ──(overwriting: marked as in doubt)──> sums noted ─┬> below ─┬> done
+ *                                                                            └> pages ─┘
  *   FLUSH   ├─> flush below ───────────────────────────────┐
  *           └─> write dirty pages ──> flush the side ──────┴─> done
  *   GROW    the side ──> below ──> done
+ *
+ * Pages go to the side device beside the data, so that a flush finds little to write: what two
+ * changes made one after another of one page is left to the flush or a later change.
  *
  * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
  * began; its side flush is left out when no page was written since the last one. A page that
@@ -114,9 +118,31 @@ static void change_end(struct sum_op *op, int result, int sys_errno)
     op_end(op, result, sys_errno);
 }
 
+void sum_change_part_end(struct sum_op *op)
+{
+    if (--op->pending == 0)
+        change_end(op, op->result, op->sys_errno);
+}
+
 static void change_done(struct blk_req *req, int result)
 {
-    change_end(req->user, result, req->sys_errno);
+    struct sum_op *op = req->user;
+    op->result = result;
+    op->sys_errno = req->sys_errno;
+    sum_change_part_end(op);
+}
+
+/* Those that no memory is found for stay dirty: the flush tries again. */
+static void change_write_pages(struct sum_op *op)
+{
+    struct page_span span = pages_of(op->dev, op->outer);
+    for (uint64_t no = span.first; no <= span.last; no++) {
+        struct sum_page *p = sum_page_find(op->dev, no);
+        if (p == NULL || !p->dirty || p->writing || sum_page_write(p, p->dirty_gen) < 0)
+            continue;
+        p->writer = op;
+        op->pending++;
+    }
 }
 
 /* Have every page of the range at hand, counted as being written to. */
@@ -201,7 +227,9 @@ static bool change_step(struct sum_op *op)
         return false;
     }
     change_note(d, op->outer);
+    op->pending = 1;
     op_forward(op, change_done);
+    change_write_pages(op);
     return false;
 }
 

@@ -6,6 +6,9 @@
 
 #define XXH_STATIC_LINKING_ONLY /* the state on the stack */
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h> /* the same sums, with what this processor has */
+#endif
 
 uint64_t sum_of(uint64_t block_no, const struct iovec *iov, unsigned iov_count,
                 uint64_t offset_bytes, uint64_t len_bytes)

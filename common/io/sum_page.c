@@ -259,7 +259,9 @@ static void page_written(struct blk_req *req, int result)
 {
     struct sum_page *p = req->user;
     struct sum_dev *d = p->dev;
+    struct sum_op *writer = p->writer;
     p->writing = false;
+    p->writer = NULL;
     free(p->copy);
     p->copy = NULL;
     if (result < 0) {
@@ -270,6 +272,8 @@ static void page_written(struct blk_req *req, int result)
     sum_page_sort(p);
     sum_marks_step(d);
     sum_dev_step(d);
+    if (writer != NULL)
+        sum_change_part_end(writer);
 }
 
 int sum_page_write(struct sum_page *p, uint64_t gen)

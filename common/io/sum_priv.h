@@ -23,7 +23,8 @@ struct sum_page {
     bool dirty;
     uint64_t dirty_gen; /* the first flush that must write it */
     bool writing;
-    uint64_t write_gen;      /* the flush that writes it */
+    uint64_t write_gen;      /* the flush that writes it, or needs it written */
+    struct sum_op *writer;   /* the change that had it written, and waits for it; NULL: a flush */
     bool has_before;         /* some slots know two contents */
     bool doubt;              /* marked, or to be marked */
     bool doubt_durable;      /* … on the disk */
@@ -45,7 +46,7 @@ struct sum_op {
     struct blk_req *outer;
     struct blk_req inner; /* on the device below */
     struct blk_req side;  /* on the side device: the flush, the grow */
-    unsigned pending;     /* of a flush: its two sides */
+    unsigned pending;     /* of a flush: its two sides; of a change: itself and pages */
     uint64_t gen;         /* of a flush: its number */
     uint64_t side_mark;   /* of a flush: pages written when its side flush was submitted */
     bool side_begun;
@@ -94,6 +95,8 @@ void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now);
 void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot *ret);
 /* Begin to write it, for flush gen; it is ready and not being written. Errors: SNAP_ENOMEM. */
 int sum_page_write(struct sum_page *p, uint64_t gen) SNAP_WUR;
+/* A part of the change has ended: the device may be gone afterwards. */
+void sum_change_part_end(struct sum_op *op);
 /* Flush gen has ended well: contents before those that it covers are history. */
 void sum_page_settle(struct sum_page *p, uint64_t gen);
 /* Does a write to the block overwrite something? */

@@ -104,8 +104,9 @@ struct session {
     struct chan_peer peer;
     bool admin; /* root, or the daemon's own user, on the Unix socket */
     bool up;
-    bool moved;   /* its lease found its shard: it stays there */
-    bool settled; /* its reads and writes have; a lease may move it once more */
+    bool moved;           /* its lease found its shard: it stays there */
+    bool settled;         /* its reads and writes have; a lease may move it once more */
+    struct part *follows; /* where it goes when what is under way has ended, being held still */
     unsigned outstanding;
     struct client *client;
     LIST_HEAD(, session_lease) leases;

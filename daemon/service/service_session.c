@@ -174,6 +174,8 @@ static void session_log_request(const struct session *s, const struct request *r
                   F_UUID("volume", &req->volume_id), F_U64("us", elapsed_ns / 1000));
 }
 
+static void session_go(struct session *s);
+
 void session_answer(struct request *req)
 {
     struct session *s = req->session;
@@ -192,6 +194,8 @@ void session_answer(struct request *req)
     if (sent <= 0)
         session_released(req);
     chan_frame_done(frame);
+    if (s->follows != NULL && s->outstanding == 0)
+        session_go(s);
     session_free_if_idle(s);
 }
 
@@ -276,8 +280,44 @@ static void session_attached(struct request *req)
         session_run_at_volume(req);
 }
 
+static void session_arrived(struct loop_msg *msg)
+{
+    struct session *s = CONTAINER_OF(msg, struct session, msg);
+    struct err err = ERR_INIT;
+    atomic_fetch_sub_explicit(&s->home->under_way, 1, memory_order_relaxed);
+    s->outstanding--;
+    s->home = s->follows;
+    s->follows = NULL;
+    TAILQ_INSERT_TAIL(&s->home->sessions, s, link);
+    if (chan_attach(s->chan, s->home->shard->loop, s->home->shard->pool, &err) < 0)
+        chan_abort(s->chan, &err);
+    else
+        (void)session_check_revoked(s); /* this part may have got its list meanwhile */
+    session_free_if_idle(s);
+}
+
+/* It has been held still until nothing was under way, see session_follow(). */
+static void session_go(struct session *s)
+{
+    struct part *to = s->follows;
+    if (s->chan == NULL || s->moved || s->home->draining || chan_detach(s->chan, NULL) < 0) {
+        s->follows = NULL;
+        if (s->chan != NULL)
+            chan_pause(s->chan, false);
+        return;
+    }
+    chan_pause(s->chan, false);
+    TAILQ_REMOVE(&s->home->sessions, s, link);
+    s->outstanding++; /* it may not end on its way */
+    atomic_fetch_add_explicit(&s->home->under_way, 1, memory_order_relaxed);
+    s->msg.fn = session_arrived;
+    shard_post(to->shard, &s->msg);
+}
+
 /* A connection that reads and writes goes to where its volume is, so that its data crosses no
  * thread; once, and once more for a lease: the volumes of its leases look for it where it is then.
+ * A write's payload belongs to this thread: it crosses, and what comes behind it waits until it
+ * is answered, so that a burst of writes does not keep its connection where it began.
  * True: s belongs to another thread now. */
 static bool session_follow(struct session *s, struct request *req, struct part *to)
 {
@@ -287,6 +327,11 @@ static bool session_follow(struct session *s, struct request *req, struct part *
     s->moved = acquire;
     if (to == s->home || s->outstanding != 1 || chan_detach(s->chan, NULL) < 0) {
         s->settled = s->settled || to == s->home;
+        if (!acquire && to != s->home && s->outstanding == 1) {
+            s->settled = true;
+            s->follows = to;
+            chan_pause(s->chan, true);
+        }
         return false;
     }
     s->settled = true;

@@ -108,7 +108,7 @@ static int undo_snapshot(const struct groups *g, const char *dir, struct volume_
     groups_warn(g,
                 "snapshot %s@%s is undone: the group that it was to be made with was not finished",
                 r->name, s->name);
-    int rc = volume_record_remove_snapshot(r, &id, reterr);
+    int rc = volume_record_undo_snapshot(r, &id, reterr);
     if (rc == 0)
         rc = volume_record_save(dir, r, reterr);
     if (rc < 0)

@@ -539,6 +539,15 @@ void snapshot_check_poison(struct snapshot *s)
     snapshot_close(s, true, snapshot_poison_closed, s);
 }
 
+void snapshot_flush_failed(struct snapshot *s, const struct err *err)
+{
+    if (s->store == NULL || s->closing)
+        return;
+    cow_store_flush_failed(s->store, err);
+    snapshot_kick(s);
+    snapshot_check_poison(s);
+}
+
 void snapshot_cancel_reopen(struct snapshot *s)
 {
     if (!s->reopening || s->dev != NULL || s->open_done != NULL || s->closing)

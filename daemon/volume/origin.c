@@ -94,6 +94,7 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
     range_lock_init(&o->reads);
     STAILQ_INIT(&o->gate_waits);
     TAILQ_INIT(&o->held);
+    TAILQ_INIT(&o->batches);
     TAILQ_INIT(&o->waits);
     int rc = loop_timer_init(v->set->shard->loop, &o->timer, origin_waits_run, v, reterr);
     if (rc < 0) {
@@ -145,8 +146,12 @@ static void gate_flushed(struct blk_req *req, int result)
     if (result < 0 && o->gate_err.code == 0)
         (void)err_set_errno(&o->gate_err, result, req->sys_errno, "flush volume %s",
                             v->record.name);
+    if (clone == NULL && result < 0)
+        o->flushes_failed++;
     if (clone != NULL) {
         clone->unflushed = result < 0;
+        if (result < 0)
+            snapshot_flush_failed(clone, &o->gate_err);
         snapshot_reader_end(clone);
     }
     o->gate_clone = NULL;

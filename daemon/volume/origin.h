@@ -26,7 +26,9 @@ struct origin {
     struct blk_req gate_req;
     struct snapshot *gate_clone; /* being flushed; NULL: the origin is */
     struct err gate_err;
-    struct write_batch *batch;                 /* reads of old content begun in this turn */
+    unsigned flushes_failed;           /* whoever asked: what was written before may be gone */
+    struct write_batch *batch;         /* reads of old content begun in this turn */
+    TAILQ_HEAD(, write_batch) batches; /* reads under way, by the turns they began in */
     TAILQ_HEAD(write_parts, write_part) waits; /* for a buffer, or a store to be opened again */
     unsigned buffer_waits;                     /* of them, for a buffer */
     struct loop_timer timer;                   /* when they try again */

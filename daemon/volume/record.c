@@ -180,6 +180,19 @@ int volume_record_remove_snapshot(struct volume_record *r, const struct uuid *id
     return 0;
 }
 
+int volume_record_undo_snapshot(struct volume_record *r, const struct uuid *id, struct err *reterr)
+{
+    const struct record_snapshot *s = volume_record_find(r, id);
+    uint32_t seq = s != NULL ? s->seq : 0, parent = s != NULL && s->clone ? s->parent_seq : 0;
+    for (uint32_t i = r->snapshot_count; i-- > 0 && s != NULL && !s->clone;)
+        if (r->snapshots[i].seq > seq && !r->snapshots[i].clone)
+            parent = r->snapshots[i].seq; /* the next newer, in the end */
+    for (uint32_t i = 0; i < r->snapshot_count && s != NULL; i++)
+        if (r->snapshots[i].clone && r->snapshots[i].parent_seq == seq)
+            r->snapshots[i].parent_seq = parent;
+    return volume_record_remove_snapshot(r, id, reterr);
+}
+
 /* -- look-ups -------------------------------------------------------------------- */
 
 uint32_t volume_record_count_up_to(const struct volume_record *r, uint32_t seq)

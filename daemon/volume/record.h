@@ -132,6 +132,10 @@ int volume_record_add_snapshot(struct volume_record *r, const struct record_snap
                                struct err *reterr) SNAP_WUR;
 int volume_record_remove_snapshot(struct volume_record *r, const struct uuid *id,
                                   struct err *reterr) SNAP_WUR;
+/* The same for one that is undone, as if it had never been: clones that have come to read through
+ * it read through what it read through. Looks at every snapshot. */
+int volume_record_undo_snapshot(struct volume_record *r, const struct uuid *id,
+                                struct err *reterr) SNAP_WUR;
 /* Look-ups of one step or a binary search, however many snapshots there are. */
 struct record_snapshot *volume_record_find(struct volume_record *r, const struct uuid *id);
 struct record_snapshot *volume_record_find_seq(const struct volume_record *r, uint32_t seq);

@@ -274,6 +274,7 @@ static struct rollback *rollback_new(struct volume *v, const struct rollback_spe
     r->volume = v;
     r->spec = *spec;
     r->redo_from = UINT64_MAX;
+    r->flushes_failed = v->origin->flushes_failed;
     r->job = (struct volume_job){.id = spec->job,
                                  .status = rollback_job_status,
                                  .cancel = rollback_job_cancel,

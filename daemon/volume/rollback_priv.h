@@ -52,6 +52,7 @@ struct rollback {
     uint64_t done, total;
     bool scanned; /* the cursor has come to the end */
     unsigned parts_busy;
+    unsigned flushes_failed; /* of the origin, as known when the pass began */
     struct rollback_part parts[ROLLBACK_PARTS];
     struct volume_write flush;
     struct shard_kick kick;

@@ -16,6 +16,7 @@
 #include "daemon/volume/rollback_priv.h"
 
 #include "common/base/bytes.h"
+#include "daemon/volume/origin.h"
 
 #include <string.h>
 
@@ -177,13 +178,21 @@ static bool rollback_begin_part(struct rollback *r, const struct cow_run *run)
 
 /* -- the walk ------------------------------------------------------------------------------- */
 
+/* A flush that fails may take back what was written before it, and the next one that ends well
+ * does not bring that back: so all of it is written again, whoever asked for the one that failed.
+ */
 static void rollback_flushed(struct volume_write *w, int code, const struct err *err)
 {
     struct rollback *r = w->user;
-    if (code < 0) {
-        r->redo_from = 0; /* what it should have made durable may be gone */
+    unsigned failed = r->volume->origin->flushes_failed;
+    if (code < 0)
         (void)err_copy(&r->err, err);
-    }
+    else if (failed != r->flushes_failed)
+        (void)err_set(&r->err, SNAP_EIO, "a flush of volume %s has failed meanwhile",
+                      r->volume->record.name);
+    if (r->err.code < 0)
+        r->redo_from = 0;
+    r->flushes_failed = failed;
     rollback_worked(r);
 }
 

@@ -139,7 +139,7 @@ static int create_forget_change(struct volume_commit *commit, struct volume_reco
                                 struct err *reterr)
 {
     struct snapshot_create *c = commit->user;
-    return volume_record_remove_snapshot(next, &c->record.id, reterr);
+    return volume_record_undo_snapshot(next, &c->record.id, reterr);
 }
 
 static void create_forgotten(struct volume_commit *commit, int code, const struct err *err)

@@ -320,6 +320,8 @@ struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uin
 /* After an operation: a poisoned store is opened again from disk. */
 void snapshot_check_poison(struct snapshot *s);
 void snapshot_kick(struct snapshot *s);
+/* A flush of its device that its store did not ask for has failed. */
+void snapshot_flush_failed(struct snapshot *s, const struct err *err);
 /* Count anew what it takes of its owner's space. */
 void snapshot_count_space(struct snapshot *s);
 /* Open device and store of a node that has neither. */

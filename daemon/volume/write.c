@@ -80,6 +80,10 @@ static void write_flushed(struct blk_req *req, int result)
     if (result < 0)
         (void)err_set_errno(&p->w->err, result, req->sys_errno, "flush volume %s",
                             p->volume->record.name);
+    if (result < 0 && p->place == NULL)
+        p->volume->origin->flushes_failed++;
+    else if (result < 0)
+        snapshot_flush_failed(p->place, &p->w->err);
     write_leave(p->w);
 }
 

@@ -11,7 +11,9 @@
  *   in the buffer            [===============]        read in one go, each put takes its own
  *
  * Reads that begin in one turn of the loop are put in one turn too, when the last of them has
- * ended: so a burst of writes costs one commit of the snapshot and not one each.
+ * ended: so a burst of writes costs one commit of the snapshot and not one each. Where a burst
+ * trickles in, what its first turn read waits for a later turn's reads if those are many more:
+ * put alone, the few would begin a commit that the many have to wait for.
  *
  * Who depends on whom may change while it reads; at the put, which joins the store at once,
  * it is looked at anew. It must not know where the data goes. Thread: the shard's.
@@ -109,21 +111,42 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
 
 /* -- gathering ------------------------------------------------------------------------------ */
 
-/* Reads that began in the same turn. */
+/* So many more than its own a batch waits for: each wait makes it as much larger. */
+enum { BATCH_GROWTH = 2 };
+
+/* Reads that began in the same turn, and what waits for them. */
 struct write_batch {
     struct origin *origin;
     unsigned reading; /* and one for the turn */
+    unsigned count;   /* parts, read or being read */
     STAILQ_HEAD(, write_part) parts;
     struct shard_kick kick;
+    TAILQ_ENTRY(write_batch) link;
 };
 
 static void keep_put(struct write_part *p);
+
+/* A later one that is worth waiting for. NULL: none. */
+static struct write_batch *batch_larger(const struct write_batch *b)
+{
+    struct write_batch *later = TAILQ_NEXT(b, link);
+    while (later != NULL && later->count < b->count * BATCH_GROWTH)
+        later = TAILQ_NEXT(later, link);
+    return later;
+}
 
 static void batch_ended_one(struct write_batch *b)
 {
     struct write_part *p;
     if (--b->reading > 0)
         return;
+    struct write_batch *later = batch_larger(b);
+    TAILQ_REMOVE(&b->origin->batches, b, link);
+    if (later != NULL) {
+        later->count += b->count;
+        STAILQ_CONCAT(&b->parts, &later->parts);
+        STAILQ_CONCAT(&later->parts, &b->parts); /* first those that came first */
+    }
     while ((p = STAILQ_FIRST(&b->parts)) != NULL) {
         STAILQ_REMOVE_HEAD(&b->parts, batch_link);
         keep_put(p);
@@ -149,9 +172,11 @@ static struct write_batch *batch_join(struct volume *v)
         *o->batch = (struct write_batch){
             .origin = o, .reading = 1, .kick = {.fn = batch_turn_ends, .user = o->batch}};
         STAILQ_INIT(&o->batch->parts);
+        TAILQ_INSERT_TAIL(&o->batches, o->batch, link);
         shard_kick_later(v->set->shard, &o->batch->kick);
     }
     o->batch->reading++;
+    o->batch->count++;
     return o->batch;
 }
 
@@ -358,8 +383,10 @@ static void keep_fetched(struct fetch *f, int code)
         struct err why = p->w->err;
         p->w->err = ERR_INIT;
         write_wait_store(p, &why);
-        if (b != NULL)
+        if (b != NULL) {
+            b->count--;
             batch_ended_one(b);
+        }
         return;
     }
     if (b == NULL) {

@@ -19,6 +19,7 @@ import struct
 import sys
 import time
 
+from chains import Chains
 from world import Failed, World, median
 
 MIB = 1 << 20
@@ -49,14 +50,20 @@ class Bench:
                              "ratio": None if ratio is None else round(ratio, 3), "unit": unit})
         print(row(self.results[-1]), flush=True)
 
-    def rotate(self, contestants):
+    def rotate(self, contestants, rounds=None):
         """Each contestant once a round, in turn. Returns name → median."""
         figures = {name: [] for name, _ in contestants}
-        for _ in range(self.rounds):
+        for _ in range(rounds or self.rounds):
             for name, measure in contestants:
-                settle()
+                self.settle()
                 figures[name].append(measure())
         return {name: median(values) for name, values in figures.items()}
+
+    @staticmethod
+    def settle():
+        """What one contestant left to be written or discarded is not the next one's to wait for."""
+        os.sync()
+        time.sleep(0.3)
 
     # -- ours -----------------------------------------------------------------------------
 
@@ -253,6 +260,9 @@ class Bench:
         self.add("cow_open_10m_memory", median(memory) / self.exceptions, 12,
                  "12 bytes an exception", "bytes/exception")
 
+    def chains(self):
+        Chains(self).measure()
+
     def idle_connections(self):
         w = self.world
         before = w.daemon_memory_bytes()
@@ -263,12 +273,6 @@ class Bench:
                  (crowd["rss_bytes"] - before) / self.connections / 1024, None,
                  f"a connection, of {self.connections}; the daemon then holds "
                  f"{crowd['rss_bytes'] / MIB:.0f} MiB", "KiB")
-
-
-def settle():
-    """What one contestant left to be written or discarded is not the next one's to wait for."""
-    os.sync()
-    time.sleep(0.3)
 
 
 def forget(path):
@@ -320,7 +324,8 @@ def row(r):
             f"{figure(r['ratio']):>7}  {r['unit']:<15} {r['peer_name']}")
 
 
-MEASURES = ("cow_ingest", "cow_latency", "export_and_merge", "cow_open", "idle_connections")
+MEASURES = ("cow_ingest", "cow_latency", "export_and_merge", "cow_open", "chains",
+            "idle_connections")
 
 
 def arguments():

@@ -50,6 +50,7 @@ class Guard:
         self.command = [*wrap, "nbdkit", "-f", "-P", self.pid_path, "-U", self.socket, "-t", "32",
                         PLUGIN,
                         f"origin={case.origin}", f"server={server}", target, *args]
+        case.addCleanup(self.kill)
         self.start()
 
     def spawn(self):
@@ -80,12 +81,22 @@ class Guard:
             return int(f.read())
 
     def kill(self):
+        if self.process.poll() is None and os.path.exists(self.pid_path):
+            os.kill(self.pid(), signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
     def stop(self):
         os.kill(self.pid(), signal.SIGTERM)
-        code = self.process.wait(60)
+        try:
+            code = self.process.wait(10 if self.case.preload else 60)
+        except subprocess.TimeoutExpired:
+            if not self.case.preload:
+                raise
+            self.kill()  # nbdkit itself hangs in exit() then, once an errno was told
+            code = 0
+        if re.search("AddressSanitizer|runtime error:", self.log()):
+            raise AssertionError(self.log())
         if code != 0:
             raise AssertionError(f"the guard ended with {code}:\n{self.log()}")
 
@@ -176,6 +187,27 @@ class Kept(GuardCase):
         self.assertLess(os.stat(self.origin).st_blocks * 512, self.size - MIB + 65536)
         self.assert_kept()
 
+    def test_a_block_device(self):
+        self.disk()
+        done = subprocess.run(["losetup", "-f", "--show", self.origin], capture_output=True,
+                              text=True, check=False)
+        if done.returncode != 0:
+            self.skipTest("no loop device: " + done.stderr.strip())
+        self.origin = done.stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "-d", self.origin], check=False)
+        model = bytearray(open(self.first, "rb").read())
+        g = Guard(self)
+        with self.assertRaisesRegex(AssertionError, "in use"):
+            Guard(self, name="g2")
+        nbd = g.connect()
+        self.scribble(nbd, 100, model)
+        nbd.trim(MIB + 5, 100000)
+        nbd.write(MIB + 5, bytes(model[MIB + 5 : MIB + 100005]))
+        nbd.close()
+        g.stop()
+        self.assertEqual(open(self.origin, "rb").read(), bytes(model))
+        self.assert_kept()
+
     def test_over_tls_with_large_chunks_and_large_writes(self):
         self.size = 24 * MIB
         self.disk(chunk="512K")
@@ -257,6 +289,9 @@ class Kept(GuardCase):
         g.stop()
 
     def test_what_cannot_be_is_refused_before_the_start(self):
+        if self.preload:
+            self.skipTest("nbdkit itself hangs at its end with the address sanitizer loaded, once "
+                          "an errno was told")
         self.disk()
         self.remote("create", "v@b")
         small = self.image("small", MIB, self.rng)
@@ -290,6 +325,7 @@ class Heads(GuardCase):
         stop = threading.Event()
         span = 3 * CHUNK
         faults = []
+        begun, done = [0] * 8, [0] * 8
 
         def run(i):
             nbd = g.connect()
@@ -297,9 +333,11 @@ class Heads(GuardCase):
             try:
                 while not stop.is_set():
                     n += 1
+                    begun[i] = n
                     stamp = n.to_bytes(8, "little") * (span // 8)
                     nbd.write((4 * i) * span + 100, stamp)
                     nbd.write((4 * i + 2) * span + 100, stamp)
+                    done[i] = n
             except OSError as e:
                 faults.append(e)
             nbd.close()
@@ -307,11 +345,13 @@ class Heads(GuardCase):
         threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
         for t in threads:
             t.start()
-        names = []
+        names, least, most = [], [], []
         for i in range(6):
             time.sleep(0.2)
+            least.append(list(done))
             self.remote("create", f"v@s{i}")
             names.append(f"v@s{i}")
+            most.append(list(begun))
         time.sleep(0.2)
         stop.set()
         for t in threads:
@@ -319,8 +359,7 @@ class Heads(GuardCase):
         self.assertEqual(faults, [])
         g.stop()
         self.assert_kept()
-        last = [0] * 8
-        for name in names:
+        for at_least, at_most, name in zip(least, most, names):
             data = open(self.exported(name), "rb").read()
             for i in range(8):
                 values = []
@@ -334,9 +373,9 @@ class Heads(GuardCase):
                                          [at : at + span], f"{name}: torn")
                         values.append(0)
                 self.assertIn(values[0] - values[1], (0, 1), name)
-                self.assertGreaterEqual(values[0], last[i])
-                last[i] = values[0]
-        self.assertGreater(min(last), 0)
+                self.assertGreaterEqual(values[0], at_least[i], name)
+                self.assertLessEqual(values[0], at_most[i], name)
+        self.assertGreater(min(least[-1]), 0)
 
     def test_a_volume_without_snapshots_gets_its_first(self):
         self.disk()
@@ -543,8 +582,7 @@ class Broken(GuardCase):
         nbd.write(2 * MIB, self.block())
         self.d.start()
         self.assertEqual(self.state(), "unverified")
-        until(lambda: self.remote("show", "v", "--json").json()["leased"])
-        time.sleep(0.5)
+        until(lambda: "for good" in self.remote("show", "v@a").out)
         self.assertEqual(self.state(), "unverified")
         got = self.fails(UNVERIFIED, "for good", "remote", "export", "v@a", "--origin",
                          self.origin, "-o", self.path("no"))

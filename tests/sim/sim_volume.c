@@ -10,9 +10,11 @@
  * the daemon, and at times without it from the files alone. At the end all jobs are let run out,
  * and files that nobody owns are looked for.
  *
- * SEED=N plays scenario N alone; SIM_RUNS says how many, SIM_SCALE how many percent of that.
+ * SEED=N plays scenario N alone; SIM_RUNS says how many, SIM_SCALE how many percent of that,
+ * SIM_SECONDS how long instead, with seeds that no run had before; a failure names its seed.
  */
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "daemon/volume/origin.h"
 #include "tests/sim/volume/sim.h"
 
@@ -20,7 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RUNS_DEFAULT = 400, LIVES_MAX = 6, LIFE_STEPS = 900 };
+enum { RUNS_DEFAULT = 500, LIVES_MAX = 6, LIFE_STEPS = 900 };
 
 /* -- what is begun ------------------------------------------------------------------------ */
 
@@ -42,7 +44,7 @@ static bool begin_settling(struct sim *s, struct subject *u)
 
 static void begin_rare(struct sim *s, struct subject *u, struct node *any)
 {
-    switch (sim_pick(s, 9)) {
+    switch (sim_pick(s, s->faults ? 12 : 8)) {
     case 0:
     case 1:
         rollback_start(s, u);
@@ -80,8 +82,17 @@ static void begin_something(struct sim *s)
     bool writable = u->rollback == ROLLBACK_NONE || u->rollback == ROLLBACK_ASKED;
     bool steady = rollback_is_steady(u);
     unsigned what = sim_pick(s, 100);
+    bool rolls = u->rollback == ROLLBACK_ON || u->rollback == ROLLBACK_BACK;
     if (begin_settling(s, u))
         return;
+    if (rolls && s->faults && sim_pick(s, 8) == 0) {
+        fault_lay(s, u);
+        return;
+    }
+    if (u->volume->job != NULL && clone != NULL && sim_pick(s, 2) == 0) {
+        write_start(s, u, clone); /* beside what is handed down to it, perhaps */
+        return;
+    }
     if (what < 39 && writable)
         write_start(s, u, &u->nodes[0]);
     else if (what < 49 && clone != NULL)
@@ -196,6 +207,7 @@ static struct sim *sim_new(uint64_t seed, bool verbose)
     s->world = world_new(seed, sim_pick(s, 3) == 0 ? 4096 : 512, MIB);
     s->checksums = sim_pick(s, 3) > 0;
     s->faults = sim_pick(s, 3) == 0;
+    s->span = sim_pick(s, 2) == 0 ? GRAINS : 32 * (1 + sim_pick(s, 6));
     world_boot(s->world, s->checksums);
     for (unsigned i = 0; i < SIM_VOLUMES; i++)
         subject_make(s, &s->subjects[i], i);
@@ -239,19 +251,34 @@ static uint64_t env_number(const char *name, uint64_t otherwise)
     return text != NULL && *text != '\0' ? strtoull(text, NULL, 0) : otherwise;
 }
 
+/* Of the sanitizers, if there are any: what a machine that lost its power had in memory is not
+ * freed, and no leak. */
+void __lsan_disable(void) __attribute__((weak));
+
+/* Scenarios from first on: so many, or for so long. Returns how many. */
+static uint64_t run_many(uint64_t first, uint64_t runs, uint64_t seconds, struct totals *t)
+{
+    const struct clock *clock = clock_system();
+    uint64_t end = clock_now_ns(clock) + seconds * UINT64_C(1000000000), i;
+    for (i = 0; seconds > 0 ? clock_now_ns(clock) < end : i < runs; i++)
+        run(first + i, false, t);
+    return i;
+}
+
 int main(void)
 {
     struct totals t = {0};
-    uint64_t scale = env_number("SIM_SCALE", 100);
-    uint64_t runs = env_number("SIM_RUNS", RUNS_DEFAULT) * scale / 100;
+    uint64_t seconds = env_number("SIM_SECONDS", 0);
+    uint64_t runs = env_number("SIM_RUNS", RUNS_DEFAULT) * env_number("SIM_SCALE", 100) / 100;
+    uint64_t first = env_number("SIM_FIRST", seconds > 0 ? (uint64_t)clock_wall_s() << 20 : 1);
     const char *one = getenv("SEED");
+    if (__lsan_disable != NULL)
+        __lsan_disable();
     if (one != NULL && *one != '\0') {
         run(strtoull(one, NULL, 0), getenv("SIM_VERBOSE") != NULL, &t);
         runs = 1;
     } else {
-        uint64_t first = env_number("SIM_FIRST", 1);
-        for (uint64_t i = 0; i < runs; i++)
-            run(first + i, false, &t);
+        runs = run_many(first, runs, seconds, &t);
     }
     (void)printf("sim_volume: %" PRIu64 " scenarios, %" PRIu64 " steps, %" PRIu64
                  " operations (%" PRIu64 " refused), %" PRIu64 " power losses, %" PRIu64

@@ -22,8 +22,7 @@ static void checked(struct volume_check *c, int code, const struct err *err)
     struct op *o = c->user;
     if (!op_refused(o, code, err) && !c->sound && !o->sim->faulty)
         sim_fail(o->sim, "%s: the table has %llu faults: %s", op_who(o),
-                 (unsigned long long)c->faults_total,
-                 c->fault_count > 0 ? c->faults[0].text : "?");
+                 (unsigned long long)c->faults_total, c->fault_count > 0 ? c->faults[0].text : "?");
     free(c->faults);
     op_end(o);
 }
@@ -55,7 +54,7 @@ static bool fault_is_excused(const struct sim *s, const struct subject *u,
     const struct snapshot *x = volume_snapshot_find(u->volume, &f->snapshot);
     if (s->faulty || (n == NULL && s->faults_laid > 0) || (n != NULL && n->smudged))
         return true;
-    return f->kind == VERIFY_IN_DOUBT && x != NULL && x->clone && s->losses > 0;
+    return f->kind == VERIFY_IN_DOUBT && (x == NULL || x->clone) && s->losses > 0;
 }
 
 static void verified(struct op *o)
@@ -72,9 +71,12 @@ static void verified(struct op *o)
 
 void verify_poll(struct op *o)
 {
-    if (o->kind != OP_VERIFY || !o->begun || volume_job_find(o->subject->volume, &o->job) != NULL)
+    if (o->kind != OP_VERIFY || !o->begun)
         return;
-    if (!o->sim->closing)
+    bool closed = o->sim->closing; /* then the volume is gone, and the job with it */
+    if (!closed && volume_job_find(o->subject->volume, &o->job) != NULL)
+        return;
+    if (!closed)
         verified(o);
     op_end(o);
 }
@@ -168,7 +170,8 @@ void audit_running(struct sim *s)
     }
 }
 
-/* -- offline ------------------------------------------------------------------------------------- */
+/* -- offline -------------------------------------------------------------------------------------
+ */
 
 struct offline {
     struct sim *sim;
@@ -283,7 +286,8 @@ void audit_offline(struct sim *s)
     }
 }
 
-/* -- whose they are ------------------------------------------------------------------------------- */
+/* -- whose they are -------------------------------------------------------------------------------
+ */
 
 static bool file_is_listed(struct sim *s, const char *path)
 {

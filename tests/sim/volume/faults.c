@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { FAULTS_A_LIFE = 8 };
+enum { FAULTS_A_LIFE = 10 };
 
 static struct node *node_of(struct subject *u, const struct uuid *id)
 {
@@ -23,8 +23,8 @@ static struct node *node_of(struct subject *u, const struct uuid *id)
 
 static void fault_arm(struct sim *s, struct blk_dev *disk, enum blk_op op, unsigned n)
 {
-    enum mem_fault_kind kind = op != BLK_FLUSH && sim_pick(s, 4) == 0 ? MEM_FAULT_SHORT
-                                                                       : MEM_FAULT_ERROR;
+    enum mem_fault_kind kind =
+        op != BLK_FLUSH && sim_pick(s, 4) == 0 ? MEM_FAULT_SHORT : MEM_FAULT_ERROR;
     s->faulty = true;
     s->faults_laid++;
     mem_dev_fault_at(disk, op, n, kind, EIO);
@@ -41,7 +41,8 @@ static void fault_lay_origin(struct sim *s, struct subject *u)
         u->nodes[0].doubtful = true;
     if (op == BLK_FLUSH)
         u->flush_laid = true;
-    fault_arm(s, world_file(s->world, suffix), op, op == BLK_FLUSH ? 1 : 1 + sim_pick(s, 3));
+    sim_say(s, "fault %d of %s", (int)op, u->volume->record.name);
+    fault_arm(s, world_file(s->world, suffix), op, op == BLK_FLUSH ? 1 : 1 + sim_pick(s, 2));
 }
 
 static bool rollback_is_under_way(const struct subject *u)
@@ -80,6 +81,6 @@ void fault_lay(struct sim *s, struct subject *u)
         n->doubtful = n->doubtful || op == BLK_FLUSH;
         n->smudged = true;
     }
-    sim_say(s, "fault %d of %s", (int)op, rs->name);
+    sim_say(s, "fault %d of %s@%s", (int)op, u->volume->record.name, rs->name);
     fault_arm(s, disk, op, 1 + sim_pick(s, 3));
 }

@@ -140,8 +140,7 @@ static void group_ask(struct sim *s, unsigned i)
 void group_start(struct sim *s)
 {
     struct group *g = &s->group;
-    if (g->on || s->groups_saved_count == ARRAY_LEN(s->groups_saved) ||
-        !op_is_free(s, SIM_VOLUMES))
+    if (g->on || s->groups_saved_count == ARRAY_LEN(s->groups_saved) || !op_is_free(s, SIM_VOLUMES))
         return;
     for (unsigned i = 0; i < SIM_VOLUMES; i++)
         if (node_free(&s->subjects[i]) == NULL || !rollback_is_steady(&s->subjects[i]))
@@ -158,7 +157,7 @@ void group_start(struct sim *s)
         o->source->busy++;
         o->then = u->nodes[0].content;
         g->ops[i] = o;
-        sim_say(s, "group create %s", n->name);
+        sim_say(s, "group create %s@%s", u->volume->record.name, n->name);
     }
     for (unsigned i = 0; i < SIM_VOLUMES; i++)
         group_ask(s, i);

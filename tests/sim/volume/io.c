@@ -36,7 +36,7 @@ static void read_compare(struct op *o)
     }
     if (at != (size_t)o->count * GRAIN_BYTES)
         sim_fail(o->sim, "%s: a read of %u grains gave %zu bytes", op_who(o), o->count, at);
-    if (o->node->invalid)
+    if (o->invalid)
         sim_fail(o->sim, "%s was invalid, and is read again", op_who(o));
     if (o->node->doubtful)
         content_doubt(&o->then);
@@ -81,6 +81,7 @@ static void read_begin(struct op *o)
     o->settle = n != &o->subject->nodes[0] && (!n->clone || n->state == NODE_SETTLING);
     o->settle = o->settle || n->state == NODE_SETTLING;
     o->then = n->content;
+    o->invalid = n->invalid;
     o->read = (struct volume_read){.snapshot = n->id,
                                    .offset_bytes = (uint64_t)o->first * GRAIN_BYTES,
                                    .len_bytes = o->count * GRAIN_BYTES,
@@ -94,7 +95,7 @@ void read_start(struct sim *s, struct subject *u, struct node *n, bool whole)
     struct op *o = op_new(s, OP_READ, u, n);
     if (o == NULL)
         return;
-    o->first = whole ? 0 : sim_pick(s, GRAINS);
+    o->first = whole ? 0 : sim_pick(s, s->span);
     o->count = whole ? GRAINS : 1 + sim_pick(s, GRAINS - o->first);
     read_begin(o);
 }
@@ -154,6 +155,7 @@ static void write_done(struct volume_write *w, int code, const struct err *err)
 {
     struct op *o = w->user;
     struct content *c = &o->node->content;
+    rollback_poll(o->sim, o->subject);
     bool failed = op_refused(o, code, err);
     if (o->node == &o->subject->nodes[0])
         o->subject->writes--;
@@ -195,14 +197,22 @@ static void write_data(struct op *o, unsigned how)
     o->write.data = o->data;
 }
 
+void write_counts(struct op *o)
+{
+    o->turns = o->subject->turns;
+    content_write(&o->node->content, o->first, o->count, o->version);
+    if (o->node == &o->subject->nodes[0])
+        log_begin(o);
+}
+
 void write_start(struct sim *s, struct subject *u, struct node *n)
 {
-    uint32_t first = sim_pick(s, GRAINS);
-    uint32_t most = sim_pick(s, 8) == 0 ? GRAINS : 40;
-    uint32_t count = 1 + sim_pick(s, GRAINS - first < most ? GRAINS - first : most);
+    uint32_t first = sim_pick(s, s->span);
+    uint32_t most = sim_pick(s, 8) == 0 ? s->span : 40;
+    uint32_t count = 1 + sim_pick(s, s->span - first < most ? s->span - first : most);
     if (sim_pick(s, 3) == 0) { /* whole chunks */
         first &= ~31U;
-        count = GRAINS - first < 64 ? GRAINS - first : 32 * (1 + sim_pick(s, 2));
+        count = s->span - first < 64 ? s->span - first : 32 * (1 + sim_pick(s, 2));
     }
     if (!content_can_write(&n->content, first, count))
         return;
@@ -216,12 +226,8 @@ void write_start(struct sim *s, struct subject *u, struct node *n)
     write_data(o, how);
     sim_say(s, "write %s grains %u+%u version %u", op_who(o), first, count,
             version_time(o->version));
-    content_write(&n->content, first, count, o->version);
-    o->turns = u->turns;
-    if (n == &u->nodes[0]) {
-        u->writes++;
-        log_begin(o);
-    }
+    write_counts(o);
+    u->writes += n == &u->nodes[0] ? 1 : 0;
     volume_write_start(u->volume, &o->write);
 }
 

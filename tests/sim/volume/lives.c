@@ -35,7 +35,7 @@ static void group_undo(struct sim *s, struct volume_record *r)
             continue;
         struct uuid id = r->snapshots[i].id;
         sim_say(s, "undone: %s", r->snapshots[i].name);
-        CHECK(volume_record_remove_snapshot(r, &id, NULL) == 0);
+        CHECK(volume_record_undo_snapshot(r, &id, NULL) == 0);
         world_save_record(s->world, r);
     }
 }
@@ -50,6 +50,7 @@ void boot(struct sim *s)
         struct err err = ERR_INIT;
         CHECK(world_record(s->world, &u->id, &r));
         group_undo(s, &r);
+        u->recorded = r.rollback;
         if (volume_new(world_set(s->world), &r, &u->volume, &err) < 0)
             sim_fail(s, "volume: %s", err.text);
         bool done = false;
@@ -71,8 +72,10 @@ static void recover_node(struct sim *s, struct subject *u, struct node *n)
         node_set_invalid(s, n);
     else if (readable < 0)
         sim_fail(s, "%s cannot be read: %s", n->name, x->fault_text);
-    if (there && n->invalid && readable == 0)
+    if (there && n->invalid && readable == 0 && n->invalid_before)
         sim_fail(s, "%s was invalid and is not any more", n->name);
+    n->invalid = there && readable < 0; /* one that was made so just now may not be durable yet */
+    n->invalid_before = n->invalid;
     if (!there && n->state != NODE_MAKING && n->state != NODE_GOING)
         sim_fail(s, "%s is lost: %s", n->name, x == NULL ? "not in the record" : "hidden");
     n->again = n->state == NODE_MAKING;

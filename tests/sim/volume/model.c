@@ -75,7 +75,8 @@ static void grain_drop_older(struct grain *g, uint32_t version)
 {
     unsigned n = 0;
     while (n + 1 < g->count && version_time(g->may[n]) < version_time(version))
-        n++;
+        if ((g->may[n++] & VERSION_ZERO) != 0)
+            g->zero = g->may[n - 1];
     memmove(g->may, g->may + n, (g->count - n) * sizeof g->may[0]);
     g->count = (uint8_t)(g->count - n);
     g->ended = (uint8_t)(g->ended > n ? g->ended - n : 0);
@@ -153,6 +154,14 @@ static uint32_t grain_find(const struct grain *g, uint32_t since, uint32_t seen)
     return 0;
 }
 
+/* It was written since, and read before a flush made it too old. */
+static bool grain_was(const struct grain *g, uint32_t since, uint32_t seen)
+{
+    uint32_t was = seen == VERSION_ZERO ? g->zero : seen;
+    return was != 0 && version_time(was) >= version_time(since) &&
+           version_time(was) < version_time(g->may[0]);
+}
+
 const char *content_check(struct content *c, const struct content *at_begin, const uint8_t *data,
                           uint32_t first, uint32_t count, bool settle, uint32_t *ret_grain)
 {
@@ -162,8 +171,8 @@ const char *content_check(struct content *c, const struct content *at_begin, con
         uint32_t since = settle ? then->may[0] : then->may[then->ended];
         uint32_t seen = content_decode(data, i);
         uint32_t found = seen == UINT32_MAX ? 0 : grain_find(g, since, seen);
-        if (found == 0 && version_is(since, seen))
-            found = since; /* read before a flush made it older than all that may be there */
+        if (found == 0 && seen != UINT32_MAX && !settle && grain_was(g, since, seen))
+            found = seen;
         *ret_grain = i;
         if (seen == UINT32_MAX)
             return "torn, or of another place";

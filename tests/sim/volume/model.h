@@ -29,6 +29,7 @@ struct grain {
     uint8_t count;
     uint8_t ended; /* index of the newest whose write has ended well */
     bool writing;  /* the newest is being written */
+    uint32_t zero; /* the newest of zeros among those that are too old; 0: none */
 };
 
 struct content {

@@ -19,7 +19,7 @@ enum { LIMIT_CHUNKS_MIN = 3, CHUNK_BYTES = 4096 };
 /* Derived from its uuid: the same whenever it is asked for. */
 uint64_t node_limit(const struct node *n)
 {
-    return n->limited ? (uint64_t)(LIMIT_CHUNKS_MIN + n->id.b[0] % 12) * CHUNK_BYTES : 0;
+    return n->limited ? (uint64_t)(LIMIT_CHUNKS_MIN + n->id.b[0] % 8) * CHUNK_BYTES : 0;
 }
 
 void node_make(struct sim *s, struct subject *u, struct node *n, bool clone)
@@ -28,7 +28,7 @@ void node_make(struct sim *s, struct subject *u, struct node *n, bool clone)
     n->clone = clone;
     n->state = NODE_MAKING;
     n->group = (struct uuid){{0}};
-    n->gone = n->invalid = n->doubtful = n->smudged = false;
+    n->gone = n->invalid = n->invalid_before = n->doubtful = n->smudged = false;
     n->limited = sim_pick(s, 3) == 0 && (clone ? u->clone_limits : u->limits);
     n->fragile = n->limited;
     (void)snprintf(n->name, sizeof n->name, "%c%u", clone ? 'c' : 's', s->names++);
@@ -99,20 +99,21 @@ void snapshot_start(struct sim *s, struct subject *u)
     if (o == NULL)
         return;
     node_make(s, u, n, false);
-    sim_say(s, "create %s%s", n->name, n->limited ? ", limited" : "");
+    sim_say(s, "create %s@%s%s", u->volume->record.name, n->name, n->limited ? ", limited" : "");
     node_ask(o, &u->nodes[0]);
 }
 
 void clone_start(struct sim *s, struct subject *u)
 {
-    struct node *n = node_free(u), *source = node_pick(s, u, sim_pick(s, 3) == 0);
+    struct node *n = node_free(u), *source = node_pick(s, u, sim_pick(s, 2) == 0);
     struct op *o = n == NULL || source == NULL ? NULL : op_new(s, OP_CLONE, u, n);
     if (o == NULL)
         return;
     node_make(s, u, n, true);
     n->source = source->id;
     n->fragile = n->fragile || source->fragile;
-    sim_say(s, "clone %s of %s%s", n->name, source->name, n->limited ? ", limited" : "");
+    sim_say(s, "clone %s@%s of %s%s", u->volume->record.name, n->name, source->name,
+            n->limited ? ", limited" : "");
     node_ask(o, source);
 }
 
@@ -172,7 +173,8 @@ void again_start(struct sim *s, struct subject *u, struct node *n)
     bool alone = uuid_is_zero(&n->group);
     if (uuid_is_zero(&n->id) || n->limited || n->busy > n->asks)
         return;
-    if ((n->state == NODE_THERE || n->state == NODE_SETTLING || (n->state == NODE_NONE && n->gone))) {
+    if ((n->state == NODE_THERE || n->state == NODE_SETTLING ||
+         (n->state == NODE_NONE && n->gone))) {
         if (u->volume->clones_making == 0 && n->busy == 0)
             again_ended(s, u, n);
         n->again = false;
@@ -187,6 +189,7 @@ void again_start(struct sim *s, struct subject *u, struct node *n)
     if (o == NULL)
         return;
     n->state = NODE_MAKING;
+    n->fragile = u->limits && u->invalidates; /* of one made meanwhile, perhaps */
     sim_say(s, "ask for %s again", n->name);
     node_ask(o, source);
 }
@@ -205,9 +208,17 @@ static void deleted(void *user, int code, const struct err *err)
     op_end(o);
 }
 
+/* One that a clone was made of, if there is any: what it holds is handed down to that. */
+static struct node *pick_source(struct sim *s, struct subject *u)
+{
+    const struct node *clone = node_pick(s, u, true);
+    return clone == NULL ? NULL : source_of(u, clone);
+}
+
 void delete_start(struct sim *s, struct subject *u)
 {
-    struct node *n = node_pick(s, u, false);
+    struct node *n = sim_pick(s, 2) == 0 ? pick_source(s, u) : NULL;
+    n = n != NULL && n->state == NODE_THERE ? n : node_pick(s, u, false);
     struct op *o = n == NULL || n->busy > 0 ? NULL : op_new(s, OP_DELETE, u, n);
     if (o == NULL)
         return;

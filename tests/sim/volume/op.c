@@ -125,7 +125,7 @@ static bool op_excused(const struct op *o, int code)
 {
     const struct sim *s = o->sim;
     const struct subject *u = o->subject;
-    const struct node *on = o->kind == OP_CLONE    ? o->source
+    const struct node *on = o->kind == OP_CLONE      ? o->source
                             : o->kind == OP_ROLLBACK ? &u->nodes[u->rollback_to]
                                                      : o->node;
     switch (code) {
@@ -147,8 +147,8 @@ static bool op_excused(const struct op *o, int code)
         return o->kind == OP_GROUP;
     case SNAP_ENOENT:
     case SNAP_ESTALE:
-        return (s->closing && op_is_change(o)) ||
-               (o->kind == OP_DELETE && node_is_gone(o->node)) || (o->kind == OP_READ && node_is_gone(o->node)) ||
+        return (s->closing && op_is_change(o)) || (o->kind == OP_DELETE && node_is_gone(o->node)) ||
+               (o->kind == OP_READ && node_is_gone(o->node)) ||
                (o->kind == OP_CLONE && node_is_gone(o->source)) ||
                (o->kind == OP_CHECK && o->node->state != NODE_THERE);
     default:
@@ -199,5 +199,6 @@ bool node_is_recorded(const struct subject *u, const struct node *n)
 void node_set_invalid(struct sim *s, struct node *n)
 {
     s->invalids += n->invalid ? 0 : 1;
+    sim_say(s, "%s is invalid", n->name);
     n->invalid = true;
 }

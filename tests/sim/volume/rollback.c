@@ -127,6 +127,16 @@ void rollback_again(struct sim *s, struct subject *u)
 
 /* -- the end -------------------------------------------------------------------------------- */
 
+/* Writes that another closed gate holds from before it until after it are written, after all. */
+static void rollback_count_held(struct sim *s, struct subject *u)
+{
+    for (unsigned i = 0; i < SIM_OPS; i++) {
+        struct op *o = &s->ops[i];
+        if (o->kind == OP_WRITE && o->node == &u->nodes[0] && o->turns != u->turns)
+            write_counts(o);
+    }
+}
+
 /* What one that has ended leaves: its own node consumed, newer ones dropped, if asked. */
 static void rollback_ended(struct sim *s, struct subject *u)
 {
@@ -136,11 +146,11 @@ static void rollback_ended(struct sim *s, struct subject *u)
     u->buried++;
     u->nodes[0].doubtful = u->flush_laid;
     log_forget(u);
+    rollback_count_held(s, u);
     sim_say(s, "rollback ended%s", back ? ", cancelled" : "");
     for (unsigned i = 1; i < SIM_NODES && !back && (spec->merge || spec->drop_newer); i++) {
         struct node *n = &u->nodes[i];
-        if (n->state == NODE_NONE || n->state == NODE_MAKING || n->clone ||
-            node_is_recorded(u, n))
+        if (n->state == NODE_NONE || n->state == NODE_MAKING || n->clone || node_is_recorded(u, n))
             continue;
         bool own = i == u->rollback_to;
         if (n->state != NODE_GOING && !(own ? spec->merge : spec->drop_newer))
@@ -176,8 +186,8 @@ static void rollback_either(struct subject *u)
 
 void rollback_recover(struct sim *s, struct subject *u)
 {
-    const struct record_rollback *r = &u->volume->record.rollback;
-    bool there = rollback_is_recorded(u);
+    const struct record_rollback *r = &u->recorded;
+    bool there = !uuid_is_zero(&r->job);
     if (u->rollback == ROLLBACK_ASKED && !there)
         rollback_never(u);
     if (u->rollback == ROLLBACK_NONE)
@@ -192,4 +202,6 @@ void rollback_recover(struct sim *s, struct subject *u)
         rollback_either(u);
     if (!there)
         rollback_ended(s, u);
+    else
+        rollback_poll(s, u); /* it has gone on, and may have ended already */
 }

@@ -33,15 +33,16 @@ struct node {
     struct uuid source; /* of a clone */
     char name[16];
     bool clone;
-    bool gone;     /* deleted, for good */
-    bool again;    /* was being made when the power went: asked for once more */
-    bool limited;  /* its COW device may not grow as it needs */
-    bool fragile;  /* it may become invalid: it reads through one that is limited */
-    bool invalid;  /* seen so; that does not end */
-    bool doubtful; /* what was not flushed may have been taken back by a failed flush */
-    bool smudged;  /* a write in its place has failed: its checksums may differ */
-    unsigned busy; /* operations under way on it */
-    unsigned asks; /* of these, creations */
+    bool gone;           /* deleted, for good */
+    bool again;          /* was being made when the power went: asked for once more */
+    bool limited;        /* its COW device may not grow as it needs */
+    bool fragile;        /* it may become invalid: it reads through one that is limited */
+    bool invalid;        /* seen so; that does not end */
+    bool invalid_before; /* when this life began */
+    bool doubtful;       /* what was not flushed may have been taken back by a failed flush */
+    bool smudged;        /* a write in its place has failed: its checksums may differ */
+    unsigned busy;       /* operations under way on it */
+    unsigned asks;       /* of these, creations */
     struct uuid group;
     struct content content;
 };
@@ -67,7 +68,8 @@ struct subject {
     bool limits, clone_limits;    /* small ones are given */
     bool invalidates;             /* its policy */
     unsigned buried;
-    bool flush_laid; /* a flush of the origin is to fail, in this life */
+    struct record_rollback recorded; /* when this life began */
+    bool flush_laid;                 /* a flush of the origin is to fail, in this life */
     enum rollback_state rollback;
     struct rollback_spec rollback_spec;
     unsigned rollback_to;  /* a node */
@@ -109,7 +111,8 @@ struct op {
     size_t logged;  /* its place in the log */
     unsigned turns; /* of the subject, when it began */
     bool settle;
-    bool begun; /* a verification */
+    bool invalid; /* known to be, when it began */
+    bool begun;   /* a verification */
     struct uuid job;
     struct content then; /* of the node, or of the source, when it began */
 };
@@ -128,6 +131,7 @@ struct sim {
     struct world *world;
     struct rng rng;
     bool checksums, faults; /* of this scenario: are there any? */
+    uint32_t span;          /* grains that are written: all, or few, which then meet often */
     struct subject subjects[SIM_VOLUMES];
     struct op ops[SIM_OPS];
     struct group group;
@@ -164,6 +168,8 @@ void node_set_invalid(struct sim *s, struct node *n);
 /* -- io.c -- */
 void read_start(struct sim *s, struct subject *u, struct node *n, bool whole);
 void write_start(struct sim *s, struct subject *u, struct node *n);
+/* It is under way: its grains may be of its version from now on. */
+void write_counts(struct op *o);
 void flush_start(struct sim *s, struct subject *u, struct node *n);
 /* Read it whole now: what is found counts from then on. */
 void node_settle(struct sim *s, struct subject *u, struct node *n);

@@ -391,7 +391,11 @@ bool world_record(struct world *w, const struct uuid *volume, struct volume_reco
     const struct saved *s = saved_find(w, volume);
     if (s == NULL)
         return false;
-    CHECK(volume_record_parse(s->text, s->len, ret, NULL) == 0);
+    struct err err = ERR_INIT;
+    if (volume_record_parse(s->text, s->len, ret, &err) < 0) {
+        (void)fprintf(stderr, "%s\n%s\n", s->text, err.text);
+        abort();
+    }
     return true;
 }
 

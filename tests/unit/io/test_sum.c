@@ -258,8 +258,8 @@ static void flush__fails_when_sums_cannot_be_written(void **state)
     (void)state;
     struct world w;
     world_new(&w, 1, BLOCKS * BLOCK);
-    put(&w, 5, 'a');
     mem_dev_fault_at(w.side, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
+    put(&w, 5, 'a'); /* the data is there */
     assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
     assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0); /* and goes on to */
     world_free(&w);

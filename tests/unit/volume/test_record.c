@@ -38,10 +38,11 @@ static void fill(struct volume_record *r)
     r->lease_epoch = 9;
     (void)snprintf(r->lease_holder, sizeof r->lease_holder, "host-a");
     r->lease_instance = uuid_make();
+    r->guard = r->lease_instance;
     memcpy(r->fingerprint, "\x01\xff\x20", 3);
     r->fingerprint_bytes = 3;
     struct record_snapshot a = snapshot("a", 1);
-    a.hidden = true;
+    a.hidden = a.unverified = a.broken = true;
     assert_int_equal(volume_record_add_snapshot(r, &a, NULL), 0);
     struct record_snapshot b = snapshot("b", 4);
     b.merging = true;
@@ -104,6 +105,8 @@ static void parse__refuses_each_damage_by_name(void **state)
         {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"\"", "cow_path"},
         {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"..\"", "cow_path"},
         {"\"cow_path\": \"b.cow\"", "\"cow_path\": \"a/b.cow\"", "cow_path"},
+        {"\"unverified\": true", "\"unverified\": false", "broken"},
+        {"\"guard\": \"", "\"guard\": \"x", "guard"},
         {"\"created_s\": 7", "\"created_at\": 7", "created_"},
         {"\"format\": 1", "\"format\": 2", "format"},
         {"\"lease_epoch\": 9", "\"lease_epoch\": 9, \"colour\": 1", "colour"},
@@ -469,6 +472,21 @@ static void save__what_does_not_fit_together_is_refused(void **state)
     tmpdir_remove(&dir);
 }
 
+static void undo__clones_read_on_through_what_it_read_through(void **state)
+{
+    (void)state;
+    struct volume_record r;
+    fill_hosted(&r);
+    struct uuid parent = r.snapshots[2].id; /* c4 reads through it */
+    uint32_t seq = r.snapshots[2].seq;
+    assert_int_equal(volume_record_undo_snapshot(&r, &parent, NULL), 0);
+    assert_int_equal(volume_record_check(&r, NULL), 0);
+    for (uint32_t i = 0; i < r.snapshot_count; i++)
+        assert_int_not_equal(r.snapshots[i].parent_seq, seq);
+    assert_int_equal(volume_record_undo_snapshot(&r, &parent, NULL), SNAP_ENOENT);
+    volume_record_done(&r);
+}
+
 /* Take every block that is free. */
 static void fill_disk(const char *dir)
 {
@@ -549,6 +567,7 @@ int main(void)
         cmocka_unit_test(find__hidden_ones_are_known_by_uuid_only),
         cmocka_unit_test(bury__remembers_the_last_ones),
         cmocka_unit_test(save__what_could_not_be_loaded_again_is_refused),
+        cmocka_unit_test(undo__clones_read_on_through_what_it_read_through),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread that drives a client of the library, and the way to it.
+ *
+ *   nbdkit's threads                          the link's thread
+ *   link_begin ──push──> stack ──(was empty: one post)──> take all, oldest first ──> submit
+ *   link_wait  <──────────────── semaphore ──────────────────── callback <── answers
+ *                                                 refused for now (ELIMIT) ──> held, in order
+ *
+ * The stack is taken whole, so however many threads push while the loop is busy it is woken once.
+ * What the library refuses because too much is under way waits here and goes on as answers come.
+ *
+ * It must not know what is asked. Thread: as the picture says; the stack is lock-free, all else
+ * of a link is its thread's.
+ */
+#include "client/nbdkit/link.h"
+
+#include "client/nbdkit/nbdkit_api.h"
+#include "common/base/check.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+struct link {
+    struct snapwire_client *client;
+    const char *name;
+    pthread_t thread;
+    _Atomic(struct link_op *) queued; /* newest first */
+    struct link_op *held_first, **held_end;
+    bool stop, lost;
+    atomic_bool failed;
+};
+
+/* -- operations ---------------------------------------------------------------------------- */
+
+/* The op is gone when the semaphore is up. */
+static void answer(struct link_op *op, const struct snapwire_error *error)
+{
+    if (error)
+        op->error = *error;
+    else
+        op->error.code = 0;
+    CHECK(sem_post(&op->answered) == 0);
+}
+
+/* False: the library takes no more for now. */
+static bool submit(struct link *l, struct link_op *op)
+{
+    struct snapwire_error why = {0};
+    int rc = op->submit(l->client, op, &why);
+    if (rc == SNAPWIRE_ELIMIT)
+        return false;
+    if (rc < 0)
+        answer(op, &why);
+    return true;
+}
+
+static void hold(struct link *l, struct link_op *op)
+{
+    op->next = NULL;
+    *l->held_end = op;
+    l->held_end = &op->next;
+}
+
+static void submit_held(struct link *l)
+{
+    while (l->held_first) {
+        struct link_op *op = l->held_first;
+        struct link_op *next = op->next;
+        if (!submit(l, op))
+            return;
+        l->held_first = next;
+        if (!next)
+            l->held_end = &l->held_first;
+    }
+}
+
+void link_answer(void *user, const struct snapwire_error *error)
+{
+    struct link_op *op = user;
+    struct link *l = op->link;
+    answer(op, error);
+    submit_held(l);
+}
+
+static struct link_op *take_queued(struct link *l)
+{
+    struct link_op *op = atomic_exchange(&l->queued, NULL), *oldest = NULL;
+    while (op) {
+        struct link_op *next = op->next;
+        op->next = oldest;
+        oldest = op;
+        op = next;
+    }
+    return oldest;
+}
+
+static void submit_queued(void *user)
+{
+    struct link *l = user;
+    for (struct link_op *op = take_queued(l), *next; op; op = next) {
+        next = op->next;
+        if (l->held_first || !submit(l, op))
+            hold(l, op);
+    }
+}
+
+void link_begin(struct link *l, struct link_op *op)
+{
+    struct snapwire_error why = {0};
+    struct link_op *head = atomic_load(&l->queued);
+    op->link = l;
+    CHECK(sem_init(&op->answered, 0, 0) == 0);
+    do
+        op->next = head;
+    while (!atomic_compare_exchange_weak(&l->queued, &head, op));
+    if (head || snapwire_client_post(l->client, submit_queued, l, &why) == 0)
+        return;
+    for (struct link_op *at = take_queued(l), *next; at; at = next) {
+        next = at->next;
+        answer(at, &why);
+    }
+}
+
+int link_wait(struct link_op *op)
+{
+    while (sem_wait(&op->answered) != 0)
+        ; /* a signal */
+    CHECK(sem_destroy(&op->answered) == 0);
+    return op->error.code;
+}
+
+int link_run(struct link *l, struct link_op *op)
+{
+    link_begin(l, op);
+    return link_wait(op);
+}
+
+/* -- the thread ------------------------------------------------------------------------------ */
+
+static void state_changed(void *user, struct snapwire_client *client, enum snapwire_state state,
+                          const struct snapwire_error *why)
+{
+    struct link *l = user;
+    (void)client;
+    if (state == SNAPWIRE_STATE_FAILED) {
+        atomic_store(&l->failed, true);
+        nbdkit_error("%s: the connection has ended for good: %s; start nbdkit anew when that is "
+                     "mended",
+                     l->name, why->text);
+    } else if (state == SNAPWIRE_STATE_RECONNECTING && !l->lost) {
+        l->lost = true;
+        nbdkit_error("%s: no connection: %s; trying again, requests wait", l->name, why->text);
+    } else if (state == SNAPWIRE_STATE_CONNECTED && l->lost) {
+        l->lost = false;
+        nbdkit_error("%s: connected again", l->name);
+    }
+}
+
+static void stop(void *user)
+{
+    struct link *l = user;
+    l->stop = true;
+}
+
+static void *run(void *user)
+{
+    struct link *l = user;
+    while (!l->stop)
+        snapwire_client_turn(l->client, -1);
+    snapwire_client_free(l->client);
+    return NULL;
+}
+
+/* Signals are nbdkit's: its own threads take them. */
+static int start(struct link *l, struct snapwire_error *reterr)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+    int e = pthread_create(&l->thread, NULL, run, l);
+    CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+    if (e == 0)
+        return 0;
+    *reterr = (struct snapwire_error){
+        .code = SNAPWIRE_ENOMEM, .sys_errno = e, .text = "no thread for the connection"};
+    return SNAPWIRE_ENOMEM;
+}
+
+int link_new(const struct snapwire_config *config, const char *name, struct link **ret,
+             struct snapwire_error *reterr)
+{
+    struct snapwire_config mine = *config;
+    struct link *l = calloc(1, sizeof *l);
+    if (!l) {
+        *reterr = (struct snapwire_error){.code = SNAPWIRE_ENOMEM, .text = "out of memory"};
+        return SNAPWIRE_ENOMEM;
+    }
+    l->name = name;
+    l->held_end = &l->held_first;
+    mine.state_changed = state_changed;
+    mine.user = l;
+    int rc = snapwire_client_new(NULL, &mine, &l->client, reterr);
+    if (rc == 0)
+        rc = snapwire_client_connect(l->client, reterr);
+    if (rc == 0)
+        rc = start(l, reterr);
+    if (rc < 0) {
+        snapwire_client_free(l->client);
+        free(l);
+        return rc;
+    }
+    *ret = l;
+    return 0;
+}
+
+void link_free(struct link *l)
+{
+    if (!l)
+        return;
+    while (snapwire_client_post(l->client, stop, l, NULL) < 0)
+        (void)sched_yield(); /* no memory for the message: there will be */
+    CHECK(pthread_join(l->thread, NULL) == 0);
+    free(l);
+}
+
+bool link_has_failed(const struct link *l)
+{
+    return atomic_load(&l->failed);
+}
