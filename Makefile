@@ -65,7 +65,7 @@ libs_registry := -lsqlite3
 libs_volume   := -ljansson
 libs_service  := -lconfuse -lsystemd
 libs_client   :=
-libs_cli      := -ljansson -lconfuse -lsmartcols -lmount -lcrypto
+libs_cli      := -ljansson -lconfuse -lsmartcols -lmount -lblkid -lcrypto
 
 src        = $(sort $(wildcard $(dir_$(1))/*.c))
 obj_of     = $(patsubst %.c,$(BUILD)/%.o,$(1))

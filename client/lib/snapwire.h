@@ -562,7 +562,7 @@ struct snapwire_lease_info {
     uint32_t ttl_ms;
     uint32_t chunk_size_sectors;
     uint64_t size_bytes; /* the volume's */
-    bool broken; /* its snapshots miss what was overwritten, see snapwire_lease_break() */
+    bool broken;         /* its snapshots miss what was overwritten, see snapwire_lease_break() */
 };
 
 struct snapwire_lease_config {

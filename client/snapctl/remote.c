@@ -239,6 +239,8 @@ static const struct cli_command commands[] = {
     {"import", "write a file's content into a hosted volume", remote_cmd_import},
     {"export", "write a snapshot's or hosted volume's content to a file", remote_cmd_export},
     {"clone", "make a writable snapshot of a snapshot", remote_cmd_clone},
+    {"mount", "put a file system inside into this host's tree", remote_cmd_mount},
+    {"umount", "take it out again", remote_cmd_umount},
     {"rollback", "return a hosted volume to a snapshot", remote_cmd_rollback},
     {"merge", "roll back to a snapshot, which is used up", remote_cmd_merge},
     {"grant", "give somebody a right", remote_cmd_grant},

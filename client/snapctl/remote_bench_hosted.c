@@ -177,9 +177,6 @@ static int run(struct cli *cli, struct hosted_bench *b, struct err *reterr)
         total = a->seconds ? UINT64_MAX : u64_min(DEFAULT_REQUESTS, units);
     progress_start(&b->progress, cli, "bench", a->seconds ? 0 : total);
     b->progress.unit = PROGRESS_COUNT;
-    struct snapwire_error w0 = {0};
-    if (getenv("XMOVE") && snapwire_io_flush_sync(b->remote->client, &b->target->volume, NULL, &w0) < 0)
-        return remote_error(&w0, reterr);
     uint64_t start_ns = bench_now_ns();
     rc = load(b, total, reterr);
     if (rc == 0 && a->write) {

@@ -26,6 +26,8 @@ int remote_cmd_diff(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_import(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_clone(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_mount(struct cli *cli, int argc, char **argv, struct err *reterr);
+int remote_cmd_umount(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_rollback(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_verify(struct cli *cli, int argc, char **argv, struct err *reterr);
 int remote_cmd_cancel(struct cli *cli, int argc, char **argv, struct err *reterr);

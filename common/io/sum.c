@@ -7,8 +7,8 @@
  *           └─> write dirty pages ──> flush the side ──────┴─> done
  *   GROW    the side ──> below ──> done
  *
- * Pages go to the side device beside the data, so that a flush finds little to write: what two
- * changes made one after another of one page is left to the flush or a later change.
+ * Pages go to the side device beside the data, so that a flush finds little to write: a page that
+ * is just being written is left to the flush, if the change has ended by then, or a later change.
  *
  * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
  * began; its side flush is left out when no page was written since the last one. A page that
@@ -113,6 +113,7 @@ static void change_end(struct sum_op *op, int result, int sys_errno)
         CHECK(p->writes > 0);
         p->writes--;
         p->last_write_gen = d->gen;
+        p->due = p->due || (p->dirty && op->leaves_pages);
         sum_page_sort(p);
     }
     op_end(op, result, sys_errno);
@@ -138,8 +139,12 @@ static void change_write_pages(struct sum_op *op)
     struct page_span span = pages_of(op->dev, op->outer);
     for (uint64_t no = span.first; no <= span.last; no++) {
         struct sum_page *p = sum_page_find(op->dev, no);
-        if (p == NULL || !p->dirty || p->writing || sum_page_write(p, p->dirty_gen) < 0)
+        if (p == NULL || !p->dirty)
             continue;
+        if (p->writing || sum_page_write(p, p->dirty_gen) < 0) {
+            op->leaves_pages = true;
+            continue;
+        }
         p->writer = op;
         op->pending++;
     }
@@ -179,7 +184,7 @@ static void change_note(struct sum_dev *d, const struct blk_req *req)
             req->op == BLK_WRITE && from >= req->offset_bytes && d->block_bytes <= end - from;
         uint64_t sum =
             whole ? sum_of(b, iov, iov_count, from - req->offset_bytes, d->block_bytes) : 0;
-        sum_page_set(sum_page_find(d, sum_page_of(b)), b, sum);
+        sum_page_set(sum_page_find(d, sum_page_of(b)), b, sum, false);
     }
 }
 
@@ -258,7 +263,7 @@ static bool flush_pages(struct sum_op *op)
     struct sum_page *p, *next;
     for (p = TAILQ_FIRST(&d->busy); p != NULL && d->failed == 0; p = next) {
         next = TAILQ_NEXT(p, link);
-        if (p->dirty && p->dirty_gen <= op->gen) {
+        if (p->dirty && p->due && p->dirty_gen <= op->gen) {
             clear = false;
             if (p->state != SUM_PAGE_READY || p->writing)
                 continue;
@@ -532,7 +537,7 @@ int sum_dev_set(struct blk_dev *dev, uint64_t block_no, const void *content, str
     struct sum_page *p = sum_page_find(d, sum_page_of(block_no));
     if (p == NULL || p->state != SUM_PAGE_READY)
         return err_set(reterr, SNAP_EBUSY, "the checksum's page is not at hand: look it up first");
-    sum_page_set(p, block_no, sum_of(block_no, &iov, 1, 0, d->block_bytes));
+    sum_page_set(p, block_no, sum_of(block_no, &iov, 1, 0, d->block_bytes), true);
     sum_page_sort(p);
     return 0;
 }

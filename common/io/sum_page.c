@@ -141,15 +141,16 @@ struct sum_page *sum_page_get(struct sum_dev *d, uint64_t no)
 /* -- slots ------------------------------------------------------------------------ */
 
 /* The next flush has to write it. */
-static void page_soil(struct sum_page *p)
+static void page_soil(struct sum_page *p, bool due)
 {
+    p->due = p->due || due;
     if (p->dirty)
         return;
     p->dirty = true;
     p->dirty_gen = p->dev->gen + 1;
 }
 
-void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now)
+void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now, bool due)
 {
     uint64_t i = block_no % SUM_PAGE_SLOTS;
     uint8_t *slot = slot_of(p, i);
@@ -161,7 +162,7 @@ void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now)
         p->has_before = true;
     }
     le64_store(slot, now);
-    page_soil(p);
+    page_soil(p, due);
 }
 
 bool sum_page_has(const struct sum_page *p, uint64_t block_no)
@@ -189,7 +190,7 @@ void sum_page_settle(struct sum_page *p, uint64_t gen)
         p->doubt = p->doubt_durable = false;
         d->doubt_count--;
         le64_store(slot_of(p, SUM_PAGE_SLOTS), 0);
-        page_soil(p);
+        page_soil(p, true);
     }
 }
 
@@ -202,7 +203,7 @@ void sum_page_doubt(struct sum_page *p)
     p->doubt = true;
     p->dev->doubt_count++;
     le64_store(slot_of(p, SUM_PAGE_SLOTS), 1);
-    page_soil(p);
+    page_soil(p, true);
 }
 
 static void marks_flushed(struct blk_req *req, int result)
@@ -283,7 +284,7 @@ int sum_page_write(struct sum_page *p, uint64_t gen)
     if (p->copy == NULL)
         return SNAP_ENOMEM;
     memcpy(p->copy, p->data, SUM_PAGE_BYTES);
-    p->dirty = false;
+    p->dirty = p->due = false;
     p->writing = true;
     p->write_gen = gen;
     p->req = (struct blk_req){.op = BLK_WRITE,

@@ -21,7 +21,8 @@ struct sum_page {
     uint64_t no; /* on the side device; the first of slots is 1 */
     enum sum_page_state state;
     bool dirty;
-    uint64_t dirty_gen; /* the first flush that must write it */
+    bool due;           /* … for more than blocks whose writes are in flight, if dirty */
+    uint64_t dirty_gen; /* the first flush that must write it, if due */
     bool writing;
     uint64_t write_gen;      /* the flush that writes it, or needs it written */
     struct sum_op *writer;   /* the change that had it written, and waits for it; NULL: a flush */
@@ -50,6 +51,7 @@ struct sum_op {
     uint64_t gen;         /* of a flush: its number */
     uint64_t side_mark;   /* of a flush: pages written when its side flush was submitted */
     bool side_begun;
+    bool leaves_pages; /* of a change: its sums were not in what it had written */
     int result, sys_errno;
     TAILQ_ENTRY(sum_op) link;
     LIST_ENTRY(sum_op) under_way;
@@ -90,8 +92,8 @@ static inline uint64_t sum_page_of(uint64_t block_no)
 struct sum_page *sum_page_find(struct sum_dev *d, uint64_t no);
 /* Find it or begin to load it. NULL: no memory. */
 struct sum_page *sum_page_get(struct sum_dev *d, uint64_t no);
-/* The block's content is another now (0: unknown). */
-void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now);
+/* The block's content is another now (0: unknown); due: not only when its write has ended. */
+void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now, bool due);
 void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot *ret);
 /* Begin to write it, for flush gen; it is ready and not being written. Errors: SNAP_ENOMEM. */
 int sum_page_write(struct sum_page *p, uint64_t gen) SNAP_WUR;

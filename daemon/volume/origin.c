@@ -95,6 +95,8 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
     STAILQ_INIT(&o->gate_waits);
     TAILQ_INIT(&o->held);
     TAILQ_INIT(&o->batches);
+    STAILQ_INIT(&o->preserved);
+    o->preserved_kick = (struct shard_kick){.fn = write_preserved_run, .user = o};
     TAILQ_INIT(&o->waits);
     int rc = loop_timer_init(v->set->shard->loop, &o->timer, origin_waits_run, v, reterr);
     if (rc < 0) {

@@ -26,9 +26,11 @@ struct origin {
     struct blk_req gate_req;
     struct snapshot *gate_clone; /* being flushed; NULL: the origin is */
     struct err gate_err;
-    unsigned flushes_failed;           /* whoever asked: what was written before may be gone */
-    struct write_batch *batch;         /* reads of old content begun in this turn */
-    TAILQ_HEAD(, write_batch) batches; /* reads under way, by the turns they began in */
+    unsigned flushes_failed;             /* whoever asked: what was written before may be gone */
+    struct write_batch *batch;           /* reads of old content begun in this turn */
+    TAILQ_HEAD(, write_batch) batches;   /* reads under way, by the turns they began in */
+    STAILQ_HEAD(, write_part) preserved; /* this turn: their data is written at its end */
+    struct shard_kick preserved_kick;
     TAILQ_HEAD(write_parts, write_part) waits; /* for a buffer, or a store to be opened again */
     unsigned buffer_waits;                     /* of them, for a buffer */
     struct loop_timer timer;                   /* when they try again */

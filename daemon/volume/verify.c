@@ -83,8 +83,9 @@ const char *verify_fault_format(struct volume *v, const struct verify_fault *f, 
     static const char *const what[] = {
         [VERIFY_DIFFERS] = "differs from its checksum: the disk has changed it",
         [VERIFY_OLDER] = "holds what it held before: the disk has lost a write",
-        [VERIFY_IN_DOUBT] = ("differs from its checksum, but was being overwritten when the machine "
-                             "stopped: if its content is sound, rebuild"),
+        [VERIFY_IN_DOUBT] =
+            ("differs from its checksum, but was being overwritten when the machine "
+             "stopped: if its content is sound, rebuild"),
         [VERIFY_UNREADABLE] = "cannot be read",
     };
     const struct snapshot *s = volume_snapshot_find(v, &f->snapshot);

@@ -47,6 +47,8 @@ struct volume_write {
 void volume_write_start(struct volume *v, struct volume_write *w);
 /* The gate is open: those that it held begin. */
 void volume_write_run_held(struct volume *v);
+/* Those of o->preserved go on with their data. user: the origin. */
+void write_preserved_run(void *user);
 /* The volume is leaving: what waits is refused. */
 void volume_write_cancel(struct volume *v);
 

@@ -112,7 +112,7 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
 /* -- gathering ------------------------------------------------------------------------------ */
 
 /* So many more than its own a batch waits for: each wait makes it as much larger. */
-enum { BATCH_GROWTH = 2 };
+enum { BATCH_GROWTH = 2, BATCH_KICK = 8 };
 
 /* Reads that began in the same turn, and what waits for them. */
 struct write_batch {
@@ -227,6 +227,31 @@ static void keep_full(struct write_part *p)
     cow_store_invalidate(s->store, keep_invalidated, p);
 }
 
+void write_preserved_run(void *user)
+{
+    struct origin *o = user;
+    struct write_part *p;
+    blk_engine_kick(o->volume->set->shard->engine);
+    while ((p = STAILQ_FIRST(&o->preserved)) != NULL) {
+        STAILQ_REMOVE_HEAD(&o->preserved, batch_link);
+        if (p->place != NULL)
+            write_clone_start(p);
+        else
+            write_origin_start(p);
+    }
+}
+
+/* At the end of the turn: what the store goes on with, the next table write, which many wait for,
+ * goes to the disk before the data of those whom it has just told. */
+static void keep_preserved(struct write_part *p)
+{
+    struct origin *o = p->volume->origin;
+    p->lacks = false;
+    write_give_buf(p);
+    STAILQ_INSERT_TAIL(&o->preserved, p, batch_link);
+    shard_kick_later(p->volume->set->shard, &o->preserved_kick);
+}
+
 static void keep_decided(struct write_part *p)
 {
     struct write_put *x;
@@ -238,12 +263,7 @@ static void keep_decided(struct write_part *p)
     }
     switch (p->verdict) {
     case WRITE_OK:
-        p->lacks = false;
-        write_give_buf(p);
-        if (p->place != NULL)
-            write_clone_start(p);
-        else
-            write_origin_start(p);
+        keep_preserved(p);
         break;
     case WRITE_AGAIN:
         write_wait_store(p, &p->why);
@@ -414,6 +434,8 @@ static void keep_read(struct write_part *p)
                               .err = &p->w->err};
     p->batch = batch_join(p->volume);
     fetch_start(&p->fetch);
+    if (p->batch != NULL && p->batch->count % BATCH_KICK == 0)
+        blk_engine_kick(p->volume->set->shard->engine);
 }
 
 static void keep_held(struct hold *h)

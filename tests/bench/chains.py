@@ -10,6 +10,8 @@
 The ratio of a rate is to the volume without snapshots, of a read to the newest snapshot.
 """
 
+import os
+
 from world import median
 
 MIB = 1 << 20
@@ -64,15 +66,31 @@ class Chains:
     def writes(self):
         b = self.bench
         figures = {n: [] for n in SNAPSHOTS}
+        limits = []
         for turn in range(self.rounds):
             skip = ("--skip", turn * self.chunks) if turn else ()
             for n in SNAPSHOTS:
                 b.settle()
                 figures[n].append(self.load(f"v{n}", "--write", "--pattern", "random",
                                             "--chunks", self.chunks, *skip))
+            b.settle()
+            limits.append(self.limit())
         for n in SNAPSHOTS[1:]:
             b.add(f"volume_write_snapshots_{n}", median(figures[n]), median(figures[0]),
                   "no snapshots", "MiB/s")
+        b.add("volume_write_snapshots_limit", median(figures[1000]), median(limits),
+              "disk, one read and two writes each", "MiB/s")
+
+    def limit(self):
+        """What the disk can do of what a first overwrite needs: one read and two writes."""
+        w = self.world
+        path = w.path("mixed")
+        done = w.run(["fio", "--name=bench", "--output-format=json", "--ioengine=io_uring",
+                      "--direct=1", "--rw=randrw", "--rwmixread=33", "--bs=16k",
+                      f"--iodepth={IN_FLIGHT}", f"--size={self.chunks * CHUNK_BYTES * 3}",
+                      f"--filename={path}"], cpus=w.server_cpus).json()["jobs"][0]
+        os.unlink(path)
+        return (done["read"]["bw_bytes"] + done["write"]["bw_bytes"]) / 3 / MIB
 
     def reads(self):
         b = self.bench
