@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BACKOFF_MAX_MS = 1000 };
+
 static int out_of_memory(void)
 {
     nbdkit_error("out of memory for the parameters");
@@ -181,5 +183,7 @@ struct snapwire_config server_args_config(const struct server_args *a)
         .server_name = a->server_name,
         .software = "nbdkit-snapwire " SNAPWIRE_VERSION,
         .request_timeout_ms = a->timeout_s * 1000,
+        /* who waits is a guest: look often, and more than once before a request fails */
+        .backoff_max_ms = a->timeout_s > 1 ? BACKOFF_MAX_MS : BACKOFF_MAX_MS / 2,
     };
 }

@@ -182,7 +182,7 @@ int mount_nbdkit_start(struct mount_state *s, const char *config_path, const cha
 
 int mount_nbdfuse_start(struct mount_state *s, struct err *reterr)
 {
-    char folder[MOUNT_FILE_BYTES], socket[MOUNT_FILE_BYTES], pidfile[MOUNT_FILE_BYTES];
+    char folder[MOUNT_FILE_BYTES], uri[MOUNT_FILE_BYTES + 24], pidfile[MOUNT_FILE_BYTES];
     char disk[MOUNT_FILE_BYTES];
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fd < 0)
@@ -192,7 +192,7 @@ int mount_nbdfuse_start(struct mount_state *s, struct err *reterr)
     (void)close(fd);
     mount_state_file(s, "fuse", folder);
     mount_state_file(s, "fuse/disk", disk);
-    mount_state_file(s, "socket", socket);
+    (void)snprintf(uri, sizeof uri, "nbd+unix:///?socket=%s/socket", s->folder);
     mount_state_file(s, "nbdfuse.pid", pidfile);
     if (mkdir(folder, 0700) != 0 && errno != EEXIST)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "make %s", folder);
@@ -201,8 +201,7 @@ int mount_nbdfuse_start(struct mount_state *s, struct err *reterr)
     if (s->read_only)
         argv[n++] = "-r";
     argv[n++] = disk;
-    argv[n++] = "--unix";
-    argv[n] = socket;
+    argv[n] = uri;
     return start(s, argv, "libnbd-bin", &s->nbdfuse, reterr);
 }
 

@@ -112,7 +112,7 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
 /* -- gathering ------------------------------------------------------------------------------ */
 
 /* So many more than its own a batch waits for: each wait makes it as much larger. */
-enum { BATCH_GROWTH = 2, BATCH_KICK = 8 };
+enum { BATCH_GROWTH = 2 };
 
 /* Reads that began in the same turn, and what waits for them. */
 struct write_batch {
@@ -227,6 +227,9 @@ static void keep_full(struct write_part *p)
     cow_store_invalidate(s->store, keep_invalidated, p);
 }
 
+/* What the store goes on with, the next table write, which many wait for, goes to the disk in a
+ * call of its own before the data of those whom it has just told: as one of a batch it would end
+ * with the batch. */
 void write_preserved_run(void *user)
 {
     struct origin *o = user;
@@ -241,8 +244,7 @@ void write_preserved_run(void *user)
     }
 }
 
-/* At the end of the turn: what the store goes on with, the next table write, which many wait for,
- * goes to the disk before the data of those whom it has just told. */
+/* At the end of the turn, see write_preserved_run(). */
 static void keep_preserved(struct write_part *p)
 {
     struct origin *o = p->volume->origin;
@@ -434,8 +436,6 @@ static void keep_read(struct write_part *p)
                               .err = &p->w->err};
     p->batch = batch_join(p->volume);
     fetch_start(&p->fetch);
-    if (p->batch != NULL && p->batch->count % BATCH_KICK == 0)
-        blk_engine_kick(p->volume->set->shard->engine);
 }
 
 static void keep_held(struct hold *h)
