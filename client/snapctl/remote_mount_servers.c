@@ -2,8 +2,8 @@
 /* The two programs behind a mount: nbdkit with the plugin, and nbdfuse.
  *
  * They run in sessions of their own and outlive snapctl; what they say goes to a log in the
- * mount's folder. Each is known by its pid, and is ours only if its command line names that
- * folder: a number that another program has got since is left alone.
+ * mount's folder. Each is known by its pid or found by its name, and is ours only if its command
+ * line names that folder: a number that another program has got since is left alone.
  *
  * It must not know what is mounted, or where.
  */
@@ -12,6 +12,7 @@
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -109,7 +110,8 @@ static int wait_ready(const struct mount_state *s, const char *name, pid_t pid, 
             return err_set(reterr, SNAP_ECANCELED, "interrupted");
         if (stat(path, &st) == 0 && st.st_size > 0)
             return 0;
-        if (waitpid(pid, NULL, WNOHANG) == pid) {
+        int status;
+        if (waitpid(pid, &status, WNOHANG) == pid && status != 0) {
             said(log, text);
             return err_set(reterr, SNAP_EIO, "%s", text);
         }
@@ -169,15 +171,18 @@ int mount_nbdkit_start(struct mount_state *s, const char *config_path, const cha
     (void)snprintf(volume, sizeof volume, "volume=%s", s->target);
     (void)snprintf(config, sizeof config, "config=%s", config_path);
     (void)snprintf(entry, sizeof entry, "remote=%s", remote);
-    const char *argv[16] = {"nbdkit", "-f", "-U", socket, "-P", pidfile};
-    size_t n = 6;
+    const char *argv[16] = {"nbdkit", "-U", socket, "-P", pidfile};
+    size_t n = 5;
     if (s->read_only)
         argv[n++] = "-r";
     argv[n++] = plugin;
     argv[n++] = volume;
     argv[n++] = config;
     argv[n] = entry;
-    return start(s, argv, "nbdkit", &s->nbdkit, reterr);
+    /* it goes to the background by itself: left in front it ends together with who started it */
+    int rc = start(s, argv, "nbdkit", &s->nbdkit, reterr);
+    s->nbdkit = 0; /* it has another now */
+    return rc;
 }
 
 int mount_nbdfuse_start(struct mount_state *s, struct err *reterr)
@@ -231,24 +236,35 @@ static bool wait_ended(const struct mount_state *s, pid_t pid, int ms)
     return true;
 }
 
-/* Where snapctl ended before it had noted the pid, the program's own file has it. */
-static pid_t pid_of(const struct mount_state *s, const char *file, pid_t noted)
+/* A program of this mount by its name: nbdkit's pid is another once it is in the background, and
+ * snapctl may have ended before it had noted one. */
+static pid_t find(const struct mount_state *s, const char *name)
 {
-    char path[MOUNT_FILE_BYTES];
-    CLEANUP_FREE char *text = NULL;
-    size_t len;
-    if (noted > 0)
-        return noted;
-    mount_state_file(s, file, path);
-    if (file_read_all(path, 64, &text, &len, NULL) < 0)
-        return 0;
-    long pid = strtol(text, NULL, 10);
-    return pid > 0 && pid <= INT32_MAX ? (pid_t)pid : 0;
+    DIR *dir = opendir("/proc");
+    pid_t found = 0;
+    for (const struct dirent *d; dir && found == 0 && (d = readdir(dir));) {
+        char path[32], comm[32] = "";
+        long pid = strtol(d->d_name, NULL, 10);
+        if (pid <= 0 || pid > INT32_MAX)
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/%ld/comm", pid);
+        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd >= 0 ? read(fd, comm, sizeof comm - 1) : 0;
+        comm[n > 0 ? n : 0] = '\0';
+        comm[strcspn(comm, "\n")] = '\0';
+        if (strcmp(comm, name) == 0 && runs(s, (pid_t)pid))
+            found = (pid_t)pid;
+    }
+    if (dir)
+        (void)closedir(dir);
+    return found;
 }
 
 static int stop(const struct mount_state *s, const char *name, pid_t pid, struct err *reterr)
 {
     if (pid <= 0 || !runs(s, pid))
+        pid = find(s, name);
+    if (pid == 0)
         return 0;
     (void)kill(pid, SIGTERM);
     if (wait_ended(s, pid, STOP_MS))
@@ -261,7 +277,7 @@ static int stop(const struct mount_state *s, const char *name, pid_t pid, struct
 
 int mount_nbdkit_stop(struct mount_state *s, struct err *reterr)
 {
-    return stop(s, "nbdkit", pid_of(s, "nbdkit.pid", s->nbdkit), reterr);
+    return stop(s, "nbdkit", s->nbdkit, reterr);
 }
 
 int mount_nbdfuse_flush(const struct mount_state *s, struct err *reterr)
@@ -292,5 +308,5 @@ int mount_nbdfuse_stop(struct mount_state *s, struct err *reterr)
                                  folder);
         nap();
     }
-    return stop(s, "nbdfuse", pid_of(s, "nbdfuse.pid", s->nbdfuse), reterr);
+    return stop(s, "nbdfuse", s->nbdfuse, reterr);
 }
