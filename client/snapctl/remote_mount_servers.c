@@ -26,7 +26,7 @@
 
 enum {
     READY_MS = 60 * 1000,
-    STOP_MS = 90 * 1000, /* longer than the plugin waits for the daemon */
+    STOP_MS = 10 * 1000, /* what was written has been flushed before */
     KILL_MS = 10 * 1000,
     UMOUNT_MS = 5 * 1000,
     POLL_MS = 10,

@@ -346,6 +346,8 @@ int snapshot_check_readable(const struct snapshot *s, struct err *reterr)
 
 /* -- opening -------------------------------------------------------------------- */
 
+static void snapshot_close_go(struct snapshot *s);
+
 static void snapshot_open_end(struct snapshot *s, int code, const struct err *err)
 {
     s->fault_code = code;
@@ -359,6 +361,10 @@ static void snapshot_open_end(struct snapshot *s, int code, const struct err *er
     volume_done_fn *done = s->open_done;
     s->open_done = NULL;
     done(s->open_user, code, err);
+    if (s->close_waits) { /* who asked for it has waited, so the node is still there */
+        s->close_waits = false;
+        snapshot_close_go(s);
+    }
 }
 
 static void snapshot_differs_closed(void *user, int code, const struct err *err)
@@ -387,7 +393,12 @@ static void snapshot_attached(void *user, int code, const struct err *err)
     struct snapshot *s = user;
     const struct record_snapshot *rs = snapshot_record(s);
     bool create = s->sums_create;
+    struct err gone = ERR_INIT;
     s->sums_create = false;
+    if (rs == NULL) { /* dropped meanwhile: who did waits to close it */
+        snapshot_open_end(s, err_set(&gone, SNAP_ENOENT, "it has been deleted"), &gone);
+        return;
+    }
     if (code < 0 && !create) { /* new ones that cannot be made are done without */
         snapshot_open_end(s, code, err);
         return;
@@ -425,7 +436,7 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 
 static void snapshot_close_end(struct snapshot *s)
 {
-    if (s->readers > 0 || s->store != NULL || !s->closing)
+    if (s->readers > 0 || s->store != NULL || !s->closing || s->close_waits)
         return;
     blk_dev_close(s->dev);
     s->dev = NULL;
@@ -449,20 +460,28 @@ static void snapshot_store_closed(void *user, int code, const struct err *err)
     snapshot_close_end(s);
 }
 
-void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user)
+static void snapshot_close_go(struct snapshot *s)
 {
-    CHECK(!s->closing);
-    s->closing = true;
-    snapshot_note(s);
-    s->close_forget = forget;
-    s->close_done = done;
-    s->close_user = user;
     if (s->store == NULL) {
         snapshot_close_end(s);
         return;
     }
     snapshot_kick(s);
     cow_store_close(s->store, snapshot_store_closed, s);
+}
+
+void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user)
+{
+    CHECK(!s->closing);
+    snapshot_cancel_reopen(s); /* between two tries */
+    s->closing = true;
+    snapshot_note(s);
+    s->close_forget = forget;
+    s->close_done = done;
+    s->close_user = user;
+    s->close_waits = s->store == NULL && s->open_done != NULL; /* for the opening to end */
+    if (!s->close_waits)
+        snapshot_close_go(s);
 }
 
 void snapshot_reader_begin(struct snapshot *s)
@@ -485,7 +504,7 @@ static void snapshot_reopened(void *user, int code, const struct err *err)
 {
     struct snapshot *s = user;
     struct volume *v = s->volume;
-    bool again = code < 0 && code != SNAP_ECORRUPT && !v->leaving &&
+    bool again = code < 0 && code != SNAP_ECORRUPT && !v->leaving && !s->closing &&
                  ++s->reopen_tries < REOPEN_TRIES_MAX && s->timer_ready;
     if (again) {
         loop_timer_set(&s->timer, (uint64_t)REOPEN_DELAY_MS * s->reopen_tries);

@@ -119,6 +119,7 @@ struct snapshot {
     bool leaving;              /* being deleted: puts are stale */
     bool reopening;            /* was poisoned, is being opened again */
     bool closing;
+    bool close_waits; /* for an opening under way to end */
     bool merge_view; /* the merge under way was begun in view mode */
     unsigned reopen_tries;
     unsigned readers;    /* reads in flight on dev */

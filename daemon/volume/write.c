@@ -102,9 +102,24 @@ static void write_flush(struct write_part *p)
 
 /* -- parts -------------------------------------------------------------------------------- */
 
+/* Zeros over a hole of the origin change nothing, so no snapshot needs a copy of what they fall
+ * on: who discards a whole thin volume does not fill its snapshot. A hole may not be durable yet:
+ * FUA takes the long way. */
+static void write_skip_hole(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    uint64_t end = w->offset_bytes + w->len_bytes;
+    if (!write_skips_holes(p))
+        return;
+    uint64_t data = blk_dev_next_data(p->volume->origin->dev, w->cursor_bytes);
+    if (data > w->cursor_bytes)
+        w->cursor_bytes = u64_min(data, end);
+}
+
 void write_plan(struct write_part *p)
 {
     struct volume_write *w = p->w;
+    write_skip_hole(p);
     if (w->cursor_bytes == w->offset_bytes + w->len_bytes) {
         if (w->fua && !w->durable)
             write_flush(p);

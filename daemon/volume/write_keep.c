@@ -78,6 +78,10 @@ static uint64_t keep_last(const struct write_part *p)
     bool bounces = w->op == VOLUME_WRITE && w->offset_bytes % BUF_ALIGN_BYTES != 0;
     if (p->place != NULL || bounces)
         max = keep_window(p);
+    if (write_skips_holes(p)) { /* the data alone, up to the next hole */
+        uint64_t hole = blk_dev_next_hole(p->volume->origin->dev, w->cursor_bytes);
+        last = u64_min(last, (u64_max(hole, w->cursor_bytes + 1) - 1) / chunk_bytes);
+    }
     return u64_min(last, p->first + u64_max(max, 1) - 1);
 }
 

@@ -79,6 +79,13 @@ static inline uint64_t write_chunk_bytes(const struct write_part *p)
     return (uint64_t)p->volume->chunk_sectors * SECTOR_BYTES;
 }
 
+static inline bool write_skips_holes(const struct write_part *p)
+{
+    const struct volume_write *w = p->w;
+    return (w->op == VOLUME_ZERO || w->op == VOLUME_DISCARD) && !w->fua && !w->rollback &&
+           p->place == NULL && p->volume->origin->dev != NULL;
+}
+
 /* -- write.c -- */
 /* The write fails with w->err. */
 void write_fail(struct write_part *p);

@@ -135,6 +135,20 @@ static void zero__and_discard_read_as_zeros_and_snapshots_keep_theirs(void **sta
     fixture_expect_byte(f, s1, 0, SIZE, 1);
 }
 
+static void discard__of_holes_costs_a_snapshot_nothing(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(fixture_fill(f, itself, 8 * CHUNK_BYTES, CHUNK_BYTES, 1), 0);
+    struct uuid s1 = fixture_create(f, "s1");
+    assert_int_equal(fixture_op(f, itself, VOLUME_DISCARD, 0, SIZE), 0);
+    assert_int_equal(fixture_look(f, s1).exceptions, 1);
+    assert_int_equal(fixture_op(f, itself, VOLUME_ZERO, 0, SIZE), 0);
+    assert_int_equal(fixture_look(f, s1).exceptions, 1);
+    fixture_expect_byte(f, itself, 0, SIZE, 0);
+    fixture_expect_byte(f, s1, 8 * CHUNK_BYTES, 9 * CHUNK_BYTES, 1);
+    fixture_expect_byte(f, s1, 9 * CHUNK_BYTES, SIZE, 0);
+}
+
 static uint64_t origin_blocks(const struct fixture *f)
 {
     char path[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES];
@@ -325,6 +339,7 @@ int main(void)
         HOSTED(snapshot__keeps_what_was_there_whatever_part_is_overwritten),
         HOSTED(snapshot__first_overwrite_is_copied_once_into_the_newest),
         HOSTED(zero__and_discard_read_as_zeros_and_snapshots_keep_theirs),
+        HOSTED(discard__of_holes_costs_a_snapshot_nothing),
         HOSTED(discard__gives_space_back_and_extents_show_it),
         HOSTED(clone__is_written_apart_from_all_others),
         HOSTED(full__write_is_refused_and_names_the_snapshot),

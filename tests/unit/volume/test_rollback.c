@@ -158,13 +158,14 @@ static void begun(void *user, int code, const struct err *err)
 {
     struct begin *b = user;
     struct volume *v = b->call->f->volume;
+    const bool close = code == 0 && b->close; /* after call_end() b may be gone */
     if (b->starve)
         atomic_store(&space_max, 1);
     if (code == 0 && b->cancel)
         volume_job_cancel(v, &b->spec.job, call_end, b->call);
     else
         call_end(b->call, code, err);
-    if (code == 0 && b->close)
+    if (close)
         volume_close(v, call_end, &b->closing);
 }
 
