@@ -120,7 +120,7 @@ struct snapshot {
     bool reopening;            /* was poisoned, is being opened again */
     bool closing;
     bool close_waits; /* for an opening under way to end */
-    bool merge_view; /* the merge under way was begun in view mode */
+    bool merge_view;  /* the merge under way was begun in view mode */
     unsigned reopen_tries;
     unsigned readers;    /* reads in flight on dev */
     int64_t space_bytes; /* what of it is counted as its volume's owner's */
