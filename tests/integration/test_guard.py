@@ -140,11 +140,11 @@ class GuardCase(Case):
     def block(self, n=CHUNK):
         return self.rng.randbytes(n)
 
-    def scribble(self, nbd, writes=100, model=None):
-        """Changes of every kind, anywhere; model: what the disk must hold then."""
+    def scribble(self, nbd, writes=100, model=None, end=None):
+        """Changes of every kind, anywhere before end; model: what the disk must hold then."""
         for _ in range(writes):
             n = self.rng.choice([1, 100, 512, 4096, 5000, 40000])
-            at = self.rng.randrange(nbd.size - n)
+            at = self.rng.randrange((end or nbd.size) - n)
             kind = self.rng.randrange(4)
             data = self.block(n) if kind < 2 else bytes(n)
             if kind < 2:
@@ -573,7 +573,7 @@ class Broken(GuardCase):
         self.disk()
         g = self.broken()
         nbd = g.connect()
-        self.scribble(nbd, 30)
+        self.scribble(nbd, 30, end=MIB)
         self.d.kill()
         data = self.block()
         nbd.write(MIB, data)
@@ -610,7 +610,7 @@ class Broken(GuardCase):
         self.disk()
         g = self.broken()
         nbd = g.connect()
-        self.scribble(nbd, 10)
+        self.scribble(nbd, 10, end=MIB)
         self.d.kill()
         nbd.write(MIB, self.block())
         g.kill()

@@ -83,7 +83,7 @@ static void file__through_io_uring(void **state)
 
     (void)state;
     if (blk_engine_new_uring(64, &engine, &err)) {
-        print_message("skipped: %s\n", err.text);
+        printf("SKIPPED: %s\n", err.text);
         skip();
     }
     store_on_a_file(engine);

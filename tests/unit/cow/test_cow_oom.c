@@ -173,7 +173,7 @@ static void every_allocation__fails_in_turn(void **state)
 
     (void)state;
 #ifdef ALLOCATOR_IS_TAKEN
-    print_message("skipped: the sanitizer has the allocator\n");
+    printf("SKIPPED: the sanitizer has the allocator\n");
     skip();
 #endif
     while (torture_once(nth))
