@@ -29,7 +29,7 @@ LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(if $(LTO),-flto=auto $(OPT)) -pt
              -Wl,--as-needed $(LDFLAGS)
 
 # -- layers: lib_<name> is every .c of the folder; uses_<name> what it links to ----
-LAYERS    := base io cow proto net shard volume registry service client cli
+LAYERS    := base io cow proto net shard volume registry service client host cli nbdkit
 dir_base     := common/base
 dir_io       := common/io
 dir_cow      := common/cow
@@ -40,7 +40,9 @@ dir_volume   := daemon/volume
 dir_registry := daemon/registry
 dir_service  := daemon/service
 dir_client   := client/lib
+dir_host     := client/host
 dir_cli      := client/snapctl
+dir_nbdkit   := client/nbdkit
 
 # link order: from the top down
 uses_base     := base
@@ -53,7 +55,9 @@ uses_registry := registry base
 uses_volume   := volume registry shard net proto cow io base
 uses_service  := service volume registry shard net proto cow io base
 uses_client   := client net proto base
-uses_cli      := cli client net proto cow io base
+uses_host     := host net proto base
+uses_cli      := cli host client net proto cow io base
+uses_nbdkit   := nbdkit host client net proto base
 
 libs_base     := -luuid
 libs_io       := -luring -lxxhash
@@ -65,7 +69,9 @@ libs_registry := -lsqlite3
 libs_volume   := -ljansson
 libs_service  := -lconfuse -lsystemd
 libs_client   :=
-libs_cli      := -ljansson -lconfuse -lsmartcols -lmount -lblkid -lcrypto
+libs_host     := -lconfuse -lmount
+libs_cli      := -ljansson -lsmartcols -lmount -lblkid -lcrypto
+libs_nbdkit   :=
 
 src        = $(sort $(wildcard $(dir_$(1))/*.c))
 obj_of     = $(patsubst %.c,$(BUILD)/%.o,$(1))

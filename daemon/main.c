@@ -283,6 +283,8 @@ int main(int argc, char **argv)
         return err_exit_code(SNAP_EINVAL);
     daemon_prepare_process();
     int rc = daemon_load_config(d, &d->config, &err);
+    if (rc == 0 && d->check_config && service_check(&d->config, config_warning, NULL, &err) < 0)
+        rc = err_prefix(&err, "%s", d->config_path);
     if (rc < 0) {
         (void)fprintf(stderr, "snapwired: %s\n", err.text);
         rc = err_exit_code(rc);

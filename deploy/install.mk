@@ -14,8 +14,10 @@ EXPAND    := sed -e 's|@bindir@|$(bindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g'
              -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
              -e 's|@includedir@|$(includedir)|g' -e 's|@VERSION@|$(VERSION)|g'
 
+# the shared library is found at once; packages do that by themselves
 .PHONY: install
 install: all install-lib
+	$(if $(DESTDIR),,-ldconfig)
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) \
 	    $(DESTDIR)$(sysconfdir)/snapwire $(DESTDIR)$(prefix)/share/doc/snapwire \
 	    $(DESTDIR)$(prefix)/share/bash-completion/completions \
@@ -27,7 +29,10 @@ install: all install-lib
 	install -m 644 deploy/completions/snapctl.bash \
 	    $(DESTDIR)$(prefix)/share/bash-completion/completions/snapctl
 	install -m 644 deploy/completions/_snapctl $(DESTDIR)$(prefix)/share/zsh/site-functions/
-	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(prefix)/share/doc/snapwire/
+	install -d $(DESTDIR)$(prefix)/share/doc/snapwire/docs/plots
+	install -m 644 README.md LICENSE $(DESTDIR)$(prefix)/share/doc/snapwire/
+	install -m 644 docs/*.md $(DESTDIR)$(prefix)/share/doc/snapwire/docs/
+	install -m 644 docs/plots/*.svg $(DESTDIR)$(prefix)/share/doc/snapwire/docs/plots/
 	for page in $(MAN_PAGES); do \
 	    section=$${page##*.}; \
 	    install -D -m 644 $$page $(DESTDIR)$(mandir)/man$$section/$${page##*/} || exit 1; \

@@ -11,7 +11,7 @@ $(TESTLIB): $(objs_test)
 	@ar rcs $@ $^
 
 daemon_layer := service
-UNIT_LAYERS := base io cow net shard registry volume service client cli
+UNIT_LAYERS := base io cow net shard registry volume service client host cli nbdkit
 unit_src    = $(sort $(wildcard tests/unit/$(1)/test_*.c))
 unit_bin    = $(patsubst %.c,$(BUILD)/%,$(call unit_src,$(1)))
 UNIT_BINS  := $(foreach l,$(UNIT_LAYERS),$(call unit_bin,$(l)))

@@ -290,6 +290,22 @@ int snapwire_snapshot_delete_sync(struct snapwire_client *c, const struct snapwi
         delete_any(c, M(SNAPSHOT_DELETE), volume, snapshot, key, false, SYNC_TO(&wait), &err));
 }
 
+int snapwire_snapshot_drop(struct snapwire_client *c, const struct snapwire_uuid *volume,
+                           const struct snapwire_uuid *snapshot, const struct snapwire_uuid *key,
+                           snapwire_done_cb cb, void *user, struct snapwire_error *reterr)
+{
+    FACE_ASYNC(delete_any(c, M(SNAPSHOT_DELETE), volume, snapshot, key, true,
+                          CALL_TO(done, cb, user), &err));
+}
+
+int snapwire_snapshot_drop_sync(struct snapwire_client *c, const struct snapwire_uuid *volume,
+                                const struct snapwire_uuid *snapshot,
+                                const struct snapwire_uuid *key, struct snapwire_error *reterr)
+{
+    FACE_SYNC_DONE(
+        delete_any(c, M(SNAPSHOT_DELETE), volume, snapshot, key, true, SYNC_TO(&wait), &err));
+}
+
 int snapwire_snapshot_check(struct snapwire_client *c, const struct snapwire_uuid *volume,
                             const struct snapwire_uuid *snapshot, snapwire_check_cb cb, void *user,
                             struct snapwire_error *reterr)

@@ -411,6 +411,18 @@ SNAPWIRE_API int snapwire_snapshot_delete_sync(struct snapwire_client *client,
                                                const struct snapwire_uuid *snapshot,
                                                const struct snapwire_uuid *key,
                                                struct snapwire_error *reterr) SNAPWIRE_WUR;
+/* Delete by force: also one whose merge cannot go on, or that is damaged while others read through
+ * it; those become invalid. */
+SNAPWIRE_API int snapwire_snapshot_drop(struct snapwire_client *client,
+                                        const struct snapwire_uuid *volume,
+                                        const struct snapwire_uuid *snapshot,
+                                        const struct snapwire_uuid *key, snapwire_done_cb cb,
+                                        void *user, struct snapwire_error *reterr) SNAPWIRE_WUR;
+SNAPWIRE_API int snapwire_snapshot_drop_sync(struct snapwire_client *client,
+                                             const struct snapwire_uuid *volume,
+                                             const struct snapwire_uuid *snapshot,
+                                             const struct snapwire_uuid *key,
+                                             struct snapwire_error *reterr) SNAPWIRE_WUR;
 
 /* Admin: take a snapshot as it is although its writer cannot vouch for it. force: even while that
  * writer is away, which is not waited for any more; other snapshots stay unverified for good. */

@@ -21,12 +21,13 @@
 #ifndef SNAP_NBDKIT_GUARD_H
 #define SNAP_NBDKIT_GUARD_H
 
+#include "client/host/origin.h"
 #include "client/lib/snapwire.h"
 #include "client/nbdkit/guard_map.h"
-#include "client/snapctl/origin.h"
 #include "common/base/limits.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -50,7 +51,7 @@ struct guard;
 /* Old content on its way. */
 struct guard_copy {
     struct guard *guard;
-    TAILQ_ENTRY(guard_copy) link; /* the queue, then the link's */
+    TAILQ_ENTRY(guard_copy) link; /* the queue, then the link's lists */
     TAILQ_ENTRY(guard_copy) own;  /* the writer's */
     uint64_t first;
     uint32_t count;
@@ -66,6 +67,15 @@ struct guard_copy {
     unsigned refs; /* under the guard's lock: the link's and the writer's */
 };
 TAILQ_HEAD(guard_copies, guard_copy);
+
+/* A write that waits: on its thread's stack, under the guard's lock but for the semaphore. */
+struct guard_waiter {
+    TAILQ_ENTRY(guard_waiter) link;
+    uint64_t first, last; /* chunks of which it wants to know that they are kept */
+    bool listed;          /* false: somebody is about to wake it */
+    sem_t woken;
+};
+TAILQ_HEAD(guard_waiters, guard_waiter);
 
 struct guard_config {
     struct snapwire_config client; /* its strings are the plugin's */
@@ -86,7 +96,6 @@ struct guard {
     struct origin origin;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* what a waiting write may wait for */
     pthread_t thread;
     bool running;
 
@@ -107,6 +116,7 @@ struct guard {
     unsigned inflight;   /* writes past the gate */
     uint64_t copy_bytes; /* in memory */
     struct guard_copies queue;
+    struct guard_waiters waiters;
     uint64_t away_ns;    /* since when the daemon is of no use; 0: it is */
     uint64_t trouble_ns; /* since when it refuses what it may take later; 0: no */
     bool break_wanted;
@@ -119,6 +129,7 @@ struct guard {
     struct snapwire_stream *stream;
     struct snapwire_uuid volume, head;
     struct guard_copies held_back; /* the stream is full, or stands still */
+    struct guard_copies ended;     /* in this turn */
     bool blocked;                  /* … until it says so */
     bool ready_wanted;             /* head_ready when no write is in flight */
     bool lost, breaking;
@@ -142,8 +153,18 @@ struct guard_request {
     bool fua, may_trim, fast;
 };
 int guard_apply(struct guard *g, const struct guard_request *r) SNAP_WUR;
-/* The link is done with it. */
-void guard_copy_end(struct guard *g, struct guard_copy *c);
+/* These are kept, or failed: their code says it. Takes the list; without the lock. */
+void guard_copies_end(struct guard *g, struct guard_copies *ended);
+
+/* -- guard_wait.c: all but guard_wake() with the lock -- */
+/* Until a copy of these chunks has ended, or something else has changed, or that time; it may also
+ * be for nothing. The lock is let go meanwhile. */
+void guard_sleep(struct guard *g, uint64_t first, uint64_t last, uint64_t until_ns);
+/* Something else has changed. Lets the lock go. */
+void guard_broadcast(struct guard *g);
+/* Those who wait for any of these chunks, to be woken without the lock. */
+void guard_take_waiters(struct guard *g, uint64_t first, uint64_t last, struct guard_waiters *to);
+void guard_wake(struct guard_waiters *woken);
 
 /* -- guard_link.c -- */
 /* Connect, take the lease, learn what is kept. The mark must have been looked for. */

@@ -154,8 +154,9 @@ void guard_lease_publish(struct guard *g)
     bool was = now < g->valid_until_ns;
     g->valid_until_ns = left_ms > 0 ? now + (left_ms - 1) * NS_PER_MS : 0;
     if (!was && now < g->valid_until_ns)
-        (void)pthread_cond_broadcast(&g->changed);
-    (void)pthread_mutex_unlock(&g->lock);
+        guard_broadcast(g);
+    else
+        (void)pthread_mutex_unlock(&g->lock);
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */

@@ -122,6 +122,7 @@ static void *link_main(void *arg)
         }
         link_step(g);
         snapwire_client_turn(g->client, GUARD_TURN_MS);
+        guard_put_settle(g);
         if (!g->lost)
             guard_lease_publish(g);
     }

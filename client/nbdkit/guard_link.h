@@ -20,13 +20,6 @@ static inline int guard_error(const struct snapwire_error *e, struct err *reterr
     return rc;
 }
 
-/* With the lock, which it lets go. */
-static inline void guard_broadcast(struct guard *g)
-{
-    (void)pthread_cond_broadcast(&g->changed);
-    (void)pthread_mutex_unlock(&g->lock);
-}
-
 /* -- going on without, guard_break.c -- */
 /* Make the mark and break the lease; writes go on some time later. May be called again. */
 void guard_break(struct guard *g);
@@ -38,6 +31,8 @@ void guard_unbreak(struct guard *g, const char *head_name);
 /* -- copies to the stream, guard_put.c -- */
 /* As many as there is room for. Without a stream all end. */
 void guard_put_all(struct guard *g);
+/* Tell the writes of those that have ended, all in one. */
+void guard_put_settle(struct guard *g);
 void guard_put_drained(void *user, struct snapwire_stream *stream);
 
 /* -- client, lease and stream, guard_lease.c; see also guard_link_open() -- */

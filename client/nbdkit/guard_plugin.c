@@ -222,12 +222,12 @@ static int guard_init(struct err *reterr)
     (void)pthread_mutex_init(&guard.wake_lock, NULL);
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    int rc = pthread_cond_init(&guard.changed, &monotonic);
-    if (rc == 0)
-        rc = pthread_cond_init(&guard.woken, &monotonic);
+    int rc = pthread_cond_init(&guard.woken, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
     TAILQ_INIT(&guard.queue);
+    TAILQ_INIT(&guard.waiters);
     TAILQ_INIT(&guard.held_back);
+    TAILQ_INIT(&guard.ended);
     guard.lease_state = GUARD_LEASE_ASKED;
     return rc == 0 ? 0 : err_set_errno(reterr, SNAP_ENOMEM, rc, "start");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the queue to the stream, and what the daemon says to it.
  *
- *   queue ──> put, in runs of zeros and of others ──> all answered ──> ended
+ *   queue ──> put, in runs of zeros and of others ──> all answered ──> ended ──(turn's end)──> told
  *                  └─ no room: held back until the stream has drained
  *
  * A copy that was claimed for another head, or while there is no stream, ends as stale.
@@ -18,27 +18,42 @@ static bool is_refused_for_now(int code)
            code == SNAP_ELIMIT || code == SNAP_ETIMEDOUT || code == SNAP_ESHUTDOWN;
 }
 
-/* What the outcome says beyond the copy itself. */
+static bool is_invalid(int code)
+{
+    return code == SNAP_EINVALID || code == SNAP_EOVERFLOW;
+}
+
+/* What the outcome says beyond the copy itself. With the lock. */
 static void put_judge(struct guard *g, const struct guard_copy *c)
 {
-    bool invalid = c->code == SNAP_EINVALID || c->code == SNAP_EOVERFLOW;
-    if (invalid || (c->code != 0 && !is_refused_for_now(c->code) && c->code != SNAP_ESTALE &&
-                    c->code != SNAP_ECANCELED && c->code != SNAP_ECONN))
-        guard_say("keep chunk %" PRIu64 " of %s: %s", c->first, g->config.volume, c->text);
-    (void)pthread_mutex_lock(&g->lock);
     if (c->code == 0)
         g->trouble_ns = 0;
     else if (is_refused_for_now(c->code) && g->trouble_ns == 0)
         g->trouble_ns = guard_now_ns();
-    if (invalid && c->generation == g->generation && g->mode == GUARD_KEEPING)
+    if (is_invalid(c->code) && c->generation == g->generation && g->mode == GUARD_KEEPING)
         g->mode = GUARD_NOTHING;
-    (void)pthread_mutex_unlock(&g->lock);
 }
 
 static void put_end(struct guard *g, struct guard_copy *c)
 {
-    put_judge(g, c);
-    guard_copy_end(g, c);
+    if (is_invalid(c->code) ||
+        (c->code != 0 && !is_refused_for_now(c->code) && c->code != SNAP_ESTALE &&
+         c->code != SNAP_ECANCELED && c->code != SNAP_ECONN))
+        guard_say("keep chunk %" PRIu64 " of %s: %s", c->first, g->config.volume, c->text);
+    TAILQ_INSERT_TAIL(&g->ended, c, link);
+}
+
+void guard_put_settle(struct guard *g)
+{
+    const struct guard_copy *c;
+    if (TAILQ_EMPTY(&g->ended))
+        return;
+    (void)pthread_mutex_lock(&g->lock);
+    TAILQ_FOREACH (c, &g->ended, link) {
+        put_judge(g, c);
+    }
+    (void)pthread_mutex_unlock(&g->lock);
+    guard_copies_end(g, &g->ended);
 }
 
 static void put_fail(struct guard_copy *c, int code, const char *text)
@@ -122,6 +137,7 @@ void guard_put_all(struct guard *g)
             g->blocked = true;
         }
     }
+    guard_put_settle(g);
 }
 
 void guard_put_drained(void *user, struct snapwire_stream *stream)

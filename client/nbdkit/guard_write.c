@@ -36,6 +36,8 @@ enum {
     ALIGN_BYTES = 4096,
 };
 #define NS_PER_MS UINT64_C(1000000)
+#define NO_CHUNKS  UINT64_MAX, 0
+#define ALL_CHUNKS 0, UINT64_MAX
 
 uint64_t guard_now_ns(void)
 {
@@ -45,13 +47,6 @@ uint64_t guard_now_ns(void)
 }
 
 /* -- waiting; with the lock ------------------------------------------------------------ */
-
-static void guard_sleep(struct guard *g, uint64_t until_ns)
-{
-    struct timespec t = {.tv_sec = (time_t)(until_ns / UINT64_C(1000000000)),
-                         .tv_nsec = (long)(until_ns % UINT64_C(1000000000))};
-    (void)pthread_cond_timedwait(&g->changed, &g->lock, &t);
-}
 
 /* Since when the daemon has been of no use; 0: it is. */
 static uint64_t guard_useless_ns(const struct guard *g)
@@ -71,8 +66,9 @@ static void guard_want_break(struct guard *g)
     (void)pthread_mutex_lock(&g->lock);
 }
 
-/* Nothing can be done now: wait until something has changed, as the policy says. */
-static int guard_wait(struct guard *g)
+/* Nothing can be done now: wait for these chunks, or until something else has changed, as the
+ * policy says. */
+static int guard_wait(struct guard *g, uint64_t first, uint64_t last)
 {
     uint64_t now = guard_now_ns(), since = guard_useless_ns(g);
     uint64_t until = now + LOOK_MS * NS_PER_MS;
@@ -89,7 +85,7 @@ static int guard_wait(struct guard *g)
         else
             until = u64_min(until, over);
     }
-    guard_sleep(g, until);
+    guard_sleep(g, first, last, until);
     return 0;
 }
 
@@ -104,9 +100,8 @@ static void copy_unref(struct guard_copy *c)
     free(c);
 }
 
-void guard_copy_end(struct guard *g, struct guard_copy *c)
+static void copy_end(struct guard *g, struct guard_copy *c, struct guard_waiters *woken)
 {
-    (void)pthread_mutex_lock(&g->lock);
     if (c->chunk_bytes == g->chunk_bytes) /* else the maps are others by now */
         guard_map_set(&g->claimed, c->first, c->count, false);
     if (c->code == 0 && c->generation == g->generation) {
@@ -119,9 +114,21 @@ void guard_copy_end(struct guard *g, struct guard_copy *c)
     free(c->zeros);
     c->data = c->zeros = NULL;
     c->done = true;
+    guard_take_waiters(g, c->first, c->first + c->count - 1, woken);
     copy_unref(c);
-    (void)pthread_cond_broadcast(&g->changed);
+}
+
+void guard_copies_end(struct guard *g, struct guard_copies *ended)
+{
+    struct guard_waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+    struct guard_copy *c;
+    (void)pthread_mutex_lock(&g->lock);
+    while ((c = TAILQ_FIRST(ended))) {
+        TAILQ_REMOVE(ended, c, link);
+        copy_end(g, c, &woken);
+    }
     (void)pthread_mutex_unlock(&g->lock);
+    guard_wake(&woken);
 }
 
 static struct guard_copy *copy_new(struct guard *g, uint64_t first, uint32_t count)
@@ -169,8 +176,10 @@ static int guard_claim(struct guard *g, uint64_t first, uint32_t count, struct g
     (void)pthread_mutex_unlock(&g->lock);
     int rc = copy_read(g, c);
     if (rc != 0) {
+        struct guard_copies failed = TAILQ_HEAD_INITIALIZER(failed);
         c->code = SNAP_EIO;
-        guard_copy_end(g, c);
+        TAILQ_INSERT_TAIL(&failed, c, link);
+        guard_copies_end(g, &failed);
         (void)pthread_mutex_lock(&g->lock);
         return rc;
     }
@@ -188,7 +197,7 @@ static int guard_claim(struct guard *g, uint64_t first, uint32_t count, struct g
     return 0;
 }
 
-/* Claim what nobody keeps or has claimed, as far as memory goes. */
+/* Claim what nobody keeps or has claimed. SNAP_ELIMIT: as far as memory goes. */
 static int guard_claim_all(struct guard *g, uint64_t from, uint64_t to, struct guard_copies *mine,
                            bool *ret_any)
 {
@@ -204,7 +213,7 @@ static int guard_claim_all(struct guard *g, uint64_t from, uint64_t to, struct g
             continue;
         }
         if (g->copy_bytes > 0 && g->copy_bytes + n * g->chunk_bytes > g->config.copy_bytes_max)
-            return 0;
+            return SNAP_ELIMIT;
         int rc = guard_claim(g, from, (uint32_t)n, mine);
         if (rc != 0)
             return rc;
@@ -272,7 +281,7 @@ static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
     int rc = 0;
     while (rc == 0 && g->mode != GUARD_IS_BROKEN) {
         if (g->lease_state != GUARD_LEASE_HELD || guard_now_ns() >= g->valid_until_ns) {
-            rc = guard_wait(g);
+            rc = guard_wait(g, NO_CHUNKS);
             continue;
         }
         if (g->mode == GUARD_NOTHING)
@@ -283,9 +292,9 @@ static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
             break;
         if (again || g->break_wanted) {
             if (again)
-                guard_sleep(g, guard_now_ns() + AGAIN_MS * NS_PER_MS);
+                guard_sleep(g, NO_CHUNKS, guard_now_ns() + AGAIN_MS * NS_PER_MS);
             else
-                rc = guard_wait(g);
+                rc = guard_wait(g, NO_CHUNKS);
             continue;
         }
         uint64_t from = offset / g->chunk_bytes, to = (offset + len - 1) / g->chunk_bytes;
@@ -294,8 +303,10 @@ static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
         if (from > to)
             break;
         rc = guard_claim_all(g, from, to, &mine, &any);
-        if (rc == 0 && !any)
-            rc = guard_wait(g);
+        if (rc == SNAP_ELIMIT) /* whoever's copy ends makes room */
+            rc = any ? 0 : guard_wait(g, ALL_CHUNKS);
+        else if (rc == 0 && !any)
+            rc = guard_wait(g, from, to);
     }
     guard_abandon(&mine);
     return rc;
@@ -354,7 +365,7 @@ static int guard_enter(struct guard *g)
 {
     int rc = 0;
     while (rc == 0 && g->held)
-        rc = guard_wait(g);
+        rc = guard_wait(g, NO_CHUNKS);
     if (rc == 0)
         g->inflight++;
     return rc;

@@ -28,20 +28,55 @@ struct link {
     pthread_t thread;
     _Atomic(struct link_op *) queued; /* newest first */
     struct link_op *held_first, **held_end;
+    struct link_op *answered; /* in this turn, newest first */
     bool stop, lost;
     atomic_bool failed;
 };
 
 /* -- operations ---------------------------------------------------------------------------- */
 
-/* The op is gone when the semaphore is up. */
-static void answer(struct link_op *op, const struct snapwire_error *error)
+static void op_set(struct link_op *op, const struct snapwire_error *error)
 {
     if (error)
         op->error = *error;
     else
         op->error.code = 0;
+}
+
+/* The op is gone when the semaphore is up. */
+static void op_wake(struct link_op *op)
+{
     CHECK(sem_post(&op->answered) == 0);
+}
+
+/* It is told at the turn's end: who is woken earlier takes the processor from this thread. */
+static void answer(struct link *l, struct link_op *op, const struct snapwire_error *error)
+{
+    op_set(op, error);
+    op->next = l->answered;
+    l->answered = op;
+}
+
+static struct link_op *oldest_first(struct link_op *op)
+{
+    struct link_op *oldest = NULL;
+    while (op) {
+        struct link_op *next = op->next;
+        op->next = oldest;
+        oldest = op;
+        op = next;
+    }
+    return oldest;
+}
+
+static void tell_answered(struct link *l)
+{
+    struct link_op *op = oldest_first(l->answered);
+    l->answered = NULL;
+    for (struct link_op *next; op; op = next) {
+        next = op->next;
+        op_wake(op);
+    }
 }
 
 /* False: the library takes no more for now. */
@@ -52,7 +87,7 @@ static bool submit(struct link *l, struct link_op *op)
     if (rc == SNAPWIRE_ELIMIT)
         return false;
     if (rc < 0)
-        answer(op, &why);
+        answer(l, op, &why);
     return true;
 }
 
@@ -80,20 +115,13 @@ void link_answer(void *user, const struct snapwire_error *error)
 {
     struct link_op *op = user;
     struct link *l = op->link;
-    answer(op, error);
+    answer(l, op, error);
     submit_held(l);
 }
 
 static struct link_op *take_queued(struct link *l)
 {
-    struct link_op *op = atomic_exchange(&l->queued, NULL), *oldest = NULL;
-    while (op) {
-        struct link_op *next = op->next;
-        op->next = oldest;
-        oldest = op;
-        op = next;
-    }
-    return oldest;
+    return oldest_first(atomic_exchange(&l->queued, NULL));
 }
 
 static void submit_queued(void *user)
@@ -119,7 +147,8 @@ void link_begin(struct link *l, struct link_op *op)
         return;
     for (struct link_op *at = take_queued(l), *next; at; at = next) {
         next = at->next;
-        answer(at, &why);
+        op_set(at, &why);
+        op_wake(at);
     }
 }
 
@@ -167,9 +196,12 @@ static void stop(void *user)
 static void *run(void *user)
 {
     struct link *l = user;
-    while (!l->stop)
+    while (!l->stop) {
         snapwire_client_turn(l->client, -1);
+        tell_answered(l);
+    }
     snapwire_client_free(l->client);
+    tell_answered(l);
     return NULL;
 }
 

@@ -11,8 +11,8 @@
  */
 #include "client/nbdkit/server_args.h"
 
+#include "client/host/remote_conf.h"
 #include "client/nbdkit/nbdkit_api.h"
-#include "client/snapctl/remote_conf.h"
 #include "common/base/bytes.h"
 
 #include <limits.h>

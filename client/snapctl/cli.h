@@ -69,6 +69,8 @@ struct out_column {
     enum out_style style;
 };
 
+/* A number, or above what JSON's readers take for one, a text. */
+json_t *out_u64(uint64_t n);
 /* --json: the value as it is. Else an array of objects as a table of the given columns
  * (ends with a NULL key; missing keys are blank). Takes a reference of rows away. */
 int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *columns,

@@ -24,6 +24,8 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 's':
         a->size_bytes = cli_size_arg(state, "--size", arg);
+        if (a->size_bytes > INT64_MAX)
+            cli_usage_error(state, "--size: %s is more than a file can have", arg);
         a->has_size = true;
         return 0;
     case 'c':
@@ -31,7 +33,7 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (a->path)
-            return ARGP_ERR_UNKNOWN;
+            cli_usage_error(state, "'%s' is one word too many", arg);
         a->path = arg;
         return 0;
     case ARGP_KEY_END:
@@ -114,7 +116,7 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_ARG:
         if (*path)
-            return ARGP_ERR_UNKNOWN;
+            cli_usage_error(state, "'%s' is one word too many", arg);
         *path = arg;
         return 0;
     case ARGP_KEY_END:
@@ -257,11 +259,10 @@ static void add_fault(void *user, const struct cow_fault *f)
     enum { SHOWN_MAX = 1000 };
     if (found->total++ >= SHOWN_MAX)
         return;
-    (void)json_array_append_new(found->faults,
-                                json_pack("{s:I, s:I, s:I, s:I, s:s}", "area",
-                                          (json_int_t)f->area_no, "index", (json_int_t)f->index,
-                                          "old", (json_int_t)f->exception.old_chunk, "new",
-                                          (json_int_t)f->exception.new_chunk, "fault", f->text));
+    (void)json_array_append_new(
+        found->faults, json_pack("{s:o, s:I, s:o, s:o, s:s}", "area", out_u64(f->area_no), "index",
+                                 (json_int_t)f->index, "old", out_u64(f->exception.old_chunk),
+                                 "new", out_u64(f->exception.new_chunk), "fault", f->text));
 }
 
 static int look(const char *path, struct findings *found, struct err *reterr)

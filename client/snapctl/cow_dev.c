@@ -28,6 +28,7 @@ int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults,
                  struct cow_dev *ret, struct err *reterr)
 {
     struct cow_dev d = {0};
+    struct err why = ERR_INIT;
     bool write = mode == COW_DEV_WRITE;
     unsigned flags =
         BLK_OPEN_BUFFERED | (write ? (unsigned)BLK_OPEN_EXCLUSIVE : (unsigned)BLK_OPEN_READ_ONLY);
@@ -43,7 +44,12 @@ int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults,
             .read_only = !write,
             .accept_damaged = mode == COW_DEV_INSPECT,
         };
-        rc = cow_store_open_sync(d.dev, &options, faults, fault_user, &d.store, reterr);
+        rc = cow_store_open_sync(d.dev, &options, faults, fault_user, &d.store, &why);
+        /* what has no header of a COW device is no mistake in the command line */
+        if (rc == SNAP_EINVAL)
+            why.code = rc = SNAP_ECORRUPT;
+        if (rc < 0)
+            (void)err_copy(reterr, &why);
     }
     if (rc < 0) {
         cow_dev_close(&d);

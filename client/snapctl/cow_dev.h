@@ -21,7 +21,8 @@ enum cow_dev_mode {
     COW_DEV_WRITE,   /* exclusive */
 };
 
-/* Errors: those of blk_open() and cow_store_open(), prefixed with the path. */
+/* Errors: those of blk_open() and cow_store_open(), prefixed with the path; SNAP_ECORRUPT too for
+ * what has no header of a COW device. */
 int cow_dev_open(const char *path, enum cow_dev_mode mode, cow_fault_fn *faults, void *fault_user,
                  struct cow_dev *ret, struct err *reterr) SNAP_WUR;
 /* Takes a half-opened one (zeros). */

@@ -14,9 +14,9 @@
  * the stack reads the same before, during and after, and both kinds may stop
  * anywhere and be run again, also after the end.
  */
+#include "client/host/origin.h"
 #include "client/snapctl/cow_cmd.h"
 #include "client/snapctl/cow_dev.h"
-#include "client/snapctl/origin.h"
 #include "client/snapctl/sink.h"
 #include "common/base/bytes.h"
 #include "common/base/size.h"
@@ -55,7 +55,7 @@ static error_t parse_origin(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (a->paths[0])
-            return ARGP_ERR_UNKNOWN;
+            cli_usage_error(state, "'%s' is one word too many; newer COW devices: --over", arg);
         a->paths[0] = arg;
         return 0;
     case ARGP_KEY_INIT:

@@ -3,7 +3,7 @@
 #ifndef SNAP_SNAPCTL_IMPORT_SOURCE_H
 #define SNAP_SNAPCTL_IMPORT_SOURCE_H
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 
 #include <sys/stat.h>
 

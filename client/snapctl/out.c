@@ -36,6 +36,15 @@ static void value_text(const json_t *v, enum out_style style, char *buf, size_t 
     }
 }
 
+json_t *out_u64(uint64_t n)
+{
+    char text[24];
+    if (n <= INT64_MAX)
+        return json_integer((json_int_t)n);
+    (void)snprintf(text, sizeof text, "%" PRIu64, n);
+    return json_string(text);
+}
+
 static int cannot_write(struct err *reterr)
 {
     return err_set(reterr, SNAP_EIO, "cannot write to standard output");

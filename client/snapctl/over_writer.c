@@ -12,7 +12,7 @@
  */
 #include "client/snapctl/over_writer.h"
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 #include "client/snapctl/remote_over.h"
 #include "common/base/bytes.h"
 #include "common/base/clock.h"

@@ -21,20 +21,20 @@ struct pki_args {
     uint32_t days;
 };
 
-static void check_name(const struct argp_state *state, const char *name)
+static void check_name(const struct argp_state *state, const char *what, const char *name)
 {
     struct err why = ERR_INIT;
-    if (name_check(name, "name", &why) < 0)
+    if (name_check(name, what, &why) < 0)
         cli_usage_error(state, "%s", why.text);
 }
 
 /* A server's may be an address too: colons and dots are in a name's alphabet, a leading
  * colon is not. */
-static void check_server_name(const struct argp_state *state, const char *name)
+static void check_server_name(const struct argp_state *state, const char *what, const char *name)
 {
     uint8_t raw[16];
     if (inet_pton(AF_INET6, name, raw) != 1)
-        check_name(state, name);
+        check_name(state, what, name);
 }
 
 static uint32_t parse_days(const struct argp_state *state, const char *text)
@@ -51,15 +51,15 @@ static error_t parse_pki(int key, char *arg, struct argp_state *state)
     struct pki_args *a = state->input;
     switch (key) {
     case 's':
-        check_server_name(state, arg);
+        check_server_name(state, "server", arg);
         a->server = arg;
         return 0;
     case 'c':
-        check_name(state, arg);
+        check_name(state, "client", arg);
         a->client = arg;
         return 0;
     case 'a':
-        check_server_name(state, arg);
+        check_server_name(state, "server", arg);
         if (a->also_count == ALSO_MAX)
             cli_usage_error(state, "more than %d times --also", ALSO_MAX);
         a->also[a->also_count++] = arg;
@@ -76,9 +76,10 @@ static error_t parse_pki(int key, char *arg, struct argp_state *state)
         if (!a->dir)
             a->dir = arg;
         else if (a->takes_name && !a->name)
-            check_server_name(state, a->name = arg);
+            check_server_name(state, "server or client", a->name = arg);
         else
-            return ARGP_ERR_UNKNOWN;
+            cli_usage_error(state, "'%s' is one word too many%s", arg,
+                            a->takes_name ? "" : "; a name goes with --server or --client");
         return 0;
     case ARGP_KEY_END:
         if (!a->dir)

@@ -4,8 +4,8 @@
  * These four only read and write the file of remotes; nothing is asked of a daemon,
  * so that a remote can be added before its daemon runs.
  */
+#include "client/host/remote_conf.h"
 #include "client/snapctl/remote_cmd.h"
-#include "client/snapctl/remote_conf.h"
 #include "common/base/name.h"
 
 #include <errno.h>

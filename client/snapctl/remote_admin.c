@@ -31,6 +31,8 @@ static int list_volumes(const struct cli *cli, struct remote *r, struct err *ret
             json_decref(rows);
             rows = NULL;
         }
+    if (list->count == 0 && !cli->json)
+        cli_note(cli, "there is no volume that you may see");
     snapwire_free(list);
     return out_rows(cli, rows, columns, reterr);
 }
@@ -243,10 +245,27 @@ static error_t parse_delete(int key, char *arg, struct argp_state *state)
     return remote_parse_word(key, arg, state);
 }
 
+static int delete_target(struct remote *r, const struct remote_target *t, bool force,
+                         struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    int rc;
+    if (!t->name.snapshot[0])
+        rc = snapwire_volume_delete_sync(r->client, &t->volume, NULL, force, &why);
+    else if (force)
+        rc = snapwire_snapshot_drop_sync(r->client, &t->volume, &t->snapshot, NULL, &why);
+    else
+        rc = snapwire_snapshot_delete_sync(r->client, &t->volume, &t->snapshot, NULL, &why);
+    return rc < 0 ? remote_error(&why, reterr) : rc;
+}
+
 int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr)
 {
     static const struct argp_option options[] = {
-        {.name = "force", .key = 'f', .doc = "a volume together with its snapshots"},
+        {.name = "force",
+         .key = 'f',
+         .doc = "a volume together with its snapshots; a damaged snapshot although others read "
+                "through it: they become invalid"},
         {0},
     };
     static const struct argp argp = {
@@ -261,20 +280,12 @@ int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr
         .words = {.least = 1, .most = 1, .missing = "what? VOLUME or VOLUME@SNAPSHOT"}};
     struct remote r = {0};
     struct remote_target t;
-    struct snapwire_error why = {0};
     remote_parse(cli, &argp, argc, argv, &a);
     int rc = remote_open(cli, &r, reterr);
     if (rc == 0)
         rc = remote_resolve(&r, a.words.word[0], REMOTE_WANT_ANY, &t, reterr);
-    if (rc == 0 && t.name.snapshot[0] && a.force)
-        rc = err_set(reterr, SNAP_EINVAL, "--force is for a volume; %s is a snapshot", t.text);
-    if (rc == 0) {
-        rc = t.name.snapshot[0]
-                 ? snapwire_snapshot_delete_sync(r.client, &t.volume, &t.snapshot, NULL, &why)
-                 : snapwire_volume_delete_sync(r.client, &t.volume, NULL, a.force, &why);
-        if (rc < 0)
-            (void)remote_error(&why, reterr);
-    }
+    if (rc == 0)
+        rc = delete_target(&r, &t, a.force, reterr);
     remote_close(&r);
     return rc;
 }
@@ -288,9 +299,9 @@ static json_t *faults_json(const struct snapwire_check *c)
     for (size_t i = 0; rows && i < c->fault_count; i++) {
         const struct snapwire_fault *f = c->faults[i];
         if (json_array_append_new(
-                rows, json_pack("{s:I, s:I, s:I, s:I, s:s}", "area", (json_int_t)f->area, "index",
-                                (json_int_t)f->index, "old", (json_int_t)f->old_chunk, "new",
-                                (json_int_t)f->new_chunk, "fault", f->text)) != 0) {
+                rows, json_pack("{s:o, s:I, s:o, s:o, s:s}", "area", out_u64(f->area), "index",
+                                (json_int_t)f->index, "old", out_u64(f->old_chunk), "new",
+                                out_u64(f->new_chunk), "fault", f->text)) != 0) {
             json_decref(rows);
             return NULL;
         }
@@ -298,8 +309,25 @@ static json_t *faults_json(const struct snapwire_check *c)
     return rows;
 }
 
-/* Check one and append what was found to results; a snapshot that cannot be checked is an
- * error of its own. */
+/* One whose COW device cannot be read at all: that is its fault. */
+static int check_lost(const struct cli *cli, const struct snapwire_snapshot *s,
+                      const struct snapwire_error *why, json_t *results, uint64_t *faults,
+                      struct err *reterr)
+{
+    (*faults)++;
+    if (!cli->json) {
+        (void)printf("%s@%s: not sound, cannot be read: %s\n", s->volume_name, s->name, why->text);
+        return 0;
+    }
+    json_t *lost = json_pack("{s:s, s:s, s:b, s:i, s:i, s:[{s:s}]}", "volume", s->volume_name,
+                             "snapshot", s->name, "sound", 0, "exceptions", 0, "faults_total", 1,
+                             "faults", "fault", why->text);
+    if (json_array_append_new(results, lost) != 0)
+        return err_set(reterr, SNAP_ENOMEM, "list of faults");
+    return 0;
+}
+
+/* Check one and append what was found to results. */
 static int check_one(const struct cli *cli, struct remote *r, const struct snapwire_snapshot *s,
                      json_t *results, uint64_t *faults, struct err *reterr)
 {
@@ -310,6 +338,8 @@ static int check_one(const struct cli *cli, struct remote *r, const struct snapw
     struct snapwire_error why = {0};
     struct snapwire_check *c = NULL;
     int rc = snapwire_snapshot_check_sync(r->client, &s->volume, &s->id, &c, &why);
+    if (rc < 0 && s->state == SNAPWIRE_SNAPSHOT_DAMAGED && rc != SNAP_ECONN)
+        return check_lost(cli, s, &why, results, faults, reterr);
     if (rc < 0) {
         (void)remote_error(&why, reterr);
         return err_prefix(reterr, "check of %s@%s", s->volume_name, s->name);

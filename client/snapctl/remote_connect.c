@@ -7,7 +7,7 @@
  */
 #include "client/snapctl/remote_connect.h"
 
-#include "client/snapctl/remote_conf.h"
+#include "client/host/remote_conf.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -47,6 +47,15 @@ static int pick(const struct cli *cli, const struct remote_conf *conf, const cha
     return 0;
 }
 
+static int ask_for_daemon(struct err *reterr)
+{
+    char text[ERR_TEXT_BYTES];
+    if (!reterr)
+        return SNAP_ECONN;
+    (void)snprintf(text, sizeof text, "%s", reterr->text);
+    return err_set(reterr, SNAP_ECONN, "%.400s; is snapwired running there?", text);
+}
+
 static int connect_to(const struct remote_entry *e, struct remote *ret, struct err *reterr)
 {
     struct snapwire_error why = {0};
@@ -72,7 +81,7 @@ static int connect_to(const struct remote_entry *e, struct remote *ret, struct e
     if (rc < 0) {
         (void)remote_error(&why, reterr);
         (void)err_prefix(reterr, "%s (%.200s)", e->name, e->address);
-        return rc;
+        return rc == SNAP_ECONN ? ask_for_daemon(reterr) : rc;
     }
     (void)snprintf(ret->name, sizeof ret->name, "%s", e->name);
     return 0;

@@ -4,7 +4,7 @@
  * Which of them is meant is what the targets say, VOLUME or VOLUME@SNAPSHOT…;
  * options of the other kind are refused, not ignored.
  */
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 #include "client/snapctl/remote_cmd.h"
 #include "client/snapctl/remote_hosted.h"
 #include "client/snapctl/remote_json.h"
@@ -55,7 +55,7 @@ static void check_group(const struct create_args *a, const struct argp_state *st
         for (unsigned j = 0; j < i; j++)
             if (target_parse(a->words.word[j], &other, NULL) == 0 &&
                 strcmp(t.volume, other.volume) == 0)
-                cli_usage_error(state, "%s and %s: a volume can have one snapshot of a moment",
+                cli_usage_error(state, "%s and %s: a volume has only one snapshot of a moment",
                                 a->words.word[j], a->words.word[i]);
     }
     if (a->chunk_bytes || a->cow_device)
@@ -96,7 +96,7 @@ static error_t parse_create(int key, char *arg, struct argp_state *state)
     case 's':
         a->size_bytes = cli_size_arg(state, "--size", arg);
         if (a->size_bytes == 0 || a->size_bytes % SECTOR_BYTES != 0)
-            cli_usage_error(state, "--size: %s is no multiple of 512", arg);
+            cli_usage_error(state, "--size: %s: a multiple of 512, at least 512, is needed", arg);
         return 0;
     case 'L':
         a->like = arg;

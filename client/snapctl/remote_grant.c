@@ -55,8 +55,9 @@ int remote_cmd_grant(struct cli *cli, int argc, char **argv, struct err *reterr)
         .parser = remote_parse_word,
         .args_doc = "IDENTITY ROLE VOLUME|*",
         .doc = "Give an identity (the name in its certificate) a role on a volume. Roles: append "
-               "(stream and make snapshots; no reading, no deleting), reader, writer (append, "
-               "read, merge, delete snapshots), admin. '*' stands for every volume.",
+               "(stream and make snapshots; no reading, no deleting), reader, writer (both of these; "
+               "write hosted volumes, clone, roll back, merge, delete snapshots), admin. It takes "
+               "the place of another role there. '*' stands for every volume.",
         .children = remote_children,
     };
     return change(cli, argc, argv, &argp, snapwire_grant_sync, reterr);
@@ -67,7 +68,7 @@ int remote_cmd_revoke(struct cli *cli, int argc, char **argv, struct err *reterr
     static const struct argp argp = {
         .parser = remote_parse_word,
         .args_doc = "IDENTITY ROLE VOLUME|*",
-        .doc = "Take a role away again.",
+        .doc = "Take a role away again; snapctl remote grants shows who has which.",
         .children = remote_children,
     };
     return change(cli, argc, argv, &argp, snapwire_revoke_sync, reterr);

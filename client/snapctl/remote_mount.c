@@ -2,16 +2,16 @@
 /* snapctl remote mount, umount: a file system inside a hosted volume, a snapshot or a clone, in
  * this host's tree.
  *
- *     resolve ─> folder ─> nbdkit ─> nbdfuse ─> partition ─> loop device ─> mount
- *                  └───────── mount_undo() after a failure at any of these ────────┘
+ *     resolve ─> folder ─> nbdkit ─> nbdfuse ─> partition ─> claim ─> loop device ─> mount
+ *                  └────────────── mount_undo() after a failure at any of these ────────────┘
  *
  * A plain snapshot is read-only down to the disk, so its file system's journal cannot be replayed
  * and is left alone.
  */
 #include "client/snapctl/remote_mount.h"
 
+#include "client/host/remote_conf.h"
 #include "client/snapctl/remote_cmd.h"
-#include "client/snapctl/remote_conf.h"
 #include "client/snapctl/remote_hosted.h"
 #include "common/base/bytes.h"
 
@@ -193,6 +193,7 @@ static void make_options(const struct mount_args *a, const struct mount_state *s
 }
 
 struct mounted {
+    char disk[MOUNT_DISK_BYTES]; /* known before the steps */
     char device[MOUNT_DEVICE_BYTES], options[OPTIONS_BYTES];
     struct mount_part part;
 };
@@ -228,6 +229,8 @@ static int mount_steps(const struct cli *cli, const struct mount_args *a, const 
     if (rc == 0)
         rc = check_part(a, part, reterr);
     if (rc == 0)
+        rc = mount_state_claim(s, ret->disk, part->number, reterr);
+    if (rc == 0)
         rc = mount_loop_attach(s, part, ret->device, reterr);
     if (rc == 0) {
         ret->part = *part;
@@ -259,8 +262,9 @@ static int report(const struct cli *cli, const struct mount_state *s, const stru
 /* -- commands
  * ------------------------------------------------------------------------------------------- */
 
-/* What the daemon says of the target: is it there, and can it be written? */
-static int ask(struct remote *r, const char *target, bool *ret_writable, struct err *reterr)
+/* What the daemon says of the target: is it there, who is it, and can it be written? */
+static int ask(struct remote *r, const char *target, char ret_disk[MOUNT_DISK_BYTES],
+               bool *ret_writable, struct err *reterr)
 {
     struct remote_target t;
     struct snapwire_snapshot *snapshot = NULL;
@@ -268,6 +272,8 @@ static int ask(struct remote *r, const char *target, bool *ret_writable, struct 
     if (rc == 0)
         rc = remote_want_hosted(&t, "export it with snapctl remote export --origin, and mount that",
                                 reterr);
+    if (rc == 0)
+        (void)snapwire_uuid_format(t.name.snapshot[0] ? &t.snapshot : &t.volume, ret_disk);
     *ret_writable = true;
     if (rc == 0 && t.name.snapshot[0]) {
         rc = remote_show_snapshot(r, &t, &snapshot, reterr);
@@ -295,7 +301,7 @@ static int mount_it(const struct cli *cli, const struct mount_args *a, struct er
     if (rc == 0)
         rc = remote_open(cli, &r, reterr);
     if (rc == 0)
-        rc = ask(&r, a->words.word[0], &writable, reterr);
+        rc = ask(&r, a->words.word[0], m.disk, &writable, reterr);
     remote_close(&r);
     if (rc == 0)
         rc = mount_state_make(a->words.word[0], directory, &s, reterr);

@@ -20,6 +20,8 @@ enum {
     MOUNT_TARGET_BYTES = 2 * (LIMIT_NAME_BYTES + 1),
     MOUNT_FS_BYTES = 32,
     MOUNT_DEVICE_BYTES = 32,
+    MOUNT_DISK_BYTES = 40,
+    MOUNT_PART_NONE = -1, /* not chosen yet */
 };
 
 /* -- state: the folder of a mount --------------------------------------------------------- */
@@ -28,7 +30,9 @@ struct mount_state {
     char folder[MOUNT_FOLDER_BYTES];
     char target[MOUNT_TARGET_BYTES]; /* VOLUME[@SNAPSHOT] */
     char directory[LIMIT_PATH_BYTES];
-    pid_t nbdkit, nbdfuse; /* 0: not known */
+    char disk[MOUNT_DISK_BYTES]; /* UUID of the volume, snapshot or clone; empty: not chosen yet */
+    int partition;               /* 0: the whole disk */
+    pid_t nbdkit, nbdfuse;       /* 0: not known */
     bool read_only;
     int lock_fd; /* held as long as a snapctl works on it */
 };
@@ -37,6 +41,10 @@ struct mount_state {
  * Errors: SNAP_EBUSY (there is one already), SNAP_EPERM (the runtime folder is not only ours). */
 int mount_state_make(const char *target, const char *directory, struct mount_state *ret,
                      struct err *reterr) SNAP_WUR;
+/* Before it is mounted: take that partition of the disk, so that no other mount of this host is
+ * disturbed. Errors: SNAP_EBUSY (it is mounted already, and one of the two can write). */
+int mount_state_claim(struct mount_state *s, const char *disk, unsigned partition,
+                      struct err *reterr) SNAP_WUR;
 /* Errors: SNAP_ENOENT (none on that directory), SNAP_EBUSY (somebody works on it). */
 int mount_state_find(const char *directory, struct mount_state *ret, struct err *reterr) SNAP_WUR;
 int mount_state_save(const struct mount_state *s, struct err *reterr) SNAP_WUR;

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <libmount/libmount.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 /* -- the table of mounts
  * ---------------------------------------------------------------------------- */
@@ -83,9 +85,26 @@ int mount_fs_mount(const struct mount_state *s, const char *device, const char *
         int mount_rc = mnt_context_mount(context);
         if (mnt_context_get_excode(context, mount_rc, NULL, 0) != MNT_EX_SUCCESS)
             rc = failed(context, mount_rc, "mount on", s->directory, reterr);
+        if (rc < 0 && mnt_context_syscall_called(context) &&
+            mnt_context_get_syscall_errno(context) == ENODEV)
+            rc = err_set(reterr, SNAP_ENOTSUP,
+                         "mount on %s: this host's kernel knows no %s (modprobe %s)", s->directory,
+                         fs, fs);
     }
     mnt_free_context(context);
     return rc;
+}
+
+/* What it is mounted from. btrfs has a device number of its own in the table. */
+static dev_t device_of(struct libmnt_fs *fs)
+{
+    struct stat st;
+    const char *source = mnt_fs_get_source(fs);
+    dev_t number = mnt_fs_get_devno(fs);
+    if (major(number) == 0 && source && source[0] == '/' && stat(source, &st) == 0 &&
+        S_ISBLK(st.st_mode))
+        number = st.st_rdev;
+    return number;
 }
 
 struct mounts_of {
@@ -97,7 +116,7 @@ struct mounts_of {
 static int look_at(void *user, struct libmnt_fs *fs, struct err *reterr)
 {
     struct mounts_of *m = user;
-    bool ours = mount_loop_is_ours(m->state, mnt_fs_get_devno(fs));
+    bool ours = mount_loop_is_ours(m->state, device_of(fs));
     if (is_on(fs, m->state->directory)) {
         m->there = m->there || ours;
         m->covered = !ours;

@@ -26,8 +26,9 @@
 
 enum {
     READY_MS = 60 * 1000,
-    STOP_MS = 10 * 1000, /* what was written has been flushed before */
+    STOP_MS = 5 * 1000, /* what was written has been flushed before */
     KILL_MS = 10 * 1000,
+    STOP_PROCESSES_MAX = 16,
     UMOUNT_MS = 5 * 1000,
     POLL_MS = 10,
     LOG_BYTES_MAX = 16 * 1024 * 1024,
@@ -260,19 +261,34 @@ static pid_t find(const struct mount_state *s, const char *name)
     return found;
 }
 
+/* One that is just being executed has no command line for a moment, so it is looked for twice. */
+static pid_t find_any(const struct mount_state *s, const char *name, pid_t known)
+{
+    if (known > 0 && runs(s, known))
+        return known;
+    pid_t pid = find(s, name);
+    if (pid > 0)
+        return pid;
+    nap();
+    return find(s, name);
+}
+
+/* Until none is left: nbdkit forks when it goes to the background, and what the first process is
+ * told in that moment the second may never hear of. */
 static int stop(const struct mount_state *s, const char *name, pid_t pid, struct err *reterr)
 {
-    if (pid <= 0 || !runs(s, pid))
-        pid = find(s, name);
-    if (pid == 0)
-        return 0;
-    (void)kill(pid, SIGTERM);
-    if (wait_ended(s, pid, STOP_MS))
-        return 0;
-    (void)kill(pid, SIGKILL);
-    if (wait_ended(s, pid, KILL_MS))
-        return 0;
-    return err_set(reterr, SNAP_EBUSY, "stop %s: process %d does not end", name, (int)pid);
+    for (int i = 0; i < STOP_PROCESSES_MAX; i++) {
+        pid = find_any(s, name, pid);
+        if (pid == 0)
+            return 0;
+        (void)kill(pid, SIGTERM);
+        if (wait_ended(s, pid, STOP_MS))
+            continue;
+        (void)kill(pid, SIGKILL);
+        if (!wait_ended(s, pid, KILL_MS))
+            return err_set(reterr, SNAP_EBUSY, "stop %s: process %d does not end", name, (int)pid);
+    }
+    return err_set(reterr, SNAP_EBUSY, "stop %s: others of it begin again and again", name);
 }
 
 int mount_nbdkit_stop(struct mount_state *s, struct err *reterr)

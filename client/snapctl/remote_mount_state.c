@@ -22,8 +22,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
-enum { STATE_BYTES_MAX = 64 * 1024 };
+enum { STATE_BYTES_MAX = 64 * 1024, LOCK_MS = 2000, LOCK_POLL_MS = 10 };
 #define PREFIX "m-"
 
 void mount_state_file(const struct mount_state *s, const char *name, char buf[MOUNT_FILE_BYTES])
@@ -78,9 +79,10 @@ static int open_runtime(int *ret_fd, struct err *reterr)
 int mount_state_save(const struct mount_state *s, struct err *reterr)
 {
     char path[MOUNT_FILE_BYTES];
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:b}", "target", s->target, "directory",
-                          s->directory, "nbdkit_pid", (int)s->nbdkit, "nbdfuse_pid",
-                          (int)s->nbdfuse, "read_only", s->read_only);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:b}", "target", s->target, "directory",
+                  s->directory, "disk", s->disk, "partition", s->partition, "nbdkit_pid",
+                  (int)s->nbdkit, "nbdfuse_pid", (int)s->nbdfuse, "read_only", s->read_only);
     CLEANUP_FREE char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     json_decref(o);
     if (!text)
@@ -94,9 +96,9 @@ static bool load(const char *folder, struct mount_state *ret)
 {
     char path[MOUNT_FILE_BYTES];
     CLEANUP_FREE char *text = NULL;
-    const char *target, *directory;
+    const char *target, *directory, *disk;
     size_t len;
-    int nbdkit, nbdfuse, read_only;
+    int partition, nbdkit, nbdfuse, read_only;
     *ret = (struct mount_state){.lock_fd = -1};
     (void)snprintf(ret->folder, sizeof ret->folder, "%s", folder);
     mount_state_file(ret, "state", path);
@@ -105,12 +107,16 @@ static bool load(const char *folder, struct mount_state *ret)
     json_t *o = json_loadb(text, len, 0, NULL);
     bool good =
         o &&
-        json_unpack(o, "{s:s, s:s, s:i, s:i, s:b}", "target", &target, "directory", &directory,
-                    "nbdkit_pid", &nbdkit, "nbdfuse_pid", &nbdfuse, "read_only", &read_only) == 0 &&
-        strlen(target) < sizeof ret->target && strlen(directory) < sizeof ret->directory;
+        json_unpack(o, "{s:s, s:s, s:s, s:i, s:i, s:i, s:b}", "target", &target, "directory",
+                    &directory, "disk", &disk, "partition", &partition, "nbdkit_pid", &nbdkit,
+                    "nbdfuse_pid", &nbdfuse, "read_only", &read_only) == 0 &&
+        strlen(target) < sizeof ret->target && strlen(directory) < sizeof ret->directory &&
+        strlen(disk) < sizeof ret->disk;
     if (good) {
         (void)snprintf(ret->target, sizeof ret->target, "%s", target);
         (void)snprintf(ret->directory, sizeof ret->directory, "%s", directory);
+        (void)snprintf(ret->disk, sizeof ret->disk, "%s", disk);
+        ret->partition = partition;
         ret->nbdkit = nbdkit;
         ret->nbdfuse = nbdfuse;
         ret->read_only = read_only != 0;
@@ -119,12 +125,18 @@ static bool load(const char *folder, struct mount_state *ret)
     return good;
 }
 
-/* The lock is on the folder, as the file is replaced. */
+/* The lock is on the folder, as the file is replaced. It is waited for a little: a server that a
+ * killed snapctl was about to start has it until it runs. */
 static int lock(struct mount_state *s, struct err *reterr)
 {
     s->lock_fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return 0;
+    for (int ms = 0; s->lock_fd >= 0; ms += LOCK_POLL_MS) {
+        if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
+            return 0;
+        if (errno != EWOULDBLOCK || ms >= LOCK_MS)
+            break;
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
+    }
     int rc =
         errno == EWOULDBLOCK
             ? err_set(reterr, SNAP_EBUSY,
@@ -144,9 +156,24 @@ void mount_state_done(struct mount_state *s)
 /* -- all of them
  * ----------------------------------------------------------------------------------- */
 
-/* Is there one on that directory? What was begun and got no state is swept away. */
-static int look(int runtime_fd, const char *directory, bool *ret_found, struct mount_state *ret,
-                struct err *reterr)
+typedef bool mount_state_is_fn(const struct mount_state *one, const struct mount_state *s);
+
+static bool is_on_same_directory(const struct mount_state *one, const struct mount_state *s)
+{
+    return strcmp(one->directory, s->directory) == 0;
+}
+
+/* Would the two disturb each other? Not when neither can write, nor on two partitions. */
+static bool is_in_the_way(const struct mount_state *one, const struct mount_state *s)
+{
+    return strcmp(one->folder, s->folder) != 0 && strcmp(one->disk, s->disk) == 0 &&
+           (one->partition == s->partition || one->partition == 0 || s->partition == 0) &&
+           !(one->read_only && s->read_only);
+}
+
+/* Is there one that is so to s? What was begun and got no state is swept away. */
+static int look(int runtime_fd, mount_state_is_fn *is, const struct mount_state *s, bool *ret_found,
+                struct mount_state *ret, struct err *reterr)
 {
     int fd = dup(runtime_fd);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -163,7 +190,7 @@ static int look(int runtime_fd, const char *directory, bool *ret_found, struct m
         if (strncmp(d->d_name, PREFIX, strlen(PREFIX)) != 0 || n >= (int)sizeof folder)
             continue;
         if (load(folder, ret))
-            *ret_found = strcmp(ret->directory, directory) == 0;
+            *ret_found = is(ret, s);
         else
             (void)rmdir(folder);
     }
@@ -177,10 +204,11 @@ int mount_state_make(const char *target, const char *directory, struct mount_sta
     CLEANUP_CLOSE int runtime_fd = -1;
     struct mount_state other;
     bool found;
-    *ret = (struct mount_state){.lock_fd = -1};
+    *ret = (struct mount_state){.lock_fd = -1, .partition = MOUNT_PART_NONE};
+    (void)snprintf(ret->directory, sizeof ret->directory, "%s", directory);
     int rc = open_runtime(&runtime_fd, reterr);
     if (rc == 0)
-        rc = look(runtime_fd, directory, &found, &other, reterr);
+        rc = look(runtime_fd, is_on_same_directory, ret, &found, &other, reterr);
     if (rc == 0 && found)
         rc = err_set(reterr, SNAP_EBUSY, "%s is on %s, or was; snapctl remote umount %s clears it",
                      other.target, directory, directory);
@@ -188,7 +216,6 @@ int mount_state_make(const char *target, const char *directory, struct mount_sta
         return rc;
     (void)snprintf(ret->folder, sizeof ret->folder, "%s/" PREFIX "XXXXXX", runtime_folder());
     (void)snprintf(ret->target, sizeof ret->target, "%s", target);
-    (void)snprintf(ret->directory, sizeof ret->directory, "%s", directory);
     if (!mkdtemp(ret->folder))
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "make a folder in %s",
                              runtime_folder());
@@ -200,14 +227,36 @@ int mount_state_make(const char *target, const char *directory, struct mount_sta
     return rc;
 }
 
+int mount_state_claim(struct mount_state *s, const char *disk, unsigned partition,
+                      struct err *reterr)
+{
+    CLEANUP_CLOSE int runtime_fd = -1;
+    struct mount_state other;
+    bool found;
+    (void)snprintf(s->disk, sizeof s->disk, "%s", disk);
+    s->partition = (int)partition;
+    int rc = open_runtime(&runtime_fd, reterr);
+    if (rc == 0)
+        rc = look(runtime_fd, is_in_the_way, s, &found, &other, reterr);
+    if (rc == 0 && found)
+        rc = err_set(reterr, SNAP_EBUSY,
+                     "%s is on %s, or was%s, and a file system that is written must not be mounted "
+                     "twice; mount a snapshot, or snapctl remote umount %s",
+                     other.target, other.directory, other.read_only ? "" : ", writable",
+                     other.directory);
+    return rc < 0 ? rc : mount_state_save(s, reterr);
+}
+
 int mount_state_find(const char *directory, struct mount_state *ret, struct err *reterr)
 {
     CLEANUP_CLOSE int runtime_fd = -1;
+    struct mount_state wanted = {.lock_fd = -1};
     bool found;
-    *ret = (struct mount_state){.lock_fd = -1};
+    (void)snprintf(wanted.directory, sizeof wanted.directory, "%s", directory);
+    *ret = wanted;
     int rc = open_runtime(&runtime_fd, reterr);
     if (rc == 0)
-        rc = look(runtime_fd, directory, &found, ret, reterr);
+        rc = look(runtime_fd, is_on_same_directory, &wanted, &found, ret, reterr);
     if (rc == 0 && !found)
         rc = err_set(reterr, SNAP_ENOENT,
                      "%s: snapctl remote mount has mounted nothing there; for other mounts there "

@@ -3,7 +3,7 @@
 #ifndef SNAP_SNAPCTL_REMOTE_ORIGIN_ARGS_H
 #define SNAP_SNAPCTL_REMOTE_ORIGIN_ARGS_H
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 #include "client/snapctl/remote_cmd.h"
 #include "client/snapctl/remote_writer.h"
 

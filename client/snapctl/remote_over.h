@@ -12,7 +12,7 @@
 #ifndef SNAP_SNAPCTL_REMOTE_OVER_H
 #define SNAP_SNAPCTL_REMOTE_OVER_H
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 #include "client/snapctl/remote_writer.h"
 
 enum over_state {

@@ -3,7 +3,7 @@
 #ifndef SNAP_SNAPCTL_REMOTE_SPARSE_H
 #define SNAP_SNAPCTL_REMOTE_SPARSE_H
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 
 /* Read a range; holes come as zeros. hole_chunks (may be NULL): one byte for each chunk of
  * chunk_bytes from offset_bytes on, set to OVER_ZERO where the whole chunk lies in a hole. */

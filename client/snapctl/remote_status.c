@@ -66,8 +66,10 @@ int remote_cmd_status(struct cli *cli, int argc, char **argv, struct err *reterr
         rc = remote_error(&why, reterr);
     if (rc == 0) {
         json_t *object = status_json(s, r.name);
-        if (object && !cli->json && !s->state_dir[0])
+        if (object && !s->state_dir[0]) { /* told to admins only */
             (void)json_object_del(object, "state_dir");
+            (void)json_object_del(object, "state_bytes_free");
+        }
         rc = out_object(cli, object, columns, reterr);
     }
     for (size_t i = 0; rc == 0 && !cli->json && i < s->warning_count; i++)

@@ -7,7 +7,7 @@
  */
 #include "client/snapctl/sink_priv.h"
 
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 #include "common/base/file.h"
 
 #include <errno.h>

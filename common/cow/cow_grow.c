@@ -18,6 +18,8 @@
  */
 #include "common/cow/cow_store_priv.h"
 
+#include "common/base/size.h"
+
 uint64_t cow_limit_floor(const struct cow_store *s, uint64_t limit_bytes)
 {
     return limit_bytes - limit_bytes % s->g.chunk_bytes;
@@ -67,9 +69,10 @@ static void room_grow(struct cow_store *s, uint64_t needed_bytes)
 
 static int room_none(const struct cow_store *s, struct err *reterr)
 {
-    return err_set(reterr, SNAP_ENOSPC, "%s is full: chunk %llu does not fit in %llu bytes",
+    char room[16];
+    return err_set(reterr, SNAP_ENOSPC, "%s is full: chunk %llu does not fit in %s",
                    blk_dev_info(s->dev)->name, (unsigned long long)s->next_free,
-                   (unsigned long long)cow_room_bytes(s));
+                   size_format(cow_room_bytes(s), room, sizeof room));
 }
 
 int cow_room_check(struct cow_store *s, struct err *reterr)

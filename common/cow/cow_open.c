@@ -156,7 +156,7 @@ void cow_open_fill_map(struct cow_store *s)
 
     if (o->fault_count && !s->accept_damaged) {
         if (o->fault_count > 1)
-            err_prefix(&o->err, "%llu faults, the first: ", (unsigned long long)o->fault_count);
+            err_prefix(&o->err, "%llu faults, the first", (unsigned long long)o->fault_count);
         err = o->err;
         cow_open_end(s, SNAP_ECORRUPT, &err);
         return;
@@ -222,7 +222,7 @@ static int open_check_header(struct cow_store *s, const uint8_t *block, struct e
                        h.version, (unsigned)COW_VERSION);
     code = cow_geometry_init(&s->g, h.chunk_size_sectors, info->align_bytes, reterr);
     if (code) {
-        err_prefix(reterr, "%s: header: ", info->name);
+        err_prefix(reterr, "%s: header", info->name);
         return code;
     }
     s->state = h.valid ? COW_READY : COW_INVALID;

@@ -473,11 +473,6 @@ bool sum_dev_is(const struct blk_dev *d)
     return d != NULL && d->ops == &sum_ops;
 }
 
-struct blk_dev *sum_dev_below(struct blk_dev *d)
-{
-    return sum_dev_is(d) ? CONTAINER_OF(d, struct sum_dev, base)->below : d;
-}
-
 struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
                              const struct sum_options *options)
 {

@@ -56,9 +56,8 @@ typedef void sum_open_fn(void *user, struct blk_dev *dev, int code, const struct
  *         SNAP_EIO, SNAP_ENOSPC, SNAP_ENOMEM. */
 void sum_dev_open(struct blk_dev *dev, struct blk_dev *side, const struct sum_options *options,
                   sum_open_fn *done, void *user);
-/* Is it such a device? The device beneath, or d itself. */
+/* Is it such a device? */
 bool sum_dev_is(const struct blk_dev *d);
-struct blk_dev *sum_dev_below(struct blk_dev *d);
 
 /* Free it at once, calling nobody and leaving the two beneath to the caller: after a simulated
  * power loss. */

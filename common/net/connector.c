@@ -194,6 +194,17 @@ static void finish(struct connector *c, int fd)
     c->done(c->user, fd, fd < 0 ? &c->last : NULL);
 }
 
+/* Why an address did not do; sys_errno 0: no answer in time. A name's only one goes without saying. */
+static void fail_address(struct connector *c, unsigned number, int code, int sys_errno)
+{
+    char text[128];
+    (void)err_set(&c->last, code, "%s",
+                  sys_errno != 0 ? strerror_r(sys_errno, text, sizeof text) : "no answer in time");
+    c->last.sys_errno = sys_errno;
+    if (c->count > 1)
+        (void)err_prefix(&c->last, "address %u of %u", number, c->count);
+}
+
 static void writable(void *user, unsigned what)
 {
     struct connector *c = user;
@@ -204,7 +215,7 @@ static void writable(void *user, unsigned what)
         e = errno;
     if (e != 0) {
         close_attempt(c);
-        (void)err_set_errno(&c->last, SNAP_ECONN, e, "address %u of %u", c->next, c->count);
+        fail_address(c, c->next, SNAP_ECONN, e);
         try_next(c);
         return;
     }
@@ -229,7 +240,7 @@ static bool try_address(struct connector *c, unsigned i)
     }
     if (connect(c->fd, (const struct sockaddr *)&c->addresses[i], c->lens[i]) < 0 &&
         errno != EINPROGRESS) {
-        (void)err_set_errno(&c->last, SNAP_ECONN, errno, "address %u of %u", i + 1, c->count);
+        fail_address(c, i + 1, SNAP_ECONN, errno);
         close_attempt(c);
         return false;
     }
@@ -270,8 +281,7 @@ static void timer(void *user)
     }
     if (c->fd >= 0) {
         close_attempt(c);
-        (void)err_set(&c->last, SNAP_ETIMEDOUT, "address %u of %u: no answer in time", c->next,
-                      c->count);
+        fail_address(c, c->next, SNAP_ETIMEDOUT, 0);
         if (c->next == c->count) {
             finish(c, -1);
             return;

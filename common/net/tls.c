@@ -33,14 +33,17 @@
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 enum {
     GATHER_BYTES = 120 * 1024, /* seven full records and some small ones */
     CRLS_MAX = 64,
+    EXPIRY_WARN_DAYS = 30,
 };
 
 struct tls_context {
@@ -422,7 +425,7 @@ static int take_crls(struct tls_context *c, BIO *bio, const char *path, struct e
     ERR_clear_error();
     if (sk_X509_CRL_num(c->crls) == 0)
         return err_set(reterr, SNAP_EINVAL, "%s: holds no revocation list in PEM", path);
-    return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) == 1
+    return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1
                ? 0
                : fail_openssl(reterr, SNAP_ENOMEM, path);
 }
@@ -462,6 +465,17 @@ static int no_pass_phrase(char *buf, int size, int writing, void *user)
     return -1;
 }
 
+/* With lists, the whole chain is looked up in them. The peer's own CA must have one; of a CA above
+ * it a list counts where there is one. */
+static int verify_step(int ok, X509_STORE_CTX *ctx)
+{
+    if (ok || X509_STORE_CTX_get_error(ctx) != X509_V_ERR_UNABLE_TO_GET_CRL ||
+        X509_STORE_CTX_get_error_depth(ctx) == 0)
+        return ok;
+    X509_STORE_CTX_set_error(ctx, X509_V_OK);
+    return 1;
+}
+
 static int set_options(SSL_CTX *ctx, struct err *reterr)
 {
     if (SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
@@ -474,7 +488,7 @@ static int set_options(SSL_CTX *ctx, struct err *reterr)
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_default_passwd_cb(ctx, no_pass_phrase);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_step);
     return 0;
 }
 
@@ -518,19 +532,57 @@ void tls_context_unref(struct tls_context *c)
     free(c);
 }
 
+static void warn_date(const ASN1_TIME *when, const char *what,
+                      void (*warn)(void *user, const char *text), void *user)
+{
+    struct tm tm;
+    char day[16] = "?", text[80];
+    if (ASN1_TIME_to_tm(when, &tm) == 1)
+        (void)strftime(day, sizeof day, "%Y-%m-%d", &tm);
+    (void)snprintf(text, sizeof text, "the certificate %s %s", what, day);
+    warn(user, text);
+}
+
+void tls_context_warnings(const struct tls_context *c, void (*warn)(void *user, const char *text),
+                          void *user)
+{
+    X509 *cert = SSL_CTX_get0_certificate(c->ctx);
+    time_t soon = time(NULL) + (time_t)EXPIRY_WARN_DAYS * 24 * 3600;
+    if (cert == NULL)
+        return;
+    if (X509_check_purpose(cert, c->server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT,
+                           0) != 1)
+        warn(user, c->server ? "the certificate is not one for a server: clients refuse it"
+                             : "the certificate is not one for a client: daemons refuse it");
+    const ASN1_TIME *from = X509_get0_notBefore(cert), *until = X509_get0_notAfter(cert);
+    if (X509_cmp_current_time(from) > 0)
+        warn_date(from, "is not valid before", warn, user);
+    if (X509_cmp_current_time(until) < 0)
+        warn_date(until, "has expired on", warn, user);
+    else if (X509_cmp_time(until, &soon) < 0)
+        warn_date(until, "expires soon, on", warn, user);
+    ERR_clear_error();
+}
+
+static bool is_revoked(const struct tls_context *c, X509 *cert)
+{
+    for (int i = 0; i < sk_X509_CRL_num(c->crls); i++) {
+        X509_CRL *crl = sk_X509_CRL_value(c->crls, i);
+        X509_REVOKED *entry = NULL;
+        if (X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_issuer_name(cert)) == 0 &&
+            X509_CRL_get0_by_cert(crl, &entry, cert) == 1)
+            return true;
+    }
+    return false;
+}
+
 bool tls_session_revoked(const struct tls_session *s, const struct tls_context *now)
 {
-    X509 *cert = SSL_get0_peer_certificate(s->ssl);
-    bool revoked = false;
-    if (cert == NULL || now->crls == NULL)
-        return false;
-    for (int i = 0; i < sk_X509_CRL_num(now->crls) && !revoked; i++) {
-        X509_CRL *crl = sk_X509_CRL_value(now->crls, i);
-        X509_REVOKED *entry = NULL;
-        revoked = X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_issuer_name(cert)) == 0 &&
-                  X509_CRL_get0_by_cert(crl, &entry, cert) == 1;
-    }
-    return revoked;
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(s->ssl);
+    for (int i = 0; i < sk_X509_num(chain); i++) /* none: -1 */
+        if (is_revoked(now, sk_X509_value(chain, i)))
+            return true;
+    return false;
 }
 
 /* -- sessions ------------------------------------------------------------------------------------

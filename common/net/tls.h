@@ -21,7 +21,7 @@ struct tls_files {
     const char *ca_path;          /* PEM: who may vouch for peers */
     const char *certificate_path; /* PEM: own chain */
     const char *key_path;         /* PEM, not readable by others */
-    const char *crl_path;         /* PEM; NULL: none */
+    const char *crl_path;         /* PEM, lists of CAs in ca_path; NULL: none */
 };
 
 /* Errors name the file and what is wrong with it: SNAP_ENOENT, SNAP_EPERM (key readable
@@ -30,8 +30,11 @@ int tls_context_new(bool server, const struct tls_files *files, struct tls_conte
                     struct err *reterr) SNAP_WUR;
 struct tls_context *tls_context_ref(struct tls_context *c);
 void tls_context_unref(struct tls_context *c); /* takes NULL */
-/* Is the certificate of this serial revoked by the context's list? For live sessions after a
- * reload. */
+/* What is odd about the own certificate, though it was taken: who sees it may refuse it. */
+void tls_context_warnings(const struct tls_context *c, void (*warn)(void *user, const char *text),
+                          void *user);
+/* Is the peer's certificate, or one above it, revoked by the context's lists? For live sessions
+ * after a reload. */
 bool tls_session_revoked(const struct tls_session *s, const struct tls_context *now);
 
 int tls_session_new(struct tls_context *c, int fd, const char *server_name,

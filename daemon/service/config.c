@@ -32,6 +32,7 @@
 /* What a load in progress fills in: libconfuse's call-backs have no user pointer. */
 static struct {
     const char *path; /* sections do not know their file */
+    const cfg_t *top;
     struct err *reterr;
     int rc;
 } loading;
@@ -246,6 +247,26 @@ static void take_all(cfg_t *cfg, struct config *c)
     (void)!log_level_parse(cfg_getstr(cfg, "log_level"), &c->log_level, NULL);
 }
 
+/* "[::]" is every IPv6 address and no IPv4 one, which surprises whoever knows it otherwise. */
+static void warn_of_ipv6_only(const struct config *c, void (*warn)(void *, const char *),
+                              void *user)
+{
+    struct addr a, b;
+    char text[128];
+    for (unsigned i = 0; i < c->listen_count; i++) {
+        bool alone = addr_parse(c->listen[i], &a, NULL) == 0 && !a.unix_socket &&
+                     strcmp(a.host, "::") == 0;
+        for (unsigned k = 0; alone && k < c->listen_count; k++)
+            alone = addr_parse(c->listen[k], &b, NULL) < 0 || b.unix_socket || b.port != a.port ||
+                    strchr(b.host, ':') != NULL;
+        (void)snprintf(text, sizeof text,
+                       "listen: %.40s takes IPv6 only; for IPv4 add 0.0.0.0:%u beside it",
+                       c->listen[i], a.port);
+        if (alone)
+            warn(user, text);
+    }
+}
+
 /* Rules that no single value can break. */
 static int check_together(const char *path, const struct config *c,
                           void (*warn)(void *, const char *), void *user, struct err *reterr)
@@ -283,10 +304,16 @@ static int check_together(const char *path, const struct config *c,
                        "%s: cow.limit: must have room for three chunks of cow.chunk_size, %" PRIu64
                        " bytes",
                        path, least);
+    if (c->cow_grow_step_bytes < least / 3)
+        return err_set(reterr, SNAP_EINVAL,
+                       "%s: cow.grow_step: must be at least cow.chunk_size, %" PRIu64 " bytes", path,
+                       least / 3);
     if (c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
         warn(user, "cow.grow_step is above cow.limit; files grow to their limit at once");
     if (tcp && !c->tls_crl[0] && warn)
         warn(user, "tls.crl is not set: certificates cannot be revoked");
+    if (warn)
+        warn_of_ipv6_only(c, warn, user);
     return 0;
 }
 
@@ -347,7 +374,6 @@ static cfg_t *new_cfg(void)
     cfg_t *cfg = cfg_init(options, CFGF_NONE);
     if (!cfg)
         return NULL;
-    (void)cfg_set_error_function(cfg, on_error);
     set_checks(cfg);
     return cfg;
 }
@@ -360,6 +386,61 @@ void config_defaults(struct config *c)
         return;
     take_all(cfg, c);
     (void)cfg_free(cfg);
+}
+
+/* -- is it whole? ------------------------------------------------------------------- */
+
+static SNAP_PRINTF(2, 0) void ignore_error(cfg_t *cfg, const char *fmt, va_list ap)
+{
+    (void)cfg;
+    (void)fmt;
+    (void)ap;
+}
+
+/* libconfuse's scanner is one for all: where a text has left it, inside a comment or a string,
+ * there the next one would begin. These are three remarks, or the end of one of those. */
+static int parse_text(cfg_t *cfg, const char *text, cfg_errfunc_t on_fault)
+{
+    (void)cfg_set_error_function(cfg, on_fault);
+    int rc = cfg_parse_buf(cfg, text);
+    (void)cfg_set_error_function(cfg, ignore_error);
+    (void)cfg_parse_buf(cfg, "\n#*/\n#\"\n#'\n");
+    return rc;
+}
+
+/* The outer object's line stands still while a section is read. */
+static SNAP_PRINTF(2, 0) void on_open_section(cfg_t *cfg, const char *fmt, va_list ap)
+{
+    (void)fmt;
+    (void)ap;
+    if (loading.rc == 0)
+        loading.rc = err_set(loading.reterr, SNAP_EINVAL,
+                             "%s:%d: %s: the section is not closed, its '}' is missing",
+                             loading.path, loading.top->line, cfg_name(cfg));
+}
+
+/* libconfuse takes the end of the text for the end of all sections and comments. So a line is put
+ * behind what it took that has a meaning outside of them only, and looked for. */
+static int check_whole(const char *path, const char *text, const char *log_level,
+                       struct err *reterr)
+{
+    const char *other = strcmp(log_level, "debug") == 0 ? "info" : "debug";
+    CLEANUP_FREE char *longer = NULL;
+    cfg_t *cfg = new_cfg();
+    if (!cfg || asprintf(&longer, "%s\nlog_level = %s\n", text, other) < 0) {
+        longer = NULL;
+        (void)cfg_free(cfg);
+        return err_set(reterr, SNAP_ENOMEM, "configuration");
+    }
+    loading.top = cfg;
+    loading.reterr = reterr;
+    if (parse_text(cfg, longer, on_open_section) == CFG_SUCCESS &&
+        strcmp(cfg_getstr(cfg, "log_level"), other) != 0)
+        loading.rc = err_set(reterr, SNAP_EINVAL, "%s: a comment is not closed", path);
+    loading.top = NULL;
+    loading.reterr = NULL;
+    (void)cfg_free(cfg);
+    return loading.rc;
 }
 
 /* The text is read before libconfuse sees it: its scanner ends the program on a read error. */
@@ -375,11 +456,13 @@ static int parse(cfg_t *cfg, const char *path, struct err *reterr)
     loading.path = path;
     loading.reterr = reterr;
     loading.rc = 0;
-    int parsed = cfg_parse_buf(cfg, text);
+    int parsed = parse_text(cfg, text, on_error);
     rc = loading.rc;
     loading.reterr = NULL;
     if (parsed != CFG_SUCCESS && rc == 0)
         rc = err_set(reterr, SNAP_EINVAL, "%s: cannot be parsed", path);
+    if (rc == 0)
+        rc = check_whole(path, text, cfg_getstr(cfg, "log_level"), reterr);
     if (rc == 0 && cfg_size(cfg, "listen") > CONFIG_LISTEN_MAX)
         rc = err_set(reterr, SNAP_EINVAL, "%s: listen: more than %d addresses", path,
                      CONFIG_LISTEN_MAX);

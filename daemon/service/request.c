@@ -198,6 +198,18 @@ bool request_allows(const struct request *req, const struct uuid *volume, enum a
     return s->admin || acl_allows(req->at->set.acl, s->peer.identity, volume, right);
 }
 
+const char *request_right_roles(enum acl_right right)
+{
+    static const char *const roles[] = {
+        [ACL_RIGHT_SEE] = "append, reader, writer or admin",
+        [ACL_RIGHT_READ] = "reader, writer or admin",
+        [ACL_RIGHT_APPEND] = "append, writer or admin",
+        [ACL_RIGHT_WRITE] = "writer or admin",
+        [ACL_RIGHT_ADMIN] = "admin",
+    };
+    return roles[right];
+}
+
 bool request_uuid(struct request *req, const ProtobufCBinaryData *b, const char *what,
                   struct uuid *ret)
 {

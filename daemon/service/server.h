@@ -215,6 +215,8 @@ void request_free(struct request *req);
 
 /* May the asker do that on a volume (NULL: on all)? Uses the rights of the part it is on. */
 bool request_allows(const struct request *req, const struct uuid *volume, enum acl_right right);
+/* Who may, in words: "writer or admin". */
+const char *request_right_roles(enum acl_right right);
 /* On failure the request has been answered. */
 bool request_uuid(struct request *req, const ProtobufCBinaryData *b, const char *what,
                   struct uuid *ret);

@@ -11,6 +11,11 @@
 
 struct service;
 
+/* Would it start? Load the certificates and look at the state directory, and change nothing. warn
+ * is told of what is odd. Errors: as a start would end. */
+int service_check(const struct config *config, void (*warn)(void *user, const char *text),
+                  void *user, struct err *reterr) SNAP_WUR;
+
 /* Owns: freed with service_free(). config is borrowed and constant. */
 int service_new(const struct config *config, struct loop *main_loop, struct service **ret,
                 struct err *reterr) SNAP_WUR;

@@ -15,6 +15,7 @@
 struct grant_op {
     struct acl_grant grant;
     bool revoke;
+    enum acl_role held; /* revoke: what is to be taken away; ACL_NONE: whatever there is */
     struct acl *publish;
     uint64_t version;
     void *op; /* of whoever had the list published */
@@ -91,6 +92,29 @@ static void grant_saved(struct request *req)
         service_publish_acl(req, grant_reply);
 }
 
+/* Is the role that is to be taken away the one that is there? What is not there at all acl_with()
+ * tells. */
+static int grant_check_held(const struct server *server, const struct grant_op *g,
+                            struct err *reterr)
+{
+    struct registry_volume row;
+    for (size_t i = 0; g->held != ACL_NONE && i < acl_count(server->acl); i++) {
+        const struct acl_grant *there = acl_at(server->acl, i);
+        if (there->role == g->held || strcmp(there->identity, g->grant.identity) != 0 ||
+            !uuid_equal(&there->volume, &g->grant.volume))
+            continue;
+        bool named = !uuid_is_zero(&there->volume) &&
+                     registry_get_volume(server->registry, &there->volume, &row, NULL) == 0;
+        return err_set(reterr, SNAP_ENOENT, "'%s' is %s of %s, not %s", there->identity,
+                       acl_role_name(there->role),
+                       uuid_is_zero(&there->volume) ? "all volumes"
+                       : named                      ? row.name
+                                                    : "that volume",
+                       acl_role_name(g->held));
+    }
+    return 0;
+}
+
 static int grant_change(struct request *req, struct err *reterr)
 {
     struct server *server = req->session->server;
@@ -102,7 +126,9 @@ static int grant_change(struct request *req, struct err *reterr)
             return rc;
     }
     struct acl *next = NULL;
-    int rc = acl_with(server->acl, &g->grant, &next, reterr);
+    int rc = grant_check_held(server, g, reterr);
+    if (rc == 0)
+        rc = acl_with(server->acl, &g->grant, &next, reterr);
     if (rc < 0)
         return rc;
     rc = acl_save(server->acl_path, next, reterr);
@@ -139,15 +165,17 @@ static void grant_begin(struct request *req, bool revoke)
         return;
     }
     (void)snprintf(g->grant.identity, sizeof g->grant.identity, "%s", in->identity);
-    if (!revoke &&
-        (in->role <= SNAPWIRE__V1__ROLE__ROLE_NONE || in->role > SNAPWIRE__V1__ROLE__ROLE_ADMIN)) {
+    if (in->role < SNAPWIRE__V1__ROLE__ROLE_NONE || in->role > SNAPWIRE__V1__ROLE__ROLE_ADMIN ||
+        (!revoke && in->role == SNAPWIRE__V1__ROLE__ROLE_NONE)) {
         request_failf(req, SNAP_EINVAL, "role %d is not known", (int)in->role);
         return;
     }
     g->grant.role = revoke ? ACL_NONE : (enum acl_role)in->role;
+    g->held = revoke ? (enum acl_role)in->role : ACL_NONE;
     if (!request_allows(req, all ? NULL : &g->grant.volume, ACL_RIGHT_ADMIN)) {
-        request_failf(req, SNAP_EPERM, "%s may not change rights here",
-                      req->session->peer.identity);
+        request_failf(req, SNAP_EPERM,
+                      "%s may not change rights %s; that takes the role admin there",
+                      req->session->peer.identity, all ? "on all volumes" : "on that volume");
         return;
     }
     request_control(req, grant_run, grant_saved);

@@ -5,9 +5,9 @@
  *   start the next ─────────────────────────>   make the snapshot, keep the gate closed
  *        <──────────────────────────── held or failed
  *   all held: the group's record on the control thread: the commit point
- *   release all, kept or not ───────────────>   open the gate
+ *   release all, kept or not ───────────────>   open the gate; kept: the record says "grouped"
  *        <───────────────────────────────── done
- *   all done: answer
+ *   all done: the group's record goes, answer
  *
  *   member   idle ──> starting ──> held ──> releasing ──> done
  *                        └──(failed, or there from an earlier try)──^
@@ -39,6 +39,7 @@ struct group_member {
     const Snapwire__V1__GroupMember *in;
     enum member_state state; /* the coordinator's */
     bool keep;
+    bool finished; /* its record says so: it needs the group's no more */
     struct loop_msg command, event;
     /* what the event says */
     bool held;
@@ -79,9 +80,22 @@ static void member_held(void *user, int code, const struct err *err)
     member_tell(user, true, code, err);
 }
 
+/* A record that could not be written leaves the member dependent on the group's, as it was. */
+static void member_finished(void *user, int code, const struct err *err)
+{
+    struct group_member *m = user;
+    (void)err;
+    m->finished = code == 0;
+    member_tell(m, false, 0, NULL);
+}
+
 static void member_done(void *user, int code, const struct err *err)
 {
-    member_tell(user, false, code, err);
+    struct group_member *m = user;
+    if (m->keep && code == 0) /* writes go on meanwhile */
+        snapshot_group_finish(m->at, &m->snapshot, member_finished, m);
+    else
+        member_tell(m, false, code, err);
 }
 
 static int member_check(struct group_member *m, const struct volume *v, struct err *reterr)
@@ -93,8 +107,10 @@ static int member_check(struct group_member *m, const struct volume *v, struct e
     if (!s->admin &&
         !acl_allows(m->part->set.acl, s->peer.identity, &m->volume, ACL_RIGHT_APPEND)) {
         bool sees = acl_allows(m->part->set.acl, s->peer.identity, &m->volume, ACL_RIGHT_SEE);
-        return err_set(reterr, SNAP_EPERM, "%s may not make snapshots of volume %s",
-                       s->peer.identity, sees ? v->record.name : uuid_format(&m->volume, text));
+        return err_set(reterr, SNAP_EPERM,
+                       "%s may not make snapshots of volume %s; that takes the role %s",
+                       s->peer.identity, sees ? v->record.name : uuid_format(&m->volume, text),
+                       request_right_roles(ACL_RIGHT_APPEND));
     }
     if (v->opening)
         return err_set(reterr, SNAP_EBUSY, "volume %s is being opened", v->record.name);
@@ -208,6 +224,27 @@ static void group_fill(struct request *req)
         group_answer(req);
 }
 
+static bool group_is_finished(const struct group *g)
+{
+    for (unsigned i = 0; i < g->count; i++)
+        if (!g->members[i].finished)
+            return false;
+    return true;
+}
+
+/* No record depends on it any more. One that stays goes at the next start. */
+static void group_forget_run(struct request *req)
+{
+    const struct group *g = req->op;
+    (void)!group_remove(req->session->server->env.state_dir, &g->id, NULL);
+}
+
+static void group_forgotten(struct request *req)
+{
+    const struct group *g = req->op;
+    request_go(req, g->members[0].part, group_fill);
+}
+
 static void group_end(struct group *g)
 {
     struct request *req = g->req;
@@ -223,7 +260,10 @@ static void group_end(struct group *g)
         return;
     }
     g->started = 0;
-    request_go(req, g->members[0].part, group_fill);
+    if (group_is_finished(g))
+        request_control(req, group_forget_run, group_forgotten);
+    else
+        request_go(req, g->members[0].part, group_fill);
 }
 
 static void group_save_run(struct request *req)

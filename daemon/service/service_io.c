@@ -76,6 +76,7 @@ static struct volume_write *io_new(struct request *req, enum volume_write_op op,
         return NULL;
     }
     w->node = node;
+    w->client = req->session->peer.instance;
     w->op = op;
     w->done = io_done;
     w->user = req;

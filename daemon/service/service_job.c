@@ -125,8 +125,10 @@ void service_verify(struct request *req)
     if (in->snapshot.len > 0 && !request_uuid(req, &in->snapshot, "snapshot", &spec.snapshot))
         return;
     if (spec.rebuild && !request_allows(req, &req->volume_id, ACL_RIGHT_WRITE)) {
-        request_failf(req, SNAP_EPERM, "%s may not make checksums anew on volume %s",
-                      req->session->peer.identity, req->volume->record.name);
+        request_failf(req, SNAP_EPERM,
+                      "%s may not make checksums anew on volume %s; that takes the role %s",
+                      req->session->peer.identity, req->volume->record.name,
+                      request_right_roles(ACL_RIGHT_WRITE));
         return;
     }
     const struct uuid *id = job_id(req, &in->job);

@@ -64,8 +64,9 @@ void service_lease_acquire(struct request *req)
     if (!request_uuid(req, &in->instance, "instance", &r.ask.instance))
         return;
     if (r.ask.steal && !request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN)) {
-        request_failf(req, SNAP_EPERM, "%s may not fence the writer of volume %s", s->peer.identity,
-                      req->volume->record.name);
+        request_failf(req, SNAP_EPERM,
+                      "%s may not fence the writer of volume %s; that takes the role admin",
+                      s->peer.identity, req->volume->record.name);
         return;
     }
     volume_lease_acquire(req->volume, &r, lease_granted, req);

@@ -6,6 +6,7 @@
 #include "daemon/service/server.h"
 #include "daemon/service/service.h"
 #include "daemon/service/state_dir.h"
+#include "daemon/service/watch.h"
 
 enum stop_stage { STOP_NONE, STOP_REQUESTS, STOP_SESSIONS, STOP_VOLUMES, STOP_DONE };
 
@@ -18,6 +19,7 @@ struct service {
     unsigned listener_count;
     struct http_server *http;
     struct tls_context *tls;
+    struct watch watch;
 
     enum stop_stage stage;
     struct loop_timer stop_timer;
@@ -29,6 +31,9 @@ struct service {
     void *stop_user;
 };
 
+/* check.c: the files that the configuration names; *ret NULL: nothing listens on TCP. */
+int service_new_tls(const struct config *config, struct tls_context **ret,
+                    struct err *reterr) SNAP_WUR;
 /* Any answer that has not gone out yet, over all parts. */
 int64_t service_requests_under_way(const struct service *s);
 

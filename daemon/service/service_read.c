@@ -3,7 +3,8 @@
  *
  * The content goes from the disk's buffer to TLS as it is; the buffer returns to the
  * volume's shard when the channel has released it. A read that finds no buffer waits for
- * one, so that many readers share what there is. Thread: the volume's shard.
+ * one, so that many readers share what there is; one of a COW device that is being opened again
+ * waits for that. Thread: the volume's shard.
  */
 #include "daemon/service/server.h"
 
@@ -12,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_RETRY_MS = 2, READ_RETRIES_MAX = 10000 };
+enum { READ_RETRY_MS = 2, READ_REOPEN_MS = 50, READ_WAIT_MS_MAX = 20000 };
 
 struct read_request {
     struct volume_read read;
     struct loop_timer timer;
     bool timer_ready;
-    unsigned tries;
+    unsigned waited_ms;
 };
 
 static void read_begin(struct request *req);
@@ -34,20 +35,24 @@ static void read_again(void *user)
         return;
     }
     loop_timer_done(&r->timer);
-    request_failf(req, SNAP_ENOENT, "the volume has been deleted");
+    if (req->at->draining)
+        request_failf(req, SNAP_ESHUTDOWN, "the daemon is stopping");
+    else
+        request_failf(req, SNAP_ENOENT, "the volume has been deleted");
 }
 
 /* True: the read is tried again later. */
-static bool read_wait_for_buffer(struct request *req)
+static bool read_wait(struct request *req, unsigned ms)
 {
     struct read_request *r = req->op;
-    if (++r->tries > READ_RETRIES_MAX)
+    r->waited_ms += ms;
+    if (r->waited_ms > READ_WAIT_MS_MAX)
         return false;
     if (!r->timer_ready &&
         loop_timer_init(req->at->shard->loop, &r->timer, read_again, req, NULL) < 0)
         return false;
     r->timer_ready = true;
-    loop_timer_set(&r->timer, READ_RETRY_MS);
+    loop_timer_set(&r->timer, ms);
     return true;
 }
 
@@ -55,9 +60,10 @@ static void read_done(struct volume_read *vr, int code, const struct err *err)
 {
     struct request *req = vr->user;
     struct read_request *r = req->op;
-    if (code == SNAP_ELIMIT && vr->len_bytes > 0) {
+    bool reopens = code == SNAP_EPOISONED;
+    if ((code == SNAP_ELIMIT && vr->len_bytes > 0) || reopens) {
         volume_read_done(vr);
-        if (read_wait_for_buffer(req))
+        if (read_wait(req, reopens ? READ_REOPEN_MS : READ_RETRY_MS))
             return;
     }
     if (r->timer_ready)
@@ -127,10 +133,11 @@ void service_run_list(struct request *req)
     if (!request_uuid(req, &in->snapshot, "snapshot", &id))
         return;
     struct volume *v = req->volume;
-    const struct snapshot *s = volume_snapshot_find(v, &id);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden) {
-        request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    struct err err = ERR_INIT;
+    int rc = volume_snapshot_visible(v, &id, &s, &err);
+    if (rc < 0) {
+        request_fail(req, rc, &err);
         return;
     }
     uint32_t max =
@@ -145,8 +152,7 @@ void service_run_list(struct request *req)
     runs.old_chunk = arrays;
     runs.count = arrays + max;
     runs.new_chunk = arrays + 2 * (size_t)max;
-    struct err err = ERR_INIT;
-    int rc = volume_list_runs(v, s, &runs, &err);
+    rc = volume_list_runs(v, s, &runs, &err);
     if (rc < 0) {
         request_fail(req, rc, &err);
         return;

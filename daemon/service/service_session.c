@@ -154,24 +154,31 @@ static void session_log_request(const struct session *s, const struct request *r
                                 uint64_t elapsed_ns)
 {
     const struct method *m = req->method;
-    const char *name = m != NULL ? m->name : "?";
-    if (req->code == SNAP_EINTERNAL || req->code == SNAP_EIO || req->code == SNAP_ECORRUPT ||
-        req->code == SNAP_ENOMEM)
-        LOG_WARN("request failed", F_STR("method", name), F_U64("session", s->id),
-                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
-                 F_UUID("volume", &req->volume_id), F_ERR(&req->err));
-    else if (req->code < 0)
-        LOG_INFO("request refused", F_STR("method", name), F_U64("session", s->id),
-                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
-                 F_UUID("volume", &req->volume_id), F_ERR(&req->err));
-    else if (m->mutates)
-        LOG_INFO("request done", F_STR("method", name), F_U64("session", s->id),
-                 F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
-                 F_UUID("volume", &req->volume_id), F_U64("us", elapsed_ns / 1000));
-    else
-        LOG_DEBUG("request done", F_STR("method", name), F_U64("session", s->id),
-                  F_U64("id", req->frame->header.id), F_STR("client", s->peer.identity),
-                  F_UUID("volume", &req->volume_id), F_U64("us", elapsed_ns / 1000));
+    struct log_field of = {.key = NULL}; /* passed over: it is not of a volume */
+    if (!uuid_is_zero(&req->volume_id))
+        of = F_UUID("volume", &req->volume_id);
+    struct log_field fields[] = {
+        F_STR("method", m != NULL ? m->name : "?"),
+        F_U64("session", s->id),
+        F_U64("id", req->frame->header.id),
+        F_STR("client", s->peer.identity),
+        of,
+        F_U64("us", elapsed_ns / 1000),
+        {.key = NULL},
+    };
+    size_t count = sizeof fields / sizeof fields[0] - 1;
+    enum log_level level = m != NULL && m->mutates ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+    const char *msg = "request done";
+    if (req->code < 0) {
+        const struct log_field why[] = {F_ERR(&req->err)};
+        bool failed = req->code == SNAP_EINTERNAL || req->code == SNAP_EIO ||
+                      req->code == SNAP_ECORRUPT || req->code == SNAP_ENOMEM;
+        memcpy(&fields[count - 1], why, sizeof why);
+        count++;
+        level = failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
+        msg = failed ? "request failed" : "request refused";
+    }
+    log_write(level, msg, fields, count);
 }
 
 static void session_go(struct session *s);
@@ -237,8 +244,10 @@ static void session_run_at_volume(struct request *req)
     }
     if (!m->right_free && !request_allows(req, &req->volume_id, m->right)) {
         bool sees = request_allows(req, &req->volume_id, ACL_RIGHT_SEE);
-        request_failf(req, SNAP_EPERM, "%s may not do %s on volume %s", req->session->peer.identity,
-                      m->name, sees ? v->record.name : uuid_format(&req->volume_id, text));
+        request_failf(req, SNAP_EPERM, "%s may not do %s on volume %s; that takes the role %s",
+                      req->session->peer.identity, m->name,
+                      sees ? v->record.name : uuid_format(&req->volume_id, text),
+                      request_right_roles(m->right));
         return;
     }
     if (v->opening) {
@@ -349,7 +358,9 @@ static void session_dispatch(struct session *s, struct request *req)
     }
     if (m->at == RUN_HOME) {
         if (!m->right_free && !request_allows(req, NULL, m->right))
-            request_failf(req, SNAP_EPERM, "%s may not do %s", s->peer.identity, m->name);
+            request_failf(req, SNAP_EPERM,
+                          "%s may not do %s; that takes the role %s on all volumes",
+                          s->peer.identity, m->name, request_right_roles(m->right));
         else
             session_run(req);
         return;

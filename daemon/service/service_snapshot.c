@@ -29,10 +29,11 @@ static struct snapshot_request *snapshot_request_new(struct request *req,
 void service_reply_snapshot(struct request *req, const struct uuid *id)
 {
     Snapwire__V1__Snapshot out;
-    const struct snapshot *s = volume_snapshot_find(req->volume, id);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo)
-        request_failf(req, SNAP_ENOENT, "no such snapshot in volume %s", req->volume->record.name);
+    struct snapshot *s;
+    struct err err = ERR_INIT;
+    int rc = volume_snapshot_visible(req->volume, id, &s, &err);
+    if (rc < 0)
+        request_fail(req, rc, &err);
     else if (!service_fill_snapshot(req, s, &out))
         request_no_memory(req);
     else
@@ -64,7 +65,7 @@ static bool snapshot_is_inside(const char *path, const char *dir)
 static bool snapshot_device_is_ours(const char *path, const char *state_dir)
 {
     char *real = realpath(path, NULL), *dir = realpath(state_dir, NULL);
-    bool ours = strstr(path, "/../") != NULL || snapshot_is_inside(path, state_dir) ||
+    bool ours = snapshot_is_inside(path, state_dir) ||
                 (real != NULL && dir != NULL && snapshot_is_inside(real, dir));
     free(real);
     free(dir);
@@ -75,10 +76,18 @@ int service_check_device(const struct request *req, const char *path, const char
                          struct err *reterr)
 {
     if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
-        return err_set(reterr, SNAP_EPERM, "%s may not name %s of the daemon's host",
+        return err_set(reterr, SNAP_EPERM,
+                       "%s may not name %s of the daemon's host; that takes the role admin",
                        req->session->peer.identity, what);
-    if (path[0] != '/' || snapshot_device_is_ours(path, req->session->server->env.state_dir))
-        return err_set(reterr, SNAP_EINVAL, "%s: not a place for %s", path, what);
+    if (path[0] != '/' || strstr(path, "/../") != NULL)
+        return err_set(reterr, SNAP_EINVAL,
+                       "%s: not a place for %s; that takes the absolute path of a block device, or "
+                       "of a file, on the daemon's host, without \"..\"",
+                       path, what);
+    if (snapshot_device_is_ours(path, req->session->server->env.state_dir))
+        return err_set(reterr, SNAP_EINVAL,
+                       "%s: not a place for %s: it is inside the daemon's state directory", path,
+                       what);
     return 0;
 }
 

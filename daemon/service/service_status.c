@@ -3,9 +3,9 @@
 #include "daemon/service/server.h"
 
 #include "daemon/service/metrics_text.h"
+#include "daemon/service/watch.h"
 
 #include <string.h>
-#include <sys/statvfs.h>
 
 void service_ping(struct request *req)
 {
@@ -51,12 +51,44 @@ static void status_part(struct request *req)
     volume_set_each(&req->at->set, status_stores, op);
 }
 
+/* -- warnings ---------------------------------------------------------------------------- */
+
+struct status_warnings {
+    struct request *req;
+    Snapwire__V1__ServerStatus *out;
+    bool failed;
+};
+
+static void status_warning(void *user, const char *text)
+{
+    struct status_warnings *w = user;
+    char *copy = request_strdup(w->req, text);
+    if (copy != NULL)
+        w->out->warnings[w->out->n_warnings++] = copy;
+    else
+        w->failed = true;
+}
+
+/* What is wrong now, and what was found at the start. */
+static bool status_warn(struct request *req, Snapwire__V1__ServerStatus *out)
+{
+    const struct server *server = req->session->server;
+    struct status_warnings w = {.req = req, .out = out};
+    out->warnings =
+        request_alloc(req, (server->warning_count + WATCH_WARNINGS_MAX) * sizeof(char *));
+    if (out->warnings == NULL)
+        return false;
+    watch_warnings(server->env.state_dir, req->at->tls, &out->state_bytes_free, status_warning, &w);
+    for (unsigned i = 0; i < server->warning_count; i++)
+        out->warnings[out->n_warnings++] = server->warnings[i];
+    return !w.failed;
+}
+
 static void status_end(struct request *req)
 {
     struct server *server = req->session->server;
     struct status_op *op = req->op;
     Snapwire__V1__ServerStatus *out = &op->out;
-    struct statvfs fs;
     char software[] = "snapwired " SNAPWIRE_VERSION;
     out->software = software;
     out->identity = req->session->peer.identity;
@@ -80,10 +112,10 @@ static void status_end(struct request *req)
     /* where things are on the host, and what is wrong there, is the operator's business */
     if (request_allows(req, NULL, ACL_RIGHT_ADMIN)) {
         out->state_dir = state_dir;
-        out->warnings = server->warnings;
-        out->n_warnings = server->warning_count;
-        if (statvfs(server->env.state_dir, &fs) == 0)
-            out->state_bytes_free = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (!status_warn(req, out)) {
+            request_no_memory(req);
+            return;
+        }
     }
     request_reply(req, &out->base);
 }

@@ -58,7 +58,8 @@ static void volume_delete_moved(struct request *req)
 {
     struct volume_deletion *d = req->op;
     if (req->code < 0) {
-        d->volume->leaving = false; /* it goes on, with what gave up meanwhile */
+        d->volume->leaving = d->volume->deleting =
+            false; /* it goes on, with what gave up meanwhile */
         hand_down_start(d->volume);
         volume_put_resume(d->volume);
         request_fail(req, req->code, &req->err);
@@ -127,15 +128,19 @@ static bool volume_delete_allowed(struct request *req, struct volume *v, bool fo
     bool sees = request_allows(req, &req->volume_id, ACL_RIGHT_SEE);
     bool leased = v->lease.phase != LEASE_FREE && !lease_expired(&v->lease, volume_now_ns(v));
     if (!request_allows(req, &req->volume_id, ACL_RIGHT_ADMIN))
-        request_failf(req, SNAP_EPERM, "%s may not delete volume %s", req->session->peer.identity,
+        request_failf(req, SNAP_EPERM, "%s may not delete volume %s; that takes the role admin",
+                      req->session->peer.identity,
                       sees ? v->record.name : uuid_format(&req->volume_id, text));
     else if (v->opening)
         request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
     else if (visible > 0 && !force)
-        request_failf(req, SNAP_EBUSY, "volume %s has %u snapshots", v->record.name, visible);
+        request_failf(req, SNAP_EBUSY,
+                      "volume %s has %u snapshot(s); delete them first, or all with --force",
+                      v->record.name, visible);
     else if (leased && !force)
-        request_failf(req, SNAP_EBUSY, "volume %s is leased by %s", v->record.name,
-                      v->lease.holder);
+        request_failf(req, SNAP_EBUSY,
+                      "volume %s is leased by %s; end that writer first, or use --force",
+                      v->record.name, v->lease.holder);
     else
         return true;
     return false;
@@ -153,7 +158,7 @@ static void volume_delete_at_volume(struct request *req)
     if (!volume_delete_allowed(req, v, in->force != 0))
         return;
     d->volume = v;
-    v->leaving = true;
+    v->leaving = v->deleting = true;
     if (v->lease.phase != LEASE_FREE && v->holder.session != 0)
         v->holder.tell(v, &v->holder, VOLUME_EVENT_LEASE_LOST);
     request_control(req, volume_delete_run, volume_delete_moved);

@@ -51,17 +51,16 @@ static void service_warn(void *user, const char *text)
 }
 
 /* What volumes do on their own account. */
-static void service_notice(void *user, const struct volume *v, const struct snapshot *s,
+static void service_notice(void *user, const struct volume *v, const char *snapshot,
                            const char *what, const struct err *err)
 {
     (void)user;
-    const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
+    const struct log_field of = {
+        .key = snapshot != NULL ? "snapshot" : NULL, .kind = LOG_FIELD_STR, .v.str = snapshot};
     if (err != NULL)
-        LOG_WARN(what, F_STR("volume", v->record.name),
-                 F_STR("snapshot", rs != NULL ? rs->name : ""), F_ERR(err));
+        LOG_WARN(what, F_STR("volume", v->record.name), of, F_ERR(err));
     else
-        LOG_INFO(what, F_STR("volume", v->record.name),
-                 F_STR("snapshot", rs != NULL ? rs->name : ""));
+        LOG_INFO(what, F_STR("volume", v->record.name), of);
 }
 
 static void service_set_limits(struct server *server, const struct config *config)
@@ -302,28 +301,13 @@ static void tls_change_run(struct loop_msg *msg)
     free(c);
 }
 
-static bool service_listens_on_tcp(const struct config *config)
-{
-    struct addr a;
-    for (unsigned i = 0; i < config->listen_count; i++)
-        if (addr_parse(config->listen[i], &a, NULL) == 0 && !a.unix_socket)
-            return true;
-    return false;
-}
-
 /* Load the certificates and hand them to every part, or change nothing. */
 static int service_load_tls(struct service *s, const struct config *config, struct err *reterr)
 {
     struct server *server = &s->server;
-    if (!service_listens_on_tcp(config))
-        return 0;
-    struct tls_files files = {.ca_path = config->tls_ca,
-                              .certificate_path = config->tls_certificate,
-                              .key_path = config->tls_key,
-                              .crl_path = config->tls_crl[0] != '\0' ? config->tls_crl : NULL};
     struct tls_context *tls = NULL;
-    int rc = tls_context_new(true, &files, &tls, reterr);
-    if (rc < 0)
+    int rc = service_new_tls(config, &tls, reterr);
+    if (rc < 0 || tls == NULL)
         return rc;
     struct tls_change *changes[SERVER_SHARDS_MAX] = {NULL};
     for (unsigned i = 0; i < server->part_count && rc == 0; i++) {
@@ -352,13 +336,15 @@ int service_listen(struct service *s, struct err *reterr)
     const struct config *config = server->config;
     struct addr a;
     int rc = service_load_tls(s, config, reterr);
+    if (rc == 0)
+        rc = watch_start(&s->watch, server->main_loop, config->state_dir, &s->tls, reterr);
     for (unsigned i = 0; rc == 0 && i < config->listen_count; i++) {
         rc = addr_parse(config->listen[i], &a, reterr);
         if (rc == 0)
             rc = listener_new(server->main_loop, &a, 0660, service_accepted, server,
                               &s->listeners[i], reterr);
         if (rc < 0)
-            return err_prefix(reterr, "listen on %s", config->listen[i]);
+            return rc;
         s->listener_count++;
     }
     if (rc < 0 || config->metrics_listen[0] == '\0')
@@ -366,7 +352,7 @@ int service_listen(struct service *s, struct err *reterr)
     rc = addr_parse(config->metrics_listen, &a, reterr);
     if (rc == 0)
         rc = http_server_new(server->main_loop, &a, service_metrics_get, server, &s->http, reterr);
-    return rc < 0 ? err_prefix(reterr, "metrics on %s", config->metrics_listen) : 0;
+    return rc < 0 ? err_prefix(reterr, "metrics_listen") : 0;
 }
 
 /* The port that was chosen stands where the configuration says 0. */
@@ -414,6 +400,11 @@ static bool service_needs_restart(const struct config *a, const struct config *b
                 strcmp(a->io_engine, b->io_engine) == 0 && a->lease_ttl_ms == b->lease_ttl_ms &&
                 a->cow_limit_bytes == b->cow_limit_bytes &&
                 a->chunk_size_sectors == b->chunk_size_sectors &&
+                a->cow_grow_step_bytes == b->cow_grow_step_bytes &&
+                a->full_policy == b->full_policy && a->checksums == b->checksums &&
+                a->scrub_interval_s == b->scrub_interval_s &&
+                a->handshake_timeout_ms == b->handshake_timeout_ms &&
+                a->frame_timeout_ms == b->frame_timeout_ms && a->keepalive_ms == b->keepalive_ms &&
                 a->window_bytes == b->window_bytes && a->buffer_bytes_max == b->buffer_bytes_max;
     for (unsigned i = 0; same && i < a->listen_count; i++)
         same = strcmp(a->listen[i], b->listen[i]) == 0;
@@ -425,6 +416,7 @@ int service_reload(struct service *s, const struct config *next, struct err *ret
     int rc = service_load_tls(s, next, reterr);
     if (rc < 0)
         return rc;
+    watch_again(&s->watch);
     service_set_limits(&s->server, next);
     log_set_level(next->log_level);
     if (service_needs_restart(s->server.config, next))

@@ -13,11 +13,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_MAX_BYTES = 2 * LIMIT_PATH_BYTES };
@@ -64,6 +66,23 @@ int state_dir_open(const char *path, int *ret_fd, struct err *reterr)
     if (rc < 0)
         return err_prefix(reterr, "state directory");
     return state_dir_lock(path, ret_fd, reterr);
+}
+
+int state_dir_check(const char *path, struct err *reterr)
+{
+    char copy[LIMIT_PATH_BYTES];
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+    (void)snprintf(copy, sizeof copy, "%s", path);
+    const char *in = there ? copy : dirname(copy);
+    if (there && !S_ISDIR(st.st_mode))
+        return err_set(reterr, SNAP_EINVAL, "state_dir: %s is not a folder", path);
+    if (!there && (stat(in, &st) != 0 || !S_ISDIR(st.st_mode)))
+        return err_set(reterr, SNAP_EINVAL, "state_dir: %s cannot be made: there is no folder %s",
+                       path, in);
+    if (access(in, W_OK | X_OK) != 0)
+        return err_set_errno(reterr, SNAP_EPERM, errno, "state_dir: cannot write into %s", in);
+    return 0;
 }
 
 /* -- scan ------------------------------------------------------------------------------- */

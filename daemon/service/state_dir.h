@@ -22,6 +22,9 @@ struct server;
  * Errors: SNAP_EBUSY naming the process that has it. */
 int state_dir_open(const char *path, int *ret_fd, struct err *reterr) SNAP_WUR;
 
+/* Could it be opened, but for the lock? Nothing is made. Errors: SNAP_EINVAL, SNAP_EPERM. */
+int state_dir_check(const char *path, struct err *reterr) SNAP_WUR;
+
 struct state_volumes {
     struct volume_record *records;
     uint32_t count, cap;

@@ -2,13 +2,13 @@
 /* Consistency groups at start: what a crash cut off is undone.
  *
  *   snapshot's group      what happens to it
- *   nil                   it was made alone
- *   has a record          the group was committed: stays
+ *   nil, or grouped       it was made alone, or with all the others: stays
+ *   has a record          the group was committed: grouped from now on
  *   has none              it never was: out of the volume's record, its file to trash/
  *
- * A file in trash/ is left to the operator: nothing but whole folders is removed from there. A
- * group's record that no snapshot names has done its work and goes, unless a volume could
- * not be read, which may name it. Blocking; main's, before the shards run.
+ * A file in trash/ is left to the operator: nothing but whole folders is removed from there. The
+ * groups' records have done their work then and go, unless a volume could not be read, which may
+ * name one. Blocking; main's, before the shards run.
  */
 #include "daemon/service/state_dir.h"
 
@@ -23,23 +23,19 @@
 
 enum { GROUP_PATH_BYTES = 2 * LIMIT_PATH_BYTES };
 
-struct known_group {
-    struct uuid id;
-    bool used;
-};
-
 struct groups {
     const char *state_dir;
-    struct known_group *all; /* by uuid */
+    struct uuid *all; /* sorted */
     uint32_t count, room;
+    bool needed; /* a record may depend on one of them yet */
     void (*warn)(void *user, const char *text);
     void *user;
 };
 
 static int group_order(const void *a, const void *b)
 {
-    const struct known_group *ga = a, *gb = b;
-    return memcmp(ga->id.b, gb->id.b, UUID_BYTES);
+    const struct uuid *ga = a, *gb = b;
+    return memcmp(ga->b, gb->b, UUID_BYTES);
 }
 
 static int groups_add(void *user, const struct uuid *id)
@@ -47,27 +43,19 @@ static int groups_add(void *user, const struct uuid *id)
     struct groups *g = user;
     if (g->count == g->room) {
         uint32_t room = g->room == 0 ? 64 : g->room * 2;
-        struct known_group *grown = realloc(g->all, room * sizeof *grown);
+        struct uuid *grown = realloc(g->all, room * sizeof *grown);
         if (grown == NULL)
             return SNAP_ENOMEM;
         g->all = grown;
         g->room = room;
     }
-    g->all[g->count++] = (struct known_group){.id = *id};
+    g->all[g->count++] = *id;
     return 0;
 }
 
-/* True: it was made alone, or its group is known. */
-static bool groups_have(struct groups *g, const struct uuid *id)
+static bool groups_have(const struct groups *g, const struct uuid *id)
 {
-    struct known_group key = {.id = *id};
-    if (uuid_is_zero(id))
-        return true;
-    struct known_group *found =
-        g->count == 0 ? NULL : bsearch(&key, g->all, g->count, sizeof key, group_order);
-    if (found != NULL)
-        found->used = true;
-    return found != NULL;
+    return g->count > 0 && bsearch(id, g->all, g->count, sizeof *id, group_order) != NULL;
 }
 
 SNAP_PRINTF(2, 3) static void groups_warn(const struct groups *g, const char *fmt, ...)
@@ -119,13 +107,25 @@ static int undo_snapshot(const struct groups *g, const char *dir, struct volume_
     return 0;
 }
 
-static int undo_volume(struct groups *g, struct volume_record *r, struct err *reterr)
+/* Each of its snapshots that is not known to be whole: finished, or undone. */
+static int settle_volume(struct groups *g, struct volume_record *r, struct err *reterr)
 {
     char dir[LIMIT_PATH_BYTES];
     int rc = volume_dir_format(g->state_dir, &r->id, dir, sizeof dir, reterr);
-    for (uint32_t i = r->snapshot_count; i-- > 0 && rc == 0;)
-        if (!groups_have(g, &r->snapshots[i].group))
-            rc = undo_snapshot(g, dir, r, r->snapshots[i].seq, reterr);
+    bool finished = false;
+    for (uint32_t i = r->snapshot_count; i-- > 0 && rc == 0;) {
+        struct record_snapshot *s = &r->snapshots[i];
+        if (uuid_is_zero(&s->group) || s->grouped)
+            continue;
+        if (groups_have(g, &s->group))
+            finished = s->grouped = true;
+        else
+            rc = undo_snapshot(g, dir, r, s->seq, reterr);
+    }
+    if (rc == 0 && finished && volume_record_save(dir, r, reterr) < 0) {
+        groups_warn(g, "volume %s: %s: its groups are kept", r->name, reterr->text);
+        g->needed = true;
+    }
     return rc;
 }
 
@@ -134,26 +134,25 @@ static int undo_volume(struct groups *g, struct volume_record *r, struct err *re
 int state_groups_check(const char *path, struct state_volumes *v, bool all_read,
                        void (*warn)(void *user, const char *text), void *user, struct err *reterr)
 {
-    struct groups g = {.state_dir = path, .warn = warn, .user = user};
+    struct groups g = {.state_dir = path, .needed = !all_read, .warn = warn, .user = user};
     int rc = group_each(path, groups_add, &g, reterr);
     if (rc == 0 && g.count > 1)
         qsort(g.all, g.count, sizeof *g.all, group_order);
     for (uint32_t i = 0; rc == 0 && i < v->count;) {
         struct volume_record *r = &v->records[i];
         struct err err = ERR_INIT;
-        if (undo_volume(&g, r, &err) == 0) {
+        if (settle_volume(&g, r, &err) == 0) {
             i++;
             continue;
         }
         groups_warn(&g, "volume %s: %s: it is not served", r->name, err.text);
-        all_read = false;
+        g.needed = true;
         volume_record_done(r);
         uint32_t rest = --v->count - i;
         memmove(r, r + 1, rest * sizeof *r);
     }
-    for (uint32_t i = 0; rc == 0 && all_read && i < g.count; i++)
-        if (!g.all[i].used)
-            rc = group_remove(path, &g.all[i].id, reterr);
+    for (uint32_t i = 0; rc == 0 && !g.needed && i < g.count; i++)
+        rc = group_remove(path, &g.all[i], reterr);
     free(g.all);
     return rc;
 }

@@ -183,6 +183,7 @@ void service_stop(struct service *s, void (*done)(void *user, bool clean), void 
     s->stop_deadline_ns =
         clock_now_ns(s->server.env.clock) + (uint64_t)s->live.shutdown_timeout_ms * 1000000;
     service_close_listeners(s);
+    watch_stop(&s->watch);
     part_message_all(s, stop_drain_part);
     if (loop_timer_init(s->server.main_loop, &s->stop_timer, stop_step, s, NULL) < 0) {
         done(user, false);
@@ -198,6 +199,7 @@ void service_free(struct service *s)
         return;
     struct server *server = &s->server;
     service_close_listeners(s);
+    watch_stop(&s->watch);
     if (s->stop_timer_ready)
         loop_timer_done(&s->stop_timer);
     control_free(server->control);

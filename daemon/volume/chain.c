@@ -16,6 +16,7 @@
 #include "daemon/volume/volume.h"
 
 #include "common/base/check.h"
+#include "common/base/size.h"
 #include "daemon/volume/change.h"
 #include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
@@ -36,6 +37,30 @@ enum {
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id)
 {
     return volume_node_by_id(v, id);
+}
+
+int volume_snapshot_visible(struct volume *v, const struct uuid *id, struct snapshot **ret,
+                            struct err *reterr)
+{
+    struct snapshot *s = volume_snapshot_find(v, id);
+    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
+    if (rs == NULL || rs->hidden || rs->undo)
+        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    *ret = s;
+    return 0;
+}
+
+int volume_snapshot_staying(struct volume *v, const struct uuid *id, struct snapshot **ret,
+                            struct err *reterr)
+{
+    struct snapshot *s;
+    int rc = volume_snapshot_visible(v, id, &s, reterr);
+    if (rc < 0)
+        return rc;
+    if (s->leaving)
+        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    *ret = s;
+    return 0;
 }
 
 struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq)
@@ -97,9 +122,9 @@ static void snapshot_kick_run(void *user)
  * list is nobody's yet, or nobody's any more. */
 static void snapshot_note(struct snapshot *s)
 {
-    bool unsound = s->store == NULL || s->closing || cow_store_state(s->store) == COW_INVALID ||
-                   cow_store_state(s->store) == COW_POISONED ||
-                   cow_store_state(s->store) == COW_DAMAGED;
+    bool unsound =
+        s->store == NULL || s->closing || s->lost || cow_store_state(s->store) == COW_INVALID ||
+        cow_store_state(s->store) == COW_POISONED || cow_store_state(s->store) == COW_DAMAGED;
     if (unsound == s->unsound || (unsound && snapshot_record(s) == NULL))
         return;
     s->unsound = unsound;
@@ -111,14 +136,40 @@ static void snapshot_note(struct snapshot *s)
 
 static void snapshot_watch(void *user)
 {
-    snapshot_note(user);
+    struct snapshot *s = user;
+    if (cow_store_state(s->store) == COW_POISONED) /* what was written in place before, too */
+        loss_happened(&s->loss);
+    snapshot_note(s);
+}
+
+void snapshot_store_opened(struct snapshot *s, struct cow_store *store)
+{
+    s->store = store;
+    if (store != NULL)
+        cow_store_watch(store, snapshot_watch, s);
+}
+
+void snapshot_set_lost(struct snapshot *s)
+{
+    s->lost = true;
+    snapshot_note(s);
+}
+
+bool snapshot_is_invalid(const struct snapshot *s)
+{
+    return s->lost || (s->store != NULL && cow_store_state(s->store) == COW_INVALID &&
+                       !cow_store_invalidating(s->store));
 }
 
 struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq)
 {
     const struct record_snapshot *rs = volume_record_find(&v->record, id);
-    if (rs != NULL && rs->clone)
-        return snapshot_new_clone(v, id, seq);
+    if (rs != NULL && rs->clone) {
+        struct snapshot *c = snapshot_new_clone(v, id, seq);
+        if (c != NULL && rs->lost)
+            snapshot_set_lost(c);
+        return c;
+    }
     struct snapshot *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
@@ -126,6 +177,7 @@ struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t 
     s->id = *id;
     s->seq = seq;
     s->map = v->map;
+    s->lost = rs != NULL && rs->lost;
     s->kick = (struct shard_kick){.fn = snapshot_kick_run, .user = s};
     snapshot_note(s);
     return s;
@@ -143,6 +195,7 @@ struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uin
         return NULL;
     }
     range_lock_init(ranges);
+    loss_init(&s->loss);
     s->volume = v;
     s->id = *id;
     s->seq = seq;
@@ -170,6 +223,7 @@ void snapshot_free(struct snapshot *s)
         cow_map_free(s->map);
         range_lock_done(s->ranges);
         free(s->ranges);
+        loss_done(&s->loss);
     }
     if (s->idle_ready)
         loop_timer_done(&s->idle_timer);
@@ -189,16 +243,13 @@ void snapshot_count_space(struct snapshot *s)
     int64_t now = 0;
     snapshot_note(s);
     if (s->store != NULL) {
-        cow_store_watch(s->store, snapshot_watch, s);
-        snapshot_warn(s);
+        struct cow_usage u;
+        cow_store_usage(s->store, &u);
+        snapshot_warn(s, &u);
+        now = (int64_t)(u.sectors_allocated * SECTOR_BYTES);
     }
     if (v->space_used == NULL)
         return;
-    if (s->store != NULL) {
-        struct cow_usage u;
-        cow_store_usage(s->store, &u);
-        now = (int64_t)(u.sectors_allocated * SECTOR_BYTES);
-    }
     atomic_fetch_add_explicit(v->space_used, now - s->space_bytes, memory_order_relaxed);
     s->space_bytes = now;
 }
@@ -208,6 +259,8 @@ void snapshot_count_space(struct snapshot *s)
 /* What the node's own device says, without those it reads through. */
 static enum snapshot_state snapshot_own_state(const struct snapshot *s)
 {
+    if (s->lost)
+        return SNAPSHOT_INVALID;
     if (s->store == NULL)
         return s->reopening || s->open_done != NULL ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
     switch (cow_store_state(s->store)) {
@@ -282,6 +335,32 @@ static const struct snapshot *snapshot_culprit(const struct snapshot *s,
     return culprit;
 }
 
+/* Why a node is invalid by itself: its header says that it is, not why. One that has grown up to its
+ * limit was full. */
+static void snapshot_explain_invalid(const struct snapshot *s, char *text, size_t text_bytes)
+{
+    char limit[16];
+    const struct record_snapshot *rs = snapshot_record(s);
+    bool gives_up = s->volume->record.full_policy == FULL_INVALIDATE;
+    uint64_t limit_bytes = rs != NULL ? rs->limit_bytes : 0;
+    uint64_t chunk_bytes = (uint64_t)s->volume->chunk_sectors * SECTOR_BYTES;
+    bool at_limit = s->dev != NULL && blk_dev_info(s->dev)->size_bytes + chunk_bytes > limit_bytes;
+    if (s->lost)
+        (void)snprintf(
+            text, text_bytes,
+            "the volume was written while its COW device could not be opened%s%s",
+            s->fault_text[0] != '\0' ? ": " : "", s->fault_text);
+    else if (gives_up && limit_bytes > 0 && at_limit)
+        (void)snprintf(text, text_bytes,
+                       "it was full (limit %s), and the volume's policy is to invalidate",
+                       size_format(limit_bytes, limit, sizeof limit));
+    else
+        (void)snprintf(text, text_bytes,
+                       "its COW device is marked invalid, as when %swhat it reads through is "
+                       "deleted by force",
+                       gives_up ? "it is full, or " : "");
+}
+
 enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes)
 {
     const struct volume *v = s->volume;
@@ -304,16 +383,20 @@ enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t 
     if (snapshot_state_rank(worst) == 0)
         return worst;
     const struct record_snapshot *rs = snapshot_record(culprit);
+    char why[ERR_TEXT_BYTES + 80];
+    if (worst == SNAPSHOT_INVALID)
+        snapshot_explain_invalid(culprit, why, sizeof why);
+    else
+        (void)snprintf(why, sizeof why, "%s", culprit->fault_text);
     if (origin_away)
         (void)snprintf(text, text_bytes, "reads through the origin, which cannot be opened: %s",
                        v->origin->fault_text);
     else if (culprit != s)
         (void)snprintf(text, text_bytes, "reads through %s, which is %s%s%s",
                        rs != NULL ? rs->name : "?", snapshot_state_word(worst),
-                       culprit->fault_text[0] != '\0' ? ": " : "", culprit->fault_text);
+                       why[0] != '\0' ? ": " : "", why);
     else
-        (void)snprintf(text, text_bytes, "%s",
-                       s->fault_text[0] != '\0' ? s->fault_text : snapshot_state_word(worst));
+        (void)snprintf(text, text_bytes, "%s", why[0] != '\0' ? why : snapshot_state_word(worst));
     return worst;
 }
 
@@ -379,7 +462,7 @@ static void snapshot_differs_closed(void *user, int code, const struct err *err)
 static void snapshot_opened(void *user, struct cow_store *store, int code, const struct err *err)
 {
     struct snapshot *s = user;
-    s->store = store;
+    snapshot_store_opened(s, store);
     if (store != NULL && cow_store_chunk_differs(store)) {
         /* its exceptions are in the map in the wrong unit: out with them before anything else */
         snapshot_close(s, true, snapshot_differs_closed, s);
@@ -560,8 +643,10 @@ void snapshot_check_poison(struct snapshot *s)
 
 void snapshot_flush_failed(struct snapshot *s, const struct err *err)
 {
-    if (s->store == NULL || s->closing)
+    if (s->store == NULL || s->closing) {
+        loss_happened(&s->loss);
         return;
+    }
     cow_store_flush_failed(s->store, err);
     snapshot_kick(s);
     snapshot_check_poison(s);

@@ -32,6 +32,10 @@ void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, v
  * is open again and done runs: with SNAP_ECANCELED when undone, with another error when the undoing
  * failed and the snapshot is still there. */
 void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep);
+/* Its group has been saved: from now on it does not depend on that. One that has been deleted
+ * meanwhile needs nothing. Errors: SNAP_EIO, SNAP_ENOSPC … (it goes on depending). */
+void snapshot_group_finish(struct volume *v, const struct uuid *id, volume_done_fn *done,
+                           void *user);
 /* The lease changed: look whether the writer stands still now. */
 void snapshot_create_poll(struct volume *v);
 /* No clone is being made any more: the first that is queued begins. */
@@ -40,6 +44,14 @@ void snapshot_create_go(struct volume *v);
 void snapshot_create_cancel(struct volume *v);
 /* w->fn runs when the creation under way has ended, at once if there is none. */
 void snapshot_create_wait(struct volume *v, struct volume_waiter *w);
+/* May a COW device be told that limit (0: the default)? chunk_sectors counts where the volume has
+ * none yet (0: the default). Errors: SNAP_EINVAL with the least. */
+int snapshot_check_limit(const struct volume *v, uint32_t chunk_sectors, uint64_t limit_bytes,
+                         struct err *reterr) SNAP_WUR;
+
+/* -- giving up, lost.c -- */
+/* Make one invalid, durably, whose device is not open. Errors: SNAP_EIO, SNAP_ENOMEM. */
+void snapshot_lose(struct snapshot *s, volume_done_fn *done, void *user);
 
 /* -- deleting, snapshot_delete.c, hand_down.c -- */
 struct snapshot_delete_spec {
@@ -66,6 +78,9 @@ struct hand_down_status {
 };
 /* Of the one under way, or one that waits. False: no job is due. */
 bool hand_down_status(struct volume *v, struct hand_down_status *ret);
+enum { HAND_DOWN_SUBJECT_BYTES = 2 * LIMIT_NAME_BYTES + 2 };
+/* Whose exceptions are handed down: VOLUME@SNAPSHOT, or the words for what nobody has ever seen. */
+void hand_down_subject(const struct snapshot *s, char ret[HAND_DOWN_SUBJECT_BYTES]);
 /* Of a hidden one. */
 void hand_down_status_of(const struct snapshot *s, struct hand_down_status *ret, bool *ret_runs);
 /* Remove a file on the control thread; the outcome is not waited for. */
@@ -76,7 +91,7 @@ void volume_unlink_later(struct volume *v, const char *path);
 void snapshot_warnings(const struct snapshot *s, void (*fn)(const char *text, void *user),
                        void *user);
 /* Its use has changed: a limit that comes near is noticed, once. */
-void snapshot_warn(struct snapshot *s);
+void snapshot_warn(struct snapshot *s, const struct cow_usage *usage);
 
 /* -- clones, clone.c -- */
 struct clone_spec {

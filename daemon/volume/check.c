@@ -130,23 +130,31 @@ static void check_gated(struct volume_waiter *w, int code, const struct err *err
     check_drain(w->user);
 }
 
+/* One that is not there is damaged; it is the snapshot that was asked for, and that is there. */
+static int check_open(struct volume_check *c, const char *path)
+{
+    const struct volume_storage *storage = c->volume->set->env->storage;
+    int rc = storage->open(storage->user, c->volume->set->shard->engine, path, BLK_OPEN_READ_ONLY,
+                           &c->dev, &c->err);
+    if (rc == SNAP_ENOENT)
+        rc = c->err.code = SNAP_ECORRUPT;
+    return rc;
+}
+
 void volume_check_start(struct volume *v, struct volume_check *c)
 {
     c->volume = v;
     volume_ref(v);
-    struct snapshot *s = volume_snapshot_find(v, &c->snapshot);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    const struct volume_storage *storage = v->set->env->storage;
+    struct snapshot *s = NULL;
     char path[LIMIT_PATH_BYTES];
-    if (rs == NULL || rs->hidden)
-        c->code = err_set(&c->err, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
-    else if (s->busy || s->leaving || s->closing || s->reopening)
-        c->code = err_set(&c->err, SNAP_EBUSY, "%s@%s is busy", v->record.name, rs->name);
-    else if (s->dev == NULL)
-        c->code = volume_cow_path(v, rs->cow_path, path, sizeof path, &c->err);
+    c->code = volume_snapshot_visible(v, &c->snapshot, &s, &c->err);
+    if (c->code == 0 && (s->busy || s->leaving || s->closing || s->reopening))
+        c->code =
+            err_set(&c->err, SNAP_EBUSY, "%s@%s is busy", v->record.name, snapshot_record(s)->name);
     if (c->code == 0 && s->dev == NULL)
-        c->code = storage->open(storage->user, v->set->shard->engine, path, BLK_OPEN_READ_ONLY,
-                                &c->dev, &c->err);
+        c->code = volume_cow_path(v, snapshot_record(s)->cow_path, path, sizeof path, &c->err);
+    if (c->code == 0 && s->dev == NULL)
+        c->code = check_open(c, path);
     if (c->code == 0) {
         c->map = cow_map_new();
         if (c->map == NULL)

@@ -79,9 +79,8 @@ static void clone_end(struct clone *c)
     volume_unref(v);
 }
 
-static void clone_fail(struct clone *c, int code, const struct err *err)
+static void clone_fail(struct clone *c, const struct err *err)
 {
-    (void)code;
     (void)err_copy(&c->err, err);
     clone_end(c);
 }
@@ -92,9 +91,8 @@ static void clone_fail(struct clone *c, int code, const struct err *err)
 static int clone_check_again(struct clone *c, struct err *reterr)
 {
     struct volume_record *r = &c->volume->record;
-    for (uint32_t i = 0; i < r->tombstone_count; i++)
-        if (uuid_equal(&r->tombstones[i].id, &c->record.id))
-            return err_set(reterr, SNAP_ESTALE, "that clone has been deleted");
+    if (volume_record_is_buried(r, &c->record.id))
+        return err_set(reterr, SNAP_ESTALE, "that clone has been deleted");
     const struct record_snapshot *there = volume_record_find(r, &c->record.id);
     if (there == NULL)
         return 0;
@@ -106,14 +104,15 @@ static int clone_check_again(struct clone *c, struct err *reterr)
 
 static int clone_check_source(struct volume *v, const struct uuid *source, struct err *reterr)
 {
-    const struct snapshot *s = volume_snapshot_find(v, source);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo || s->leaving)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    int rc = volume_snapshot_staying(v, source, &s, reterr);
+    if (rc < 0)
+        return rc;
+    const struct record_snapshot *rs = snapshot_record(s);
     if (tree_depth(s) >= TREE_DEPTH_MAX)
         return err_set(reterr, SNAP_ELIMIT, "%s@%s is a clone %u clones deep: no more go on top",
                        v->record.name, rs->name, tree_depth(s));
-    int rc = snapshot_check_readable(s, reterr);
+    rc = snapshot_check_readable(s, reterr);
     return rc < 0 ? err_prefix(reterr, "%s@%s", v->record.name, rs->name) : 0;
 }
 
@@ -121,7 +120,7 @@ static int clone_check(struct clone *c, struct err *reterr)
 {
     struct volume *v = c->volume;
     if (v->leaving)
-        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        return volume_refuse_leaving(v, reterr);
     int rc = clone_check_again(c, reterr);
     if (rc != 0)
         return rc;
@@ -130,7 +129,8 @@ static int clone_check(struct clone *c, struct err *reterr)
     if (v->record.snapshot_count >= LIMIT_SNAPSHOTS)
         return err_set(reterr, SNAP_ELIMIT, "volume %s has %u snapshots", v->record.name,
                        v->record.snapshot_count);
-    return clone_check_source(v, &c->source, reterr);
+    rc = snapshot_check_limit(v, 0, c->record.limit_bytes, reterr);
+    return rc < 0 ? rc : clone_check_source(v, &c->source, reterr);
 }
 
 /* -- record and node --------------------------------------------------------------------- */
@@ -154,7 +154,7 @@ static int clone_change(struct volume_commit *commit, struct volume_record *next
     if (source == NULL || source->hidden)
         return err_set(reterr, SNAP_ENOENT, "the snapshot has been deleted");
     if (c->volume->leaving)
-        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", next->name);
+        return volume_refuse_leaving(c->volume, reterr);
     c->record.parent_seq = source->seq;
     c->record.seq = next->next_seq;
     c->node = snapshot_new_clone(c->volume, &c->record.id, c->record.seq);
@@ -168,7 +168,7 @@ static void clone_committed(struct volume_commit *commit, int code, const struct
     struct clone *c = commit->user;
     if (code < 0) {
         snapshot_free(c->node);
-        clone_fail(c, code, err);
+        clone_fail(c, err);
         return;
     }
     struct snapshot *source = volume_snapshot_find(c->volume, &c->source);
@@ -187,7 +187,7 @@ static void clone_gated(struct volume_waiter *w, int code, const struct err *err
 {
     struct clone *c = w->user;
     if (code < 0)
-        clone_fail(c, code, err);
+        clone_fail(c, err);
     else
         clone_commit(c);
 }
@@ -221,7 +221,7 @@ static void clone_summed(void *user, int code, const struct err *err)
 {
     struct clone *c = user;
     if (code < 0)
-        clone_fail(c, code, err);
+        clone_fail(c, err);
     else
         cow_store_create(c->making->dev, c->record.chunk_size_sectors, clone_formatted, c);
 }
@@ -233,28 +233,6 @@ static void clone_format(struct clone *c)
         sums_attach(c->making, c->record.chunk_size_sectors, true, clone_summed, c);
     else
         clone_summed(c, 0, NULL);
-}
-
-/* A file of that name that nobody has open was left by a crash: no record lists it. */
-static int clone_open_file(struct clone *c, struct err *reterr)
-{
-    const struct volume_storage *storage = c->volume->set->env->storage;
-    struct blk_engine *e = c->volume->set->shard->engine;
-    unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
-    int rc = storage->open(storage->user, e, c->path, flags, &c->making->dev, reterr);
-    if (rc == SNAP_EEXIST) {
-        struct blk_dev *left;
-        err_clear(reterr);
-        rc = storage->open(storage->user, e, c->path, BLK_OPEN_EXCLUSIVE, &left, reterr);
-        if (rc < 0)
-            return rc;
-        blk_dev_close(left);
-        rc = storage->remove(storage->user, c->path, reterr);
-        if (rc == 0)
-            rc = storage->open(storage->user, e, c->path, flags, &c->making->dev, reterr);
-    }
-    c->created = rc == 0;
-    return rc;
 }
 
 static void clone_turn(struct volume_waiter *w, int code, const struct err *err)
@@ -289,7 +267,8 @@ static void clone_begin(struct clone *c)
     if (rc == 0 && c->making == NULL)
         rc = err_set(&c->err, SNAP_ENOMEM, "clone");
     if (rc == 0)
-        rc = clone_open_file(c, &c->err);
+        rc = volume_open_new(v, c->path, &c->making->dev, &c->err);
+    c->created = c->making != NULL && c->making->dev != NULL;
     if (rc < 0)
         clone_end(c);
     else

@@ -29,14 +29,14 @@ enum {
 static int diff_find(struct volume *v, const struct uuid *id, const struct snapshot **ret,
                      struct err *reterr)
 {
-    const struct snapshot *s = volume_snapshot_find(v, id);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    int rc = volume_snapshot_visible(v, id, &s, reterr);
+    if (rc < 0)
+        return rc;
     if (s->clone)
         return err_set(reterr, SNAP_ENOTSUP,
                        "%s@%s is a clone; what changed is known between snapshots only",
-                       v->record.name, rs->name);
+                       v->record.name, snapshot_record(s)->name);
     *ret = s;
     return 0;
 }

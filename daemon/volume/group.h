@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Group records: STATE_DIR/groups/<uuid>, one small text file for each consistency group.
+/* Group records: STATE_DIR/groups/<uuid>, one small text file for each consistency group under way.
  *
  * That the file is there is the commit point of the group: its snapshots, whose volumes' records
- * name it, exist from then on, and without it they never did. Nothing reads what it says: that
- * is for people.
+ * name it, exist from then on, and without it they never did. Once those records say "grouped" it
+ * has done its work and goes. Nothing reads what it says: that is for people.
  *
  * Thread: blocking; the control thread's. */
 #ifndef SNAP_VOLUME_GROUP_H

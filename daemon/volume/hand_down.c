@@ -114,9 +114,12 @@ static void hand_down_closed(void *user, int code, const struct err *err)
 {
     struct hand_down *j = user;
     struct volume *v = j->volume;
+    const char *name = strchr(j->name, '@'); /* none: nobody has ever seen it */
     if (code < 0)
-        volume_notice(v, NULL, "a dropped snapshot's exceptions stay in memory", err);
-    volume_notice(v, NULL, "snapshot dropped", NULL);
+        volume_notice_gone(v, name != NULL ? name + 1 : NULL,
+                           "a dropped snapshot's exceptions stay in memory", err);
+    else if (name != NULL)
+        volume_notice_gone(v, name + 1, "snapshot dropped", NULL);
     if (j->path[0] != '\0')
         volume_unlink_later(v, j->path);
     sums_remove_later(v, &j->source->id);
@@ -161,7 +164,7 @@ static void hand_down_dropped(struct volume_commit *commit, int code, const stru
                                        .done = j->total_chunks,
                                        .total = j->total_chunks,
                                        .state = JOB_DONE};
-    (void)snprintf(status.subject, sizeof status.subject, "%s@%s", v->record.name, j->name);
+    (void)snprintf(status.subject, sizeof status.subject, "%s", j->name);
     volume_job_remember(v, &status);
     /* a clone's map goes with it */
     snapshot_close(j->source, !j->source->clone, hand_down_closed, j);
@@ -170,7 +173,7 @@ static void hand_down_dropped(struct volume_commit *commit, int code, const stru
 void hand_down_drop(struct hand_down *j)
 {
     const struct record_snapshot *rs = snapshot_record(j->source);
-    (void)snprintf(j->name, sizeof j->name, "%s", rs->name);
+    hand_down_subject(j->source, j->name);
     if (rs->cow_path[0] == '/' ||
         volume_cow_path(j->volume, rs->cow_path, j->path, sizeof j->path, NULL) < 0)
         j->path[0] = '\0';
@@ -206,8 +209,7 @@ static void hand_down_begin(struct hand_down *j)
         return;
     }
     bool target_ready = target != NULL && target->store != NULL && !target->closing;
-    if (target == NULL || (target_ready && cow_store_state(target->store) == COW_INVALID &&
-                           !cow_store_invalidating(target->store))) {
+    if (target == NULL || snapshot_is_invalid(target)) {
         hand_down_drop(j);
         return;
     }
@@ -218,7 +220,9 @@ static void hand_down_begin(struct hand_down *j)
         return;
     }
     bool source_open = source->store != NULL && !source->closing;
-    enum cow_state state = source_open ? cow_store_state(source->store) : COW_DAMAGED;
+    enum cow_state state = source->lost  ? COW_INVALID
+                           : source_open ? cow_store_state(source->store)
+                                         : COW_DAMAGED;
     if (state == COW_READY) {
         hand_down_reserve(j);
     } else if (state == COW_INVALID) {
@@ -333,6 +337,16 @@ void hand_down_cancel(struct volume *v)
 }
 
 /* -- status ---------------------------------------------------------------------------- */
+
+void hand_down_subject(const struct snapshot *s, char ret[HAND_DOWN_SUBJECT_BYTES])
+{
+    const struct record_snapshot *rs = snapshot_record(s);
+    const char *volume = s->volume->record.name;
+    if (rs != NULL && rs->undo)
+        (void)snprintf(ret, HAND_DOWN_SUBJECT_BYTES, "%s (what a rollback kept)", volume);
+    else
+        (void)snprintf(ret, HAND_DOWN_SUBJECT_BYTES, "%s@%s", volume, rs != NULL ? rs->name : "?");
+}
 
 void hand_down_status_of(const struct snapshot *s, struct hand_down_status *ret, bool *ret_runs)
 {

@@ -42,7 +42,7 @@ struct hand_down {
     uint64_t free_bytes, lacks; /* lacks: chunks, when they had to be counted */
     struct volume_commit commit;
     uint64_t limit_bytes; /* what the target's is raised to */
-    char name[LIMIT_NAME_BYTES + 1];
+    char name[HAND_DOWN_SUBJECT_BYTES];
     char path[LIMIT_PATH_BYTES]; /* of its own file; empty: a bound device */
 };
 

@@ -129,7 +129,7 @@ static void job_hand_down(const struct snapshot *s, struct volume_job_status *re
                                       .done = h.done,
                                       .total = h.total,
                                       .state = runs ? JOB_RUNNING : JOB_WAITING};
-    (void)snprintf(ret->subject, sizeof ret->subject, "%s@%s", s->volume->record.name, h.name);
+    hand_down_subject(s, ret->subject);
     const char *why = strchr(h.state, ':');
     (void)snprintf(ret->text, sizeof ret->text, "%s", why != NULL ? why + 2 : "");
 }

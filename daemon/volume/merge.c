@@ -44,10 +44,11 @@ static int merge_enter(struct volume *v, struct volume_merge *m, bool want_mergi
     int rc = lease_check_put(&v->lease, m->identity, m->epoch, volume_now_ns(v), reterr);
     if (rc < 0)
         return rc;
-    struct snapshot *s = volume_snapshot_find(v, &m->snapshot);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || s->leaving)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    rc = volume_snapshot_staying(v, &m->snapshot, &s, reterr);
+    if (rc < 0)
+        return rc;
+    const struct record_snapshot *rs = snapshot_record(s);
     if (want_merging && !rs->merging)
         return err_set(reterr, SNAP_EINVAL, "%s@%s is not being merged", v->record.name, rs->name);
     rc = snapshot_check_readable(s, reterr);

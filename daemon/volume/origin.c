@@ -92,6 +92,7 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
     (void)snprintf(o->fault_text, sizeof o->fault_text, "it has not been opened yet");
     range_lock_init(&o->writes);
     range_lock_init(&o->reads);
+    loss_init(&o->loss);
     STAILQ_INIT(&o->gate_waits);
     TAILQ_INIT(&o->held);
     TAILQ_INIT(&o->batches);
@@ -115,6 +116,7 @@ void origin_free(struct origin *o)
     range_lock_done(&o->writes);
     range_lock_done(&o->reads);
     loop_timer_done(&o->timer);
+    loss_done(&o->loss);
     blk_dev_close(o->dev);
     free(o);
 }
@@ -149,7 +151,9 @@ static void gate_flushed(struct blk_req *req, int result)
         (void)err_set_errno(&o->gate_err, result, req->sys_errno, "flush volume %s",
                             v->record.name);
     if (clone == NULL && result < 0)
-        o->flushes_failed++;
+        loss_happened(&o->loss);
+    else if (result == 0) /* nobody writes now */
+        loss_flushed(clone != NULL ? &clone->loss : &o->loss, UINT64_MAX);
     if (clone != NULL) {
         clone->unflushed = result < 0;
         if (result < 0)

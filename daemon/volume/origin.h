@@ -26,7 +26,7 @@ struct origin {
     struct blk_req gate_req;
     struct snapshot *gate_clone; /* being flushed; NULL: the origin is */
     struct err gate_err;
-    unsigned flushes_failed;             /* whoever asked: what was written before may be gone */
+    struct loss loss;                    /* by flushes that failed */
     struct write_batch *batch;           /* reads of old content begun in this turn */
     TAILQ_HEAD(, write_batch) batches;   /* reads under way, by the turns they began in */
     STAILQ_HEAD(, write_part) preserved; /* this turn: their data is written at its end */

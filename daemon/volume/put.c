@@ -297,10 +297,10 @@ void volume_put_cancel_held(struct volume *v)
 {
     struct volume_put *p;
     struct err err = ERR_INIT;
-    (void)err_set(&err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+    (void)volume_refuse_leaving(v, &err);
     while ((p = TAILQ_FIRST(&v->puts_held)) != NULL) {
         TAILQ_REMOVE(&v->puts_held, p, link);
-        volume_put_end(p, SNAP_ESHUTDOWN, &err);
+        volume_put_end(p, err.code, &err);
     }
 }
 

@@ -291,6 +291,14 @@ void volume_record_bury(struct volume_record *r, const struct uuid *id, const st
     r->tombstones[r->tombstone_count++] = (struct record_tombstone){.id = *id, .key = *key};
 }
 
+bool volume_record_is_buried(const struct volume_record *r, const struct uuid *id)
+{
+    for (uint32_t i = 0; i < r->tombstone_count; i++)
+        if (uuid_equal(&r->tombstones[i].id, id))
+            return true;
+    return false;
+}
+
 bool volume_record_buried(const struct volume_record *r, const struct uuid *id,
                           const struct uuid *key)
 {

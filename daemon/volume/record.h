@@ -33,12 +33,14 @@ struct record_snapshot {
     bool merging;         /* durable before the first entry is cleared */
     bool unverified;      /* its writer went away and may have written without it; see guard.h */
     bool broken;          /* unverified, and no writer can vouch for it any more */
+    bool lost;            /* invalid, and its COW device could not be told: it was not open */
     bool clone;          /* writable; reads through parent_seq and not through the next newer one */
     uint32_t parent_seq; /* of a clone; 0: the origin itself */
     bool undo;           /* what a rollback preserves, to be cancelled by; never shown */
-    struct uuid group; /* made with others; without that group's record it never was; nil: alone */
-    char *cow_path;    /* a name in the volume's folder, or absolute: a bound device; the record's
-                        * own memory, and there unless somebody is yet to add it */
+    struct uuid group;   /* made with others; nil: alone */
+    bool grouped;        /* with all of them; else it never was without that group's record */
+    char *cow_path;      /* a name in the volume's folder, or absolute: a bound device; the record's
+                          * own memory, and there unless somebody is yet to add it */
 };
 
 struct record_label {
@@ -146,7 +148,10 @@ struct record_snapshot *volume_record_find_name(struct volume_record *r, const c
 /* The newest that is neither hidden nor an undo nor a clone; NULL: none. */
 struct record_snapshot *volume_record_head(struct volume_record *r);
 void volume_record_bury(struct volume_record *r, const struct uuid *id, const struct uuid *key);
+/* By that key. */
 bool volume_record_buried(const struct volume_record *r, const struct uuid *id,
                           const struct uuid *key);
+/* By any. */
+bool volume_record_is_buried(const struct volume_record *r, const struct uuid *id);
 
 #endif

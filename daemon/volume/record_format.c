@@ -139,6 +139,7 @@ static void put_snapshot(struct text *t, const struct record_snapshot *s, bool a
     put_flag(t, "merging", s->merging, all);
     put_flag(t, "unverified", s->unverified, all);
     put_flag(t, "broken", s->broken, false);
+    put_flag(t, "lost", s->lost, false);
     if (all || !is_own_file(s, id)) {
         text_put(t, ", ", 2);
         text_key(t, "cow_path", s->cow_path);
@@ -148,6 +149,7 @@ static void put_snapshot(struct text *t, const struct record_snapshot *s, bool a
     put_flag(t, "undo", s->undo, false);
     if (!uuid_is_zero(&s->group))
         text_printf(t, ", \"group\": \"%s\"", uuid_format(&s->group, id));
+    put_flag(t, "grouped", s->grouped, false);
     text_put(t, "}", 1);
 }
 

@@ -152,7 +152,7 @@ static int reader_end(struct reader *r)
             "chunk_size_sectors limit_bytes hidden merging unverified cow_path key clone "
             "parent_seq undo group broken guard origin_path rollback job to_seq undo_seq merge "
             "drop_newer "
-            "cancelled started_s scrubbed_s ";
+            "cancelled started_s scrubbed_s grouped lost ";
         json_object_foreach ((json_t *)r->object, key, v) {
             char word[80];
             (void)snprintf(word, sizeof word, " %.70s ", key);
@@ -189,6 +189,7 @@ static void get_group(struct reader *r, struct record_snapshot *s)
     get_uuid(r, "group", &s->group);
     if (r->rc == 0 && uuid_is_zero(&s->group))
         reader_fail(r, "group", "nil");
+    s->grouped = get_flag(r, "grouped");
 }
 
 /* path: for s->cow_path to point to. */
@@ -208,6 +209,7 @@ static int parse_snapshot(const json_t *object, struct record_snapshot *s,
     s->broken = get_flag(&r, "broken");
     if (s->broken && !s->unverified)
         reader_fail(&r, "broken", "without being unverified");
+    s->lost = get_flag(&r, "lost");
     if (has(&r, "cow_path")) {
         get_path(&r, "cow_path", path);
         s->cow_path = path;

@@ -274,7 +274,7 @@ static struct rollback *rollback_new(struct volume *v, const struct rollback_spe
     r->volume = v;
     r->spec = *spec;
     r->redo_from = UINT64_MAX;
-    r->flushes_failed = v->origin->flushes_failed;
+    r->flushes_failed = v->origin->loss.failed;
     r->job = (struct volume_job){.id = spec->job,
                                  .status = rollback_job_status,
                                  .cancel = rollback_job_cancel,
@@ -338,7 +338,7 @@ static int rollback_begin_change(struct volume_commit *commit, struct volume_rec
     const struct record_snapshot *to = volume_record_find(next, &r->spec.snapshot);
     const struct record_snapshot *undo = volume_record_find(next, &r->undo);
     if (r->volume->leaving)
-        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", next->name);
+        return volume_refuse_leaving(r->volume, reterr);
     if (to == NULL || to->hidden || undo == NULL)
         return err_set(reterr, SNAP_ENOENT, "the snapshot has been deleted");
     /* the last writes before the gate may have made it invalid */
@@ -451,7 +451,7 @@ static void rollback_spaced(struct control_job *job)
                       "to undo the rollback up to %llu bytes are kept; its file system has %llu",
                       (unsigned long long)r->need_bytes, (unsigned long long)r->free_bytes);
     else if (v->leaving)
-        (void)err_set(&r->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        (void)volume_refuse_leaving(v, &r->err);
     if (r->err.code < 0) {
         rollback_refuse(r);
         return;
@@ -505,16 +505,17 @@ static int rollback_check(struct volume *v, const struct rollback_spec *spec, st
         return err_set(reterr, SNAP_EINVAL, "a rollback needs a uuid");
     if (v->rollback != NULL || !uuid_is_zero(&r->rollback.job))
         return err_set(reterr, SNAP_EBUSY, "volume %s is being rolled back", r->name);
-    const struct snapshot *s = volume_snapshot_find(v, &spec->snapshot);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo || s->leaving)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", r->name);
+    struct snapshot *s;
+    int rc = volume_snapshot_staying(v, &spec->snapshot, &s, reterr);
+    if (rc < 0)
+        return rc;
+    const struct record_snapshot *rs = snapshot_record(s);
     if (s->clone)
         return err_set(reterr, SNAP_ENOTSUP,
                        "%s@%s is a clone and may be written meanwhile: only to a snapshot can a "
                        "volume be rolled back",
                        r->name, rs->name);
-    int rc = snapshot_check_readable(s, reterr);
+    rc = snapshot_check_readable(s, reterr);
     return rc < 0 ? err_prefix(reterr, "%s@%s", r->name, rs->name) : 0;
 }
 

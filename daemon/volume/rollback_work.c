@@ -184,7 +184,7 @@ static bool rollback_begin_part(struct rollback *r, const struct cow_run *run)
 static void rollback_flushed(struct volume_write *w, int code, const struct err *err)
 {
     struct rollback *r = w->user;
-    unsigned failed = r->volume->origin->flushes_failed;
+    unsigned failed = r->volume->origin->loss.failed;
     if (code < 0)
         (void)err_copy(&r->err, err);
     else if (failed != r->flushes_failed)

@@ -22,6 +22,7 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/name.h"
+#include "common/base/size.h"
 #include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
@@ -174,6 +175,46 @@ void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep)
     volume_commit_start(v, &c->commit);
 }
 
+struct group_finish {
+    struct uuid id;
+    struct volume_commit commit;
+    volume_done_fn *done;
+    void *user;
+};
+
+static int finish_change(struct volume_commit *commit, struct volume_record *next,
+                         struct err *reterr)
+{
+    (void)reterr;
+    const struct group_finish *g = commit->user;
+    struct record_snapshot *rs = volume_record_find(next, &g->id);
+    if (rs != NULL)
+        rs->grouped = true;
+    return 0;
+}
+
+static void finish_committed(struct volume_commit *commit, int code, const struct err *err)
+{
+    struct group_finish *g = commit->user;
+    g->done(g->user, code, err);
+    free(g);
+}
+
+void snapshot_group_finish(struct volume *v, const struct uuid *id, volume_done_fn *done,
+                           void *user)
+{
+    struct err err = ERR_INIT;
+    struct group_finish *g = calloc(1, sizeof *g);
+    if (g == NULL) {
+        done(user, err_set(&err, SNAP_ENOMEM, "group"), &err);
+        return;
+    }
+    *g = (struct group_finish){.id = *id, .done = done, .user = user};
+    g->commit =
+        (struct volume_commit){.change = finish_change, .done = finish_committed, .user = g};
+    volume_commit_start(v, &g->commit);
+}
+
 /* -- the commit -------------------------------------------------------------------- */
 
 static int create_check_merging(const struct volume_record *r, struct err *reterr)
@@ -194,7 +235,7 @@ static int create_change(struct volume_commit *commit, struct volume_record *nex
 {
     struct snapshot_create *c = commit->user;
     if (c->volume->leaving)
-        return err_set(reterr, SNAP_ENOENT, "volume %s is going away", next->name);
+        return volume_refuse_leaving(c->volume, reterr);
     if (c->dead) {
         next->lease_epoch++;
         next->lease_holder[0] = '\0';
@@ -277,7 +318,7 @@ static void create_gated(struct volume_waiter *w, int code, const struct err *er
     if (code < 0)
         (void)err_copy(&c->err, err);
     else if (c->volume->leaving)
-        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", c->volume->record.name);
+        (void)volume_refuse_leaving(c->volume, &c->err);
     if (c->err.code < 0)
         create_undo(c);
     else
@@ -293,7 +334,7 @@ static void create_quiesce(struct snapshot_create *c)
 {
     struct volume *v = c->volume;
     if (v->leaving) {
-        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        (void)volume_refuse_leaving(v, &c->err);
         create_undo(c);
         return;
     }
@@ -334,7 +375,7 @@ void snapshot_create_cancel(struct volume *v)
         next = STAILQ_NEXT(c, link);
         if (c->undoing || (c->phase != CREATE_QUEUED && c->phase != CREATE_QUIESCE))
             continue;
-        (void)err_set(&c->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        (void)volume_refuse_leaving(v, &c->err);
         if (c->phase == CREATE_QUEUED)
             create_end(c, c->err.code);
         else
@@ -347,13 +388,16 @@ void snapshot_create_cancel(struct volume *v)
 static void create_opened(void *user, struct cow_store *store, int code, const struct err *err)
 {
     struct snapshot_create *c = user;
-    c->node->store = store;
+    char chunk[16];
+    snapshot_store_opened(c->node, store);
     if (code == 0 && cow_store_state(store) == COW_INVALID)
         code = err_set(&c->err, SNAP_EINVALID, "%s holds an invalid snapshot", c->path);
     else if (code == 0 && (c->spec_chunk_sectors != 0 || c->volume->origin != NULL) &&
              cow_store_chunk_differs(store))
-        code = err_set(&c->err, SNAP_EMISMATCH, "%s has chunks of %u sectors", c->path,
-                       cow_store_geometry(store)->chunk_sectors);
+        code =
+            err_set(&c->err, SNAP_EMISMATCH, "%s has chunks of %s", c->path,
+                    size_format((uint64_t)cow_store_geometry(store)->chunk_sectors * SECTOR_BYTES,
+                                chunk, sizeof chunk));
     else if (code < 0)
         (void)err_copy(&c->err, err);
     if (code < 0) {
@@ -441,16 +485,7 @@ static void create_probe(struct snapshot_create *c)
 
 static int create_open_file(struct snapshot_create *c, struct err *reterr)
 {
-    const struct volume_storage *s = c->volume->set->env->storage;
-    struct blk_engine *e = c->volume->set->shard->engine;
-    unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
-    int rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr);
-    if (rc == SNAP_EEXIST) { /* left by a crash */
-        err_clear(reterr);
-        rc = s->remove(s->user, c->path, reterr);
-        if (rc == 0)
-            rc = s->open(s->user, e, c->path, flags, &c->node->dev, reterr);
-    }
+    int rc = volume_open_new(c->volume, c->path, &c->node->dev, reterr);
     c->created = rc == 0;
     return rc;
 }
@@ -493,9 +528,8 @@ static void create_device(struct snapshot_create *c)
 static int create_check_again(const struct snapshot_create *c, struct err *reterr)
 {
     struct volume_record *r = &c->volume->record;
-    for (uint32_t i = 0; i < r->tombstone_count; i++)
-        if (uuid_equal(&r->tombstones[i].id, &c->record.id))
-            return err_set(reterr, SNAP_ESTALE, "that snapshot has been deleted");
+    if (volume_record_is_buried(r, &c->record.id))
+        return err_set(reterr, SNAP_ESTALE, "that snapshot has been deleted");
     const struct record_snapshot *there = volume_record_find(r, &c->record.id);
     if (there == NULL)
         return 0;
@@ -509,9 +543,32 @@ static int create_check_again(const struct snapshot_create *c, struct err *reter
     return 1;
 }
 
+/* A header, a table and one exception are a chunk each. */
+int snapshot_check_limit(const struct volume *v, uint32_t chunk_sectors, uint64_t limit_bytes,
+                         struct err *reterr)
+{
+    char limit[16], chunk[16], least[16];
+    const struct volume_env *env = v->set->env;
+    if (v->chunk_sectors != 0)
+        chunk_sectors = v->chunk_sectors;
+    else if (chunk_sectors == 0)
+        chunk_sectors = env->chunk_size_sectors;
+    uint64_t chunk_bytes = (uint64_t)chunk_sectors * SECTOR_BYTES;
+    if (limit_bytes == 0)
+        limit_bytes = env->cow_limit_bytes;
+    if (limit_bytes >= 3 * chunk_bytes)
+        return 0;
+    return err_set(reterr, SNAP_EINVAL,
+                   "a limit of %s is too small for a COW device with chunks of %s: at least %s",
+                   size_format(limit_bytes, limit, sizeof limit),
+                   size_format(chunk_bytes, chunk, sizeof chunk),
+                   size_format(3 * chunk_bytes, least, sizeof least));
+}
+
 static int create_check(struct snapshot_create *c, struct err *reterr)
 {
     struct volume *v = c->volume;
+    char have[16], want[16];
     int rc = create_check_again(c, reterr);
     if (rc != 0)
         return rc;
@@ -528,10 +585,13 @@ static int create_check(struct snapshot_create *c, struct err *reterr)
                        "a COW device can be taken over as a volume's first snapshot only");
     if (v->chunk_sectors != 0 && c->spec_chunk_sectors != 0 &&
         c->spec_chunk_sectors != v->chunk_sectors)
-        return err_set(reterr, SNAP_EMISMATCH,
-                       "the snapshots of volume %s have chunks of %u sectors", v->record.name,
-                       v->chunk_sectors);
-    return 0;
+        return err_set(
+            reterr, SNAP_EMISMATCH, "the snapshots of volume %s have chunks of %s, not of %s",
+            v->record.name,
+            size_format((uint64_t)v->chunk_sectors * SECTOR_BYTES, have, sizeof have),
+            size_format((uint64_t)c->spec_chunk_sectors * SECTOR_BYTES, want, sizeof want));
+    return c->own_file ? snapshot_check_limit(v, c->spec_chunk_sectors, c->spec_limit_bytes, reterr)
+                       : 0;
 }
 
 static void create_begin(struct snapshot_create *c)

@@ -111,20 +111,14 @@ static void delete_invalidated(void *user, int code, const struct err *err)
         delete_damaged(d);
 }
 
-static bool delete_is_invalid(const struct snapshot *s)
-{
-    return s->store != NULL && cow_store_state(s->store) == COW_INVALID &&
-           !cow_store_invalidating(s->store);
-}
-
 /* The next that reads through it and is not invalid yet. */
 static struct snapshot *delete_dependant(const struct snapshot *s)
 {
     struct snapshot *c = s->clone ? NULL : TAILQ_PREV(s, snapshot_list, link);
-    if (c != NULL && !delete_is_invalid(c))
+    if (c != NULL && !snapshot_is_invalid(c))
         return c;
     LIST_FOREACH (c, &s->clones, clone_link)
-        if (!delete_is_invalid(c))
+        if (!snapshot_is_invalid(c))
             return c;
     return NULL;
 }
@@ -149,10 +143,11 @@ static void delete_damaged(struct snapshot_delete *d)
 static int delete_check(struct volume *v, const struct snapshot_delete_spec *spec,
                         struct snapshot **ret, struct err *reterr)
 {
-    struct snapshot *s = volume_snapshot_find(v, &spec->id);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    int rc = volume_snapshot_visible(v, &spec->id, &s, reterr);
+    if (rc < 0)
+        return rc;
+    const struct record_snapshot *rs = snapshot_record(s);
     if (delete_is_returned_to(&v->record, rs))
         return err_set(reterr, SNAP_EBUSY, "%s is being rolled back to %s", v->record.name,
                        rs->name);
@@ -163,7 +158,7 @@ static int delete_check(struct volume *v, const struct snapshot_delete_spec *spe
                        s->leaving ? "deleted"
                        : s->busy  ? "checked"
                                   : "opened again");
-    if (s->store == NULL && tree_children(v, s) > 0 && !spec->force)
+    if (s->store == NULL && !s->lost && tree_children(v, s) > 0 && !spec->force)
         return err_set(reterr, SNAP_ECORRUPT,
                        "%s@%s is damaged (%s) and others read through it: repair it, or "
                        "delete it by force, which makes them invalid",

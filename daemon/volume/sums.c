@@ -21,7 +21,6 @@
 struct sums_attach {
     struct snapshot *node;
     struct blk_dev *side;
-    struct cow_geometry geometry;
     bool create;
     volume_done_fn *done;
     void *user;
@@ -85,12 +84,8 @@ static int sums_open_side(struct sums_attach *a, struct err *reterr)
     int rc = volume_cow_path(v, sums_name(&a->node->id, name), path, sizeof path, reterr);
     if (rc < 0)
         return rc;
-    unsigned flags = BLK_OPEN_EXCLUSIVE | (a->create ? (unsigned)BLK_OPEN_CREATE : 0U);
-    rc = st->open(st->user, e, path, flags, &a->side, reterr);
-    if (rc != SNAP_EEXIST)
-        return rc;
-    rc = st->remove(st->user, path, reterr);
-    return rc < 0 ? rc : st->open(st->user, e, path, flags, &a->side, reterr);
+    return a->create ? volume_open_new(v, path, &a->side, reterr)
+                     : st->open(st->user, e, path, BLK_OPEN_EXCLUSIVE, &a->side, reterr);
 }
 
 void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume_done_fn *done,
@@ -103,8 +98,9 @@ void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume
         return;
     }
     *a = (struct sums_attach){.node = s, .create = create, .done = done, .user = user};
+    struct cow_geometry geometry;
     int rc = chunk_sectors == 0 ? SNAP_ENOENT
-                                : cow_geometry_init(&a->geometry, chunk_sectors,
+                                : cow_geometry_init(&geometry, chunk_sectors,
                                                     blk_dev_info(s->dev)->align_bytes, &err);
     if (rc == 0)
         rc = sums_open_side(a, &err);
@@ -116,10 +112,10 @@ void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume
         sums_end(a, create || rc == SNAP_EBUSY ? rc : 0, &err);
         return;
     }
-    struct sum_options options = {.block_bytes = a->geometry.chunk_bytes,
+    struct sum_options options = {.block_bytes = geometry.chunk_bytes,
                                   .id = s->id,
                                   .covers = sums_covers,
-                                  .user = (void *)(uintptr_t)a->geometry.chunk_bytes,
+                                  .user = (void *)(uintptr_t)geometry.chunk_bytes,
                                   .create = create};
     sum_dev_open(s->dev, a->side, &options, sums_opened, a);
 }

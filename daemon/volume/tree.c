@@ -181,8 +181,7 @@ struct snapshot *tree_extent_node(const struct snapshot *s, const struct cow_ext
 static bool tree_takes(const struct snapshot *s, struct snapshot **ret_next)
 {
     *ret_next = NULL;
-    if (s->store != NULL && cow_store_state(s->store) == COW_INVALID &&
-        !cow_store_invalidating(s->store))
+    if (snapshot_is_invalid(s))
         return false;
     if (!tree_folds(s))
         return true;

@@ -68,7 +68,7 @@ struct verify {
     struct snapshot *rebuilding;
     struct blk_req flush;
 
-    uint64_t done, total, missing, differs, older, in_doubt, unreadable, rebuilt;
+    uint64_t done, total, missing, differs, older, in_doubt, unreadable, damaged, rebuilt;
     uint32_t fault_count;
     struct verify_fault *faults; /* VERIFY_FAULTS_MAX */
 };
@@ -90,29 +90,39 @@ const char *verify_fault_format(struct volume *v, const struct verify_fault *f, 
     };
     const struct snapshot *s = volume_snapshot_find(v, &f->snapshot);
     const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
+    if (f->kind == VERIFY_DAMAGED) {
+        (void)snprintf(buf, buf_bytes, "%s@%s: damaged, not compared: %s", v->record.name,
+                       rs != NULL ? rs->name : "(gone)", s != NULL ? s->fault_text : "");
+        return buf;
+    }
     (void)snprintf(buf, buf_bytes, "%s@%s: old_chunk %llu, new_chunk %llu: %s", v->record.name,
                    rs != NULL ? rs->name : "(gone)", (unsigned long long)f->old_chunk,
                    (unsigned long long)f->new_chunk, what[f->kind]);
     return buf;
 }
 
-static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
+static void verify_add_fault(struct verify *y, enum verify_fault_kind kind, const struct uuid *node,
+                             uint64_t old_chunk, uint64_t new_chunk)
 {
     uint64_t *counters[] = {[VERIFY_DIFFERS] = &y->differs,
                             [VERIFY_OLDER] = &y->older,
                             [VERIFY_IN_DOUBT] = &y->in_doubt,
-                            [VERIFY_UNREADABLE] = &y->unreadable};
+                            [VERIFY_UNREADABLE] = &y->unreadable,
+                            [VERIFY_DAMAGED] = &y->damaged};
     ++*counters[kind];
     if (y->fault_count < VERIFY_FAULTS_MAX)
-        y->faults[y->fault_count++] = (struct verify_fault){.kind = kind,
-                                                            .snapshot = i->node->id,
-                                                            .old_chunk = i->old_chunk,
-                                                            .new_chunk = i->new_chunk};
+        y->faults[y->fault_count++] = (struct verify_fault){
+            .kind = kind, .snapshot = *node, .old_chunk = old_chunk, .new_chunk = new_chunk};
+}
+
+static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
+{
+    verify_add_fault(y, kind, &i->node->id, i->old_chunk, i->new_chunk);
 }
 
 static uint64_t verify_fault_total(const struct verify *y)
 {
-    return y->differs + y->older + y->in_doubt + y->unreadable;
+    return y->differs + y->older + y->in_doubt + y->unreadable + y->damaged;
 }
 
 const struct verify_fault *volume_verify_faults(struct volume *v, const struct uuid *job,
@@ -150,6 +160,7 @@ static void verify_status(struct volume_job *job, struct volume_job_status *ret)
         {y->older, "hold older content"},
         {y->in_doubt, "were being overwritten when the machine stopped"},
         {y->unreadable, "cannot be read"},
+        {y->damaged, "are damaged snapshots, which were not compared"},
         {y->missing, "have no checksum (rebuild makes them)"},
         {y->rebuilt, "were given a new checksum"},
     };
@@ -159,11 +170,33 @@ static void verify_status(struct volume_job *job, struct volume_job_status *ret)
                           (unsigned long long)parts[i].count, parts[i].text);
 }
 
+static bool verify_covers(const struct verify *y, const struct snapshot *s)
+{
+    return uuid_is_zero(&y->spec.snapshot) || uuid_equal(&y->spec.snapshot, &s->id);
+}
+
+/* For those who look at the snapshots and not at the jobs. */
+static void verify_mark_nodes(const struct verify *y, bool all_compared)
+{
+    struct volume *v = y->volume;
+    struct snapshot_list *lists[] = {&v->chain, &v->clones};
+    struct snapshot *s;
+    for (unsigned i = 0; i < 2 && all_compared; i++)
+        TAILQ_FOREACH (s, lists[i], link)
+            s->faulty = s->faulty && !verify_covers(y, s);
+    for (uint32_t i = 0; i < y->fault_count; i++) {
+        s = volume_snapshot_find(v, &y->faults[i].snapshot);
+        if (s != NULL && y->faults[i].kind != VERIFY_DAMAGED)
+            s->faulty = true;
+    }
+}
+
 static void verify_end(struct verify *y, enum volume_job_state state, const char *text)
 {
     struct volume *v = y->volume;
     struct err err = ERR_INIT;
     y->ended = true;
+    verify_mark_nodes(y, state == JOB_DONE);
     buf_give(y->buf);
     y->buf = NULL;
     shard_kick_cancel(v->set->shard, &y->kick);
@@ -524,9 +557,13 @@ static void verify_count(struct verify *y)
     for (unsigned i = 0; i < 2; i++)
         TAILQ_FOREACH (s, lists[i], link) {
             struct cow_usage u;
-            if (s->store == NULL ||
-                (!uuid_is_zero(&y->spec.snapshot) && !uuid_equal(&y->spec.snapshot, &s->id)))
+            if (!verify_covers(y, s))
                 continue;
+            if (s->store == NULL) {
+                if (!s->lost && !s->reopening && s->open_done == NULL)
+                    verify_add_fault(y, VERIFY_DAMAGED, &s->id, 0, 0);
+                continue;
+            }
             cow_store_usage(s->store, &u);
             y->total += u.exceptions;
         }
@@ -539,19 +576,17 @@ static int verify_check(struct volume *v, const struct verify_spec *spec, struct
     if (volume_job_show(v, &spec->job, &status, NULL) == 0)
         return 1;
     if (v->leaving)
-        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        return volume_refuse_leaving(v, reterr);
     if (v->verify != NULL && !v->verify->ended)
         return err_set(reterr, SNAP_EBUSY, "volume %s is being verified", v->record.name);
     if (uuid_is_zero(&spec->snapshot))
         return 0;
-    const struct snapshot *s = volume_snapshot_find(v, &spec->snapshot);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
-    if (s->store == NULL)
-        return err_set(reterr, SNAP_ECORRUPT, "%s@%s is damaged: %s", v->record.name, rs->name,
-                       s->fault_text);
-    return 0;
+    struct snapshot *s;
+    int rc = volume_snapshot_visible(v, &spec->snapshot, &s, reterr);
+    if (rc == 0 && s->store == NULL)
+        rc = err_set(reterr, SNAP_ECORRUPT, "%s@%s is damaged: %s", v->record.name,
+                     snapshot_record(s)->name, s->fault_text);
+    return rc;
 }
 
 void volume_verify_start(struct volume *v, const struct verify_spec *spec, volume_done_fn *done,

@@ -20,6 +20,7 @@ enum verify_fault_kind {
     VERIFY_OLDER,    /* what it held before: a write that the disk lost */
     VERIFY_IN_DOUBT, /* differs, but was being overwritten when the machine stopped */
     VERIFY_UNREADABLE,
+    VERIFY_DAMAGED, /* the whole node: its COW device is not open; no chunks */
 };
 struct verify_fault {
     enum verify_fault_kind kind;

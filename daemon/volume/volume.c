@@ -99,12 +99,19 @@ uint64_t volume_now_ns(const struct volume *v)
     return clock_now_ns(v->set->env->clock);
 }
 
-void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
-                   const struct err *err)
+void volume_notice_gone(const struct volume *v, const char *snapshot, const char *what,
+                        const struct err *err)
 {
     const struct volume_env *env = v->set->env;
     if (env->notice != NULL)
-        env->notice(env->notice_user, v, s, what, err);
+        env->notice(env->notice_user, v, snapshot, what, err);
+}
+
+void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
+                   const struct err *err)
+{
+    const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
+    volume_notice_gone(v, rs != NULL && !rs->undo ? rs->name : NULL, what, err);
 }
 
 int volume_dir_format(const char *state_dir, const struct uuid *id, char *buf, size_t buf_bytes,
@@ -128,6 +135,24 @@ int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, siz
     if (n < 0 || (size_t)n >= buf_bytes)
         return err_set(reterr, SNAP_ELIMIT, "the path %s is too long", cow_path);
     return 0;
+}
+
+int volume_open_new(struct volume *v, const char *path, struct blk_dev **ret, struct err *reterr)
+{
+    const struct volume_storage *s = v->set->env->storage;
+    struct blk_engine *e = v->set->shard->engine;
+    unsigned flags = BLK_OPEN_CREATE | BLK_OPEN_EXCLUSIVE;
+    struct blk_dev *left;
+    int rc = s->open(s->user, e, path, flags, ret, reterr);
+    if (rc != SNAP_EEXIST)
+        return rc;
+    err_clear(reterr);
+    rc = s->open(s->user, e, path, BLK_OPEN_EXCLUSIVE, &left, reterr);
+    if (rc < 0)
+        return rc;
+    blk_dev_close(left);
+    rc = s->remove(s->user, path, reterr);
+    return rc < 0 ? rc : s->open(s->user, e, path, flags, ret, reterr);
 }
 
 static void volume_free_nodes(struct volume *v, struct snapshot_list *list)
@@ -287,6 +312,13 @@ static void volume_close_next(void *user, int code, const struct err *err)
     v->closed = true;
     if (v->refs == 0)
         volume_close_end(v);
+}
+
+int volume_refuse_leaving(const struct volume *v, struct err *reterr)
+{
+    if (v->deleting)
+        return err_set(reterr, SNAP_ENOENT, "volume %s is being deleted", v->record.name);
+    return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is closed: the daemon stops", v->record.name);
 }
 
 void volume_ref(struct volume *v)

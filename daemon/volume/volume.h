@@ -18,6 +18,7 @@
 #include "daemon/shard/shard.h"
 #include "daemon/volume/acl.h"
 #include "daemon/volume/lease.h"
+#include "daemon/volume/loss.h"
 #include "daemon/volume/record.h"
 
 #include <stdatomic.h>
@@ -68,8 +69,8 @@ struct volume_env {
     const _Atomic uint64_t *space_bytes_max; /* 0: no limit */
     void *space_user;
     /* told of what happened on its own account, to log and count; any shard's thread;
-     * snapshot may be NULL, err may be NULL */
-    void (*notice)(void *user, const struct volume *v, const struct snapshot *s, const char *what,
+     * snapshot is a name, NULL: it is not about one; err may be NULL */
+    void (*notice)(void *user, const struct volume *v, const char *snapshot, const char *what,
                    const struct err *err);
     void *notice_user;
 };
@@ -138,6 +139,7 @@ struct snapshot {
     TAILQ_ENTRY(snapshot) link;             /* oldest first */
     LIST_ENTRY(snapshot) id_link, seq_link; /* of the look-ups, see volume_node_add() */
     bool unflushed;                         /* of a clone: written in place since its last flush */
+    struct loss loss;                       /* … by flushes that failed */
     /* the tree's index, see tree.h */
     struct snapshot_set clones;      /* that read through it directly */
     LIST_ENTRY(snapshot) clone_link; /* of a clone: among those of its parent */
@@ -145,6 +147,8 @@ struct snapshot {
     bool hidden; /* as the record says */
     TAILQ_ENTRY(snapshot) hidden_link;
     bool unsound;        /* its own store cannot be read */
+    bool faulty;         /* the last verification has found faults in it */
+    bool lost;           /* as the record says: invalid, whatever its device says */
     char *sums_text;     /* why there are no checksums; NULL: there are, or dev is NULL */
     bool sums_create;    /* the next opening makes new ones */
     bool sums_unflushed; /* made anew, not durable yet */
@@ -208,9 +212,10 @@ struct volume {
     struct origin *origin;       /* hosted; NULL: remote */
     uint32_t chunk_sectors;      /* of its snapshots; 0: none yet */
     bool opening;
-    bool leaving; /* deleted or closing: no new operations */
-    bool closing; /* its devices are being closed */
-    bool closed;  /* they are */
+    bool leaving;  /* deleted or closing: no new operations */
+    bool deleting; /* why it leaves: for good */
+    bool closing;  /* its devices are being closed */
+    bool closed;   /* they are */
     unsigned refs;
     volume_done_fn *idle; /* refs went to 0 while leaving */
     void *idle_user;
@@ -271,6 +276,9 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
 void volume_open(struct volume *v, volume_done_fn *done, void *user);
 /* Wait for what is in flight, close every device, remove from the set, free. */
 void volume_close(struct volume *v, volume_done_fn *done, void *user);
+/* What who asks something of a volume that is leaving hears: SNAP_ENOENT, it is being deleted;
+ * SNAP_ESHUTDOWN, the daemon stops, and the next one may be asked. */
+int volume_refuse_leaving(const struct volume *v, struct err *reterr);
 void volume_ref(struct volume *v);
 void volume_unref(struct volume *v);
 uint64_t volume_now_ns(const struct volume *v);
@@ -279,8 +287,16 @@ int volume_dir_format(const char *state_dir, const struct uuid *id, char *buf, s
                       struct err *reterr) SNAP_WUR;
 int volume_cow_path(const struct volume *v, const char *cow_path, char *buf, size_t buf_bytes,
                     struct err *reterr) SNAP_WUR;
+/* Open a file of a node that is being made. One that is there already and that nobody has open
+ * was left by a crash, since no record lists it, and goes. Errors: SNAP_EBUSY (somebody has). */
+int volume_open_new(struct volume *v, const char *path, struct blk_dev **ret,
+                    struct err *reterr) SNAP_WUR;
+/* s may be NULL; what nobody has given a name is not named. */
 void volume_notice(const struct volume *v, const struct snapshot *s, const char *what,
                    const struct err *err);
+/* Of one that the record does not have any more. */
+void volume_notice_gone(const struct volume *v, const char *snapshot, const char *what,
+                        const struct err *err);
 
 /* The identity that made it; "": nobody known. */
 const char *volume_owner(const struct volume_record *r);
@@ -304,6 +320,12 @@ void volume_node_remove(struct volume *v, struct snapshot *s);
 struct snapshot *volume_node_by_id(const struct volume *v, const struct uuid *id);
 struct snapshot *volume_node_by_seq(const struct volume *v, uint32_t seq);
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id); /* hidden too */
+/* One that a client may name: neither hidden nor an undo. Errors: SNAP_ENOENT. */
+int volume_snapshot_visible(struct volume *v, const struct uuid *id, struct snapshot **ret,
+                            struct err *reterr) SNAP_WUR;
+/* The same, and nobody is deleting it. */
+int volume_snapshot_staying(struct volume *v, const struct uuid *id, struct snapshot **ret,
+                            struct err *reterr) SNAP_WUR;
 struct record_snapshot *snapshot_record(const struct snapshot *s); /* NULL: not committed yet */
 struct snapshot *volume_head(struct volume *v);                    /* newest not hidden; NULL */
 struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq);
@@ -321,10 +343,16 @@ struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uin
 /* After an operation: a poisoned store is opened again from disk. */
 void snapshot_check_poison(struct snapshot *s);
 void snapshot_kick(struct snapshot *s);
+/* The record says so. */
+void snapshot_set_lost(struct snapshot *s);
+/* Invalid for good, durably. */
+bool snapshot_is_invalid(const struct snapshot *s);
 /* A flush of its device that its store did not ask for has failed. */
 void snapshot_flush_failed(struct snapshot *s, const struct err *err);
 /* Count anew what it takes of its owner's space. */
 void snapshot_count_space(struct snapshot *s);
+/* Its store is open, or not (NULL): watch it. */
+void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
 /* Open device and store of a node that has neither. */
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
 /* Close store and device and drop its exceptions from the map if asked. Waits for readers. */

@@ -66,7 +66,7 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
     struct lease_acquire *a = commit->user;
     struct volume *v = a->volume;
     if (v->leaving)
-        return err_set(reterr, SNAP_ENOENT, "volume %s is going away", next->name);
+        return volume_refuse_leaving(v, reterr);
     /* asked again: another commit may have come before this one */
     int rc = lease_ask(&v->lease, &a->ask, volume_now_ns(v), reterr);
     if (rc < 0)
@@ -118,7 +118,7 @@ static void acquire_ask(struct lease_acquire *a)
 {
     struct volume *v = a->volume;
     struct err err = ERR_INIT;
-    int rc = v->leaving ? err_set(&err, SNAP_ENOENT, "volume %s is going away", v->record.name)
+    int rc = v->leaving ? volume_refuse_leaving(v, &err)
                         : lease_ask(&v->lease, &a->ask, volume_now_ns(v), &err);
     if (rc < 0) {
         acquire_end(a, rc, &err);

@@ -8,15 +8,11 @@
 
 enum { WARN_LOW_PERCENT = 80, WARN_HIGH_PERCENT = 95, WARN_REARM_PERCENT = 5 };
 
-static unsigned warn_percent(const struct snapshot *s)
+static unsigned warn_percent(const struct snapshot *s, const struct cow_usage *u)
 {
-    struct cow_usage u;
-    if (s->store == NULL || cow_store_state(s->store) != COW_READY)
+    if (cow_store_state(s->store) != COW_READY || u->limit_sectors == 0)
         return 0;
-    cow_store_usage(s->store, &u);
-    if (u.limit_sectors == 0)
-        return 0;
-    return (unsigned)(u.sectors_allocated * 100 / u.limit_sectors);
+    return (unsigned)(u->sectors_allocated * 100 / u->limit_sectors);
 }
 
 static unsigned warn_mark(unsigned percent)
@@ -29,17 +25,23 @@ static unsigned warn_mark(unsigned percent)
 void snapshot_warnings(const struct snapshot *s, void (*fn)(const char *text, void *user),
                        void *user)
 {
-    unsigned percent = warn_percent(s);
+    struct cow_usage u;
     char text[64];
+    if (s->faulty)
+        fn("its last verification found faults: see snapctl remote jobs and the log", user);
+    if (s->store == NULL)
+        return;
+    cow_store_usage(s->store, &u);
+    unsigned percent = warn_percent(s, &u);
     if (warn_mark(percent) == 0)
         return;
     (void)snprintf(text, sizeof text, "%u%% of its limit is used", percent);
     fn(text, user);
 }
 
-void snapshot_warn(struct snapshot *s)
+void snapshot_warn(struct snapshot *s, const struct cow_usage *usage)
 {
-    unsigned percent = warn_percent(s), mark = warn_mark(percent);
+    unsigned percent = warn_percent(s, usage), mark = warn_mark(percent);
     const struct record_snapshot *rs;
     if (mark > s->warned_percent) {
         struct err err = ERR_INIT;

@@ -51,11 +51,18 @@ static void write_unlock(struct write_part *p)
         snapshot_reader_end(clone);
 }
 
+static struct loss *write_loss(const struct volume_write *w)
+{
+    return w->clone != NULL ? &w->clone->loss : &w->volume->origin->loss;
+}
+
 static void write_leave(struct volume_write *w)
 {
     struct write_part *p = w->part;
     struct volume *v = w->volume;
     CHECK(p->buf == NULL);
+    if (p->locked && !w->durable && !w->rollback)
+        loss_wrote(write_loss(w), &w->client);
     if (p->locked)
         write_unlock(p);
     free(p->deps);
@@ -77,14 +84,25 @@ void write_fail(struct write_part *p)
 static void write_flushed(struct blk_req *req, int result)
 {
     struct write_part *p = req->user;
+    struct volume_write *w = p->w;
+    struct loss *loss = write_loss(w);
     if (result < 0)
-        (void)err_set_errno(&p->w->err, result, req->sys_errno, "flush volume %s",
+        (void)err_set_errno(&w->err, result, req->sys_errno, "flush volume %s",
                             p->volume->record.name);
     if (result < 0 && p->place == NULL)
-        p->volume->origin->flushes_failed++;
+        loss_happened(loss);
     else if (result < 0)
-        snapshot_flush_failed(p->place, &p->w->err);
-    write_leave(p->w);
+        snapshot_flush_failed(p->place, &w->err);
+    else
+        loss_flushed(loss, p->flush_covers);
+    w->durable = w->durable || result == 0;
+    if (w->op == VOLUME_FLUSH && !w->rollback && loss_tell(loss, &w->client) && result == 0)
+        (void)err_set(
+            &w->err, SNAP_EIO,
+            "flush volume %s: an earlier flush failed, and what was written before it may "
+            "be lost",
+            p->volume->record.name);
+    write_leave(w);
 }
 
 static void write_flush(struct write_part *p)
@@ -96,6 +114,7 @@ static void write_flush(struct write_part *p)
         write_leave(p->w);
         return;
     }
+    p->flush_covers = write_loss(p->w)->writes;
     p->req = (struct blk_req){.op = BLK_FLUSH, .done = write_flushed, .user = p};
     blk_submit(dev, &p->req);
 }
@@ -128,7 +147,7 @@ void write_plan(struct write_part *p)
         return;
     }
     if (p->volume->leaving) {
-        (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away", p->volume->record.name);
+        (void)volume_refuse_leaving(p->volume, &w->err);
         write_fail(p);
         return;
     }
@@ -224,8 +243,7 @@ void write_wait_store(struct write_part *p, const struct err *why)
         p->give_up_ns = now + (uint64_t)WAIT_STORE_MAX_MS * 1000000;
     if ((p->give_up_ns != 0 && now >= p->give_up_ns) || p->volume->leaving) {
         if (p->volume->leaving)
-            (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away: %s",
-                          p->volume->record.name, why->text);
+            (void)volume_refuse_leaving(p->volume, &w->err);
         else
             (void)err_copy(&w->err, why);
         write_fail(p);
@@ -346,8 +364,10 @@ enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr
         return WRITE_AGAIN;
     }
     if (s->store == NULL) {
-        (void)err_set(reterr, SNAP_ECORRUPT, "%s@%s cannot take what it needs to keep: %s", volume,
-                      name, s->fault_text);
+        (void)err_set(reterr, SNAP_ECORRUPT,
+                      "%s@%s cannot take what it needs to keep: %s; put its COW device right "
+                      "(snapctl cow check --repair) and start the daemon again, or delete it",
+                      volume, name, s->fault_text);
         return WRITE_FAILED;
     }
     return WRITE_OK;
@@ -363,15 +383,16 @@ static void write_locked(struct range *r)
 
 static int write_check_clone(struct volume *v, struct volume_write *w, struct err *reterr)
 {
-    struct snapshot *s = volume_snapshot_find(v, &w->node);
-    const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo || s->leaving)
-        return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
+    struct snapshot *s;
+    int rc = volume_snapshot_staying(v, &w->node, &s, reterr);
+    if (rc < 0)
+        return rc;
+    const struct record_snapshot *rs = snapshot_record(s);
     if (!s->clone)
         return err_set(reterr, SNAP_EPERM,
                        "%s@%s is a snapshot and not a clone: it is never written", v->record.name,
                        rs->name);
-    int rc = snapshot_check_readable(s, reterr);
+    rc = snapshot_check_readable(s, reterr);
     if (rc < 0 && rc != SNAP_EPOISONED) /* that one is waited for */
         return err_prefix(reterr, "%s@%s", v->record.name, rs->name);
     err_clear(reterr);
@@ -388,7 +409,7 @@ static int write_check(struct volume *v, struct volume_write *w, struct err *ret
                        "old content",
                        v->record.name);
     if (v->leaving)
-        return err_set(reterr, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        return volume_refuse_leaving(v, reterr);
     uint64_t size = v->record.size_bytes;
     if (w->op != VOLUME_FLUSH &&
         (w->len_bytes == 0 || w->offset_bytes > size || w->len_bytes > size - w->offset_bytes ||
@@ -486,7 +507,7 @@ void volume_write_cancel(struct volume *v)
     struct volume_write *w;
     while ((w = TAILQ_FIRST(&o->held)) != NULL) {
         TAILQ_REMOVE(&o->held, w, link);
-        (void)err_set(&w->err, SNAP_ESHUTDOWN, "volume %s is going away", v->record.name);
+        (void)volume_refuse_leaving(v, &w->err);
         write_end(w, w->err.code);
     }
     origin_waits_run(v);

@@ -22,8 +22,9 @@ struct write_part; /* one stretch of chunks that is worked on at once */
 struct volume_write {
     struct uuid node; /* a clone; nil: the volume */
     enum volume_write_op op;
-    bool fua;      /* durable when done */
-    bool rollback; /* of the rollback itself: the others are refused meanwhile */
+    bool fua;           /* durable when done */
+    bool rollback;      /* of the rollback itself: the others are refused meanwhile */
+    struct uuid client; /* whose it is, however often it has come back: see loss.h; nil: any */
     uint64_t offset_bytes, len_bytes;
     const uint8_t *data; /* VOLUME_WRITE; BUF_ALIGN_BYTES aligned */
     /* Once, possibly inside the call. On an error any part of the range may be written, and what

@@ -22,6 +22,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/check.h"
+#include "daemon/volume/change.h"
 #include "daemon/volume/tree.h"
 
 #include <stdlib.h>
@@ -216,8 +217,10 @@ static void keep_full(struct write_part *p)
     write_give_buf(p);
     /* a rollback reads what it writes through the snapshots that keep what it overwrites */
     if (p->volume->record.full_policy != FULL_INVALIDATE || p->w->rollback) {
-        (void)err_set(&p->w->err, SNAP_ENOSPC, "%s@%s is full: %s", p->volume->record.name,
-                      rs != NULL ? rs->name : "?", p->why.text);
+        /* an errno is the file system's; without, it is the device's own end */
+        (void)err_set(&p->w->err, SNAP_ENOSPC, "%s; to go on, %sdelete %s@%s", p->why.text,
+                      p->why.sys_errno != 0 ? "make room there, or " : "", p->volume->record.name,
+                      rs != NULL ? rs->name : "?");
         snapshot_reader_end(s);
         write_fail(p);
         return;
@@ -304,6 +307,30 @@ static void keep_put_done(struct cow_put *put, int code, const struct err *err)
 /* -- the puts -------------------------------------------------------------------------------------
  */
 
+static void keep_lost(void *user, int code, const struct err *err)
+{
+    struct write_part *p = user;
+    snapshot_reader_end(p->full);
+    if (code == 0) {
+        keep_again(p);
+        return;
+    }
+    (void)err_copy(&p->w->err, err);
+    write_fail(p);
+}
+
+/* One whose device is not open, and is not being opened, is given up where the policy says so. */
+static bool keep_loses(struct write_part *p, struct snapshot *s)
+{
+    if (s->store != NULL || p->volume->record.full_policy != FULL_INVALIDATE || p->w->rollback)
+        return false;
+    p->full = s;
+    snapshot_reader_begin(s);
+    write_give_buf(p);
+    snapshot_lose(s, keep_lost, p);
+    return true;
+}
+
 /* 1: they are as planned and take exceptions; 0: not now, or otherwise: it is seen to. */
 static int keep_check_deps(struct write_part *p)
 {
@@ -311,6 +338,8 @@ static int keep_check_deps(struct write_part *p)
     for (unsigned i = 0; i < p->dep_count && verdict == WRITE_OK; i++) {
         p->why = ERR_INIT;
         verdict = write_node_ready(p->deps[i], &p->why);
+        if (verdict == WRITE_FAILED && keep_loses(p, p->deps[i]))
+            return 0;
     }
     if (verdict == WRITE_OK)
         return 1;

@@ -20,6 +20,7 @@ import sys
 import time
 
 from chains import Chains
+from nbd import Nbd
 from world import Failed, World, median
 
 MIB = 1 << 20
@@ -263,6 +264,9 @@ class Bench:
     def chains(self):
         Chains(self).measure()
 
+    def nbd(self):
+        Nbd(self).measure()
+
     def idle_connections(self):
         w = self.world
         before = w.daemon_memory_bytes()
@@ -325,7 +329,7 @@ def row(r):
 
 
 MEASURES = ("cow_ingest", "cow_latency", "export_and_merge", "cow_open", "chains",
-            "idle_connections")
+            "nbd", "idle_connections")
 
 
 def arguments():

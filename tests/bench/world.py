@@ -233,23 +233,30 @@ class World:
 
     # -- the peers ----------------------------------------------------------------------------
 
-    def start_peer(self, kind, path):
-        """nbdkit's file plugin, or qemu-nbd in the image format `kind`; returns (process, port)."""
+    def start_nbd(self, command, environment=None):
+        """An NBD server that takes its port from -p; returns (process, port)."""
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        certificates = self.path("peer")
-        if kind == "nbdkit":
-            command = ["nbdkit", "-f", "-i", "127.0.0.1", "-p", port, "--tls=require",
-                       f"--tls-certificates={certificates}", "--tls-verify-peer", "file", path]
-        else:
-            command = ["qemu-nbd", "-f", kind, "--cache=writeback", "--object",
-                       f"tls-creds-x509,id=t,dir={certificates},endpoint=server,verify-peer=yes",
-                       "--tls-creds", "t", "-b", "127.0.0.1", "-p", port, "-t", path]
         log = self.path("peer.log")
-        process = self.start(command, log, self.peer_environment)
+        process = self.start([command[0], "-p", port, *command[1:]], log,
+                             environment or self.peer_environment)
         self.await_port(process, port, log)
         return process, port
+
+    def start_nbdkit(self, *words, environment=None):
+        return self.start_nbd(["nbdkit", "-f", "-i", "127.0.0.1", "--tls=require",
+                               f"--tls-certificates={self.path('peer')}", "--tls-verify-peer",
+                               *words], environment)
+
+    def start_peer(self, kind, path, *words):
+        """nbdkit's file plugin, or qemu-nbd in the image format `kind`; returns (process, port)."""
+        if kind == "nbdkit":
+            return self.start_nbdkit(*words, "file", path)
+        return self.start_nbd(["qemu-nbd", "-f", kind, "--cache=writeback", "--object",
+                               f"tls-creds-x509,id=t,dir={self.path('peer')},endpoint=server,"
+                               "verify-peer=yes", "--tls-creds", "t", "-b", "127.0.0.1", "-t",
+                               *words, path])
 
     def make_image(self, kind, size_bytes):
         path = self.path("image")
@@ -262,6 +269,25 @@ class World:
         if kind == "qcow2":
             self.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path])
         return path
+
+    def fio_writes(self, uri, chunks, chunk_bytes, in_flight):
+        """fio's nbd engine writes these chunks, in_flight at once and a flush after as many.
+
+        With --fsync the engine flushes about every second write when several are in flight, so
+        fio follows a log. At its end fio does not wait for what is in flight: small reads stand
+        there, of which the last begins when everything else is answered. Returns bytes a second.
+        """
+        path = self.path("writes.iolog")
+        with open(path, "w", encoding="ascii") as f:
+            f.write("fio version 2 iolog\nnbd add\nnbd open\n")
+            for i, chunk in enumerate(chunks):
+                f.write(f"nbd write {chunk * chunk_bytes} {chunk_bytes}\n")
+                if i % in_flight == in_flight - 1 or i == len(chunks) - 1:
+                    f.write("nbd sync 0 0\n")
+            f.write("nbd read 0 4096\n" * in_flight)
+        job = self.fio("--ioengine=nbd", f"--uri={uri}", "--rw=randrw", f"--read_iolog={path}",
+                       f"--iodepth={in_flight}")
+        return len(chunks) * chunk_bytes / (job["job_runtime"] / 1000)
 
     def fio(self, *words):
         """fio as a user that may find its certificates under HOME: libnbd denies root that."""

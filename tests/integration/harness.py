@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -24,6 +25,14 @@ COMMAND_TIMEOUT_S = 180
 
 def program(name):
     return os.path.join(ROOT, BUILD, name)
+
+
+def program_for_others(name, folder):
+    """A copy in a folder that another user can reach: the build folder may be in root's home."""
+    copy = os.path.join(folder, f"{name}-for-others")
+    shutil.copy(program(name), copy)
+    os.chmod(copy, 0o755)
+    return copy
 
 
 def seed():
@@ -220,10 +229,10 @@ class Case(unittest.TestCase):
                                  "".join(d.log()[-4000:] for d in self.daemons if d.process))
         return Result(done)
 
-    def fails(self, code, says, *args, limits=None):
+    def fails(self, code, says, *args, limits=None, by=None):
         """Run snapctl, which must refuse with this exit code and say all of `says` (regular
         expressions) on standard error, in words and not in a heap of them."""
-        done = subprocess.run([program("snapctl"), *map(str, args)], env=self.environment(),
+        done = subprocess.run([by or program("snapctl"), *map(str, args)], env=self.environment(),
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=COMMAND_TIMEOUT_S, check=False, preexec_fn=limits)
         told = f"snapctl {' '.join(map(str, args))}: exit {done.returncode}\n{done.stderr}"

@@ -262,6 +262,15 @@ class SecondClient(ProtocolCase):
         r, volume, head, epoch = self.writer(256 * CHUNK)
         instance = b"i" * 16
         content, tried = {}, {}  # a put that came whole may be carried out later
+
+        def look(when):
+            for offset, kind, got in r.read_view(volume, head, 0, 256 * CHUNK):
+                for at in range(0, len(got) if kind == 0 else 0, CHUNK):
+                    c = (offset + at) // CHUNK
+                    piece = got[at:at + CHUNK]
+                    self.assertTrue(piece in tried.get(c, []), f"chunk {c}, {when}")
+                    self.assertTrue(piece == content.setdefault(c, piece), f"chunk {c} changed")
+
         for turn in range(25):
             olds = self.rng.sample(range(256), 16)
             payload = {c: self.rng.randbytes(CHUNK) for c in olds}
@@ -273,12 +282,13 @@ class SecondClient(ProtocolCase):
             r.close()
             r = self.connect()
             self.assertEqual(r.acquire(volume, 256 * CHUNK, instance, epoch=epoch), (epoch, head))
-            for offset, kind, got in r.read_view(volume, head, 0, 256 * CHUNK):
-                for at in range(0, len(got) if kind == 0 else 0, CHUNK):
-                    c = (offset + at) // CHUNK
-                    piece = got[at:at + CHUNK]
-                    self.assertTrue(piece in tried.get(c, []), f"chunk {c}, turn {turn}")
-                    self.assertTrue(piece == content.setdefault(c, piece), f"chunk {c} changed")
+            look(f"turn {turn}")
+        # all of that takes less time than the first commit may: it is seen when it is durable
+        end, seen = time.monotonic() + 20, -1
+        while (not content or len(content) != seen) and time.monotonic() < end:
+            seen = len(content)
+            time.sleep(0.1)
+            look("at the end")
         self.assertTrue(content, "no put ever arrived whole")
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import rawclient as rc
-from harness import Case, program
+from harness import Case, program_for_others
 from rawclient import Refused, connect_tls, connect_unix, num, raw
 
 MIB = 1 << 20
@@ -127,6 +127,31 @@ class Rights(Case):
             self.bob.put(self.volume, epoch, head, [2], bytes(CHUNK))
         self.assertIn(got.exception.code, (rc.EPERM, rc.ENOENT, rc.ESTALE))
 
+    def test_only_the_role_that_is_there_is_taken_away(self):
+        def who():
+            message, _ = self.root.call(rc.M_GRANT_LIST)
+            grants = [rc.fields(g) for g in message.get(1, [])]
+            return [(rc.get(g, 1), rc.get(g, 2), rc.get(g, 3, b"")) for g in grants]
+        self.grant("writer")
+        for role, volume, says in (("admin", self.volume, r"'bob' is writer of v, not admin"),
+                                   ("append", self.volume, r"'bob' is writer of v, not append"),
+                                   ("writer", self.other, r"'bob' has no such grant"),
+                                   ("writer", b"", r"'bob' has no such grant")):
+            with self.assertRaisesRegex(Refused, says) as got:
+                self.root.call(rc.M_REVOKE, raw(1, "bob") + num(2, ROLES[role]) +
+                               (raw(3, volume) if volume else b""))
+            self.assertEqual(got.exception.code, rc.ENOENT)
+        self.root.call(rc.M_GRANT, raw(1, "bob") + num(2, ROLES["reader"]))
+        with self.assertRaisesRegex(Refused, r"'bob' is reader of all volumes, not writer"):
+            self.root.call(rc.M_REVOKE, raw(1, "bob") + num(2, ROLES["writer"]))
+        with self.assertRaisesRegex(Refused, r"role 9 is not known"):
+            self.root.call(rc.M_REVOKE, raw(1, "bob") + num(2, 9))
+        self.assertEqual(len(who()), 2)
+        self.root.call(rc.M_REVOKE, raw(1, "bob"))  # whichever it is
+        self.assertEqual(who(), [(b"bob", ROLES["writer"], self.volume)])
+        self.revoke("writer")
+        self.assertEqual(who(), [])
+
     def test_append_cannot_change_what_it_wrote(self):
         self.grant("append")
         epoch, head = self.bob.acquire(self.volume, MIB, b"i" * 16)
@@ -185,7 +210,8 @@ class Rights(Case):
         def drop():
             os.setgid(65534)
             os.setuid(65534)
-        done = subprocess.run([program("snapctl"), "remote", "--on", "admin", "create", "x",
+        snapctl = program_for_others("snapctl", self.dir)
+        done = subprocess.run([snapctl, "remote", "--on", "admin", "create", "x",
                                "--size", "1M"], env=dict(os.environ, SNAPWIRE_CONFIG=conf, HOME="/tmp"),
                               capture_output=True, text=True, preexec_fn=drop, check=False)
         self.assertEqual(done.returncode, 8, done.stderr)

@@ -78,8 +78,8 @@ def fetch_kernel(cache):
     return cached()
 
 
-def _module_order(modules):
-    """Files of MODULES and all they depend on, in an order that loads."""
+def module_order(modules, names):
+    """Files of these modules and all they depend on, in an order that loads."""
     files = {}
     for path in glob.glob(f'{modules}/kernel/**/*.ko*', recursive=True):
         files[os.path.basename(path).split('.')[0].replace('-', '_')] = path
@@ -95,7 +95,7 @@ def _module_order(modules):
             visit(other.replace('-', '_'))
         order.append(path)
 
-    for name in MODULES:
+    for name in names:
         visit(name.replace('-', '_'))
     return order
 
@@ -134,20 +134,25 @@ def libraries(program):
     return [p for p in paths if os.path.exists(p)]
 
 
+def need_static_busybox():
+    path = need_program('busybox')
+    with open(path, 'rb') as f:
+        if b'/ld-linux' in f.read(8192):  # asks for an interpreter
+            raise Unavailable('busybox is not the static one (package busybox-static)')
+    return path
+
+
 def _archive_files(modules, here, blkio):
     """{name in the guest: path on the host} and the module order."""
     files = {'init': f'{here}/guest/init', 'bin/blkio': blkio,
-             'bin/busybox': need_program('busybox'), 'sbin/dmsetup': need_program('dmsetup')}
-    with open(files['bin/busybox'], 'rb') as f:
-        if b'/ld-linux' in f.read(8192):  # asks for an interpreter
-            raise Unavailable('busybox is not the static one (package busybox-static)')
+             'bin/busybox': need_static_busybox(), 'sbin/dmsetup': need_program('dmsetup')}
     programs = [files['sbin/dmsetup']]
     if has_lvm():
         files['sbin/lvm'] = need_program('lvm')
         programs.append(files['sbin/lvm'])
     for library in {lib for p in programs for lib in libraries(p)}:
         files[library.lstrip('/')] = library
-    order = _module_order(modules)
+    order = module_order(modules, MODULES)
     for path in order:
         files[f'modules/{os.path.basename(path)}'] = path
     return files, [os.path.basename(p) for p in order]

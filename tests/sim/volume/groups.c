@@ -2,7 +2,8 @@
 /* Groups of snapshots, as the daemon's service makes them, and the order of writes across volumes.
  *
  *   all are asked for ──> each is held, or has failed ──> the group is saved ──> all are kept
- *                                     └─ one has failed ──> all are undone
+ *                                     └─ one has failed ──> all are undone          │
+ *                                              the group goes <── all say so themselves
  *
  * Order: a snapshot that holds a write begun at time t comes with every write, of its own volume
  * and of those that the group has, that had ended before t. Thread: one.
@@ -55,13 +56,42 @@ void order_check(struct sim *s, struct subject *u, struct node *n)
 
 /* -- groups ------------------------------------------------------------------------------ */
 
+static void group_forget_run(struct control_job *job)
+{
+    struct sim *s = CONTAINER_OF(job, struct sim, group.job);
+    for (unsigned i = 0; i < s->groups_saved_count; i++)
+        if (uuid_equal(&s->groups_saved[i], &s->group.id))
+            s->groups_saved[i] = s->groups_saved[--s->groups_saved_count];
+}
+
+static void group_forgotten(struct control_job *job)
+{
+    struct sim *s = CONTAINER_OF(job, struct sim, group.job);
+    s->group.on = false;
+}
+
 static void group_end(struct sim *s)
 {
     struct group *g = &s->group;
     if (g->ended < SIM_VOLUMES)
         return;
-    sim_say(s, "group ended, %u failed", g->failed);
-    g->on = false;
+    sim_say(s, "group ended, %u failed, %u finished", g->failed, g->finished);
+    if (g->finished < SIM_VOLUMES) {
+        g->on = false;
+        return;
+    }
+    g->job = (struct control_job){
+        .run = group_forget_run, .done = group_forgotten, .back = (struct loop *)g};
+    control_submit(NULL, &g->job);
+}
+
+static void group_finished(void *user, int code, const struct err *err)
+{
+    struct sim *s = user;
+    (void)err;
+    s->group.ended++;
+    s->group.finished += code == 0 ? 1 : 0;
+    group_end(s);
 }
 
 static void group_release(struct sim *s, bool keep)
@@ -115,11 +145,16 @@ static void group_made(void *user, int code, const struct err *err)
     struct group *g = &s->group;
     unsigned i = (unsigned)(o->subject - s->subjects);
     bool was_held = g->held + g->failed == SIM_VOLUMES;
+    const struct uuid id = o->node->id;
     g->ops[i] = NULL;
-    g->ended++;
     if (code < 0 && code != SNAP_ECANCELED)
         g->failed++;
     node_made(o, code, err);
+    if (code == 0 && was_held) {
+        snapshot_group_finish(s->subjects[i].volume, &id, group_finished, s);
+        return;
+    }
+    g->ended++;
     if (code != SNAP_ECANCELED && !was_held)
         group_step(s);
     group_end(s);

@@ -28,7 +28,7 @@ static void opened(void *user, int code, const struct err *err)
 static void group_undo(struct sim *s, struct volume_record *r)
 {
     for (uint32_t i = r->snapshot_count; i-- > 0;) {
-        bool kept = uuid_is_zero(&r->snapshots[i].group);
+        bool kept = uuid_is_zero(&r->snapshots[i].group) || r->snapshots[i].grouped;
         for (unsigned k = 0; k < s->groups_saved_count && !kept; k++)
             kept = uuid_equal(&r->snapshots[i].group, &s->groups_saved[k]);
         if (kept)

@@ -121,7 +121,7 @@ struct op {
 struct group {
     bool on;
     struct uuid id;
-    unsigned held, ended, failed;
+    unsigned held, ended, failed, finished;
     struct op *ops[SIM_VOLUMES];
     struct control_job job;
 };

@@ -81,6 +81,15 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "cow {\n full_policy = explode\n}\n", ":3:", "full_policy"},
         {"listen = {\"host:port:what\"}\n", ":1:", "listen"},
         {LOCAL "limits {\n requests_per_connection = 0\n}\n", ":3:", "requests_per_connection"},
+        {LOCAL "cow {\n limit = 1G\n", ":2:", "cow: the section is not closed"},
+        {LOCAL "cow { limit = 1G }\n\ntls {", ":4:", "tls: the section is not closed"},
+        {LOCAL "cow {\n /* } */ limit = '1G' # }\n // }\n", ":2:", "cow: the section is not"},
+        {LOCAL "log_level = debug\nlimits {\n window = 1M", ":3:", "limits: the section is not"},
+        {LOCAL "cow { limit = 1G } /* the\n rest", "", "a comment is not closed"},
+        {LOCAL "state_dir = \"/srv\n", ":3:", "premature end"},
+        {LOCAL "state_dir = '/srv\n", ":3:", "unterminated"},
+        {LOCAL "state_dir = \"/srv\\999\"\n", ":2:", ""},
+        {LOCAL "cow {\n limit = 1G\n}\n}\n", ":5:", "closing brace"},
         {LOCAL "limits { window = 1K }\n", "", "limits.window"},
         {"listen = {}\n", "", "listen"},
         {LOCAL "state_dir = \"\"\n", "", "state_dir"},
@@ -97,6 +106,9 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         if (!strstr(e.text, bad[i].line) || !strstr(e.text, bad[i].key) ||
             !strstr(e.text, "snapwire-config-"))
             fail_msg("'%s' does not name file, %s and %s", e.text, bad[i].line, bad[i].key);
+        if (load(LOCAL "shards = 2\n", c, &e) < 0) /* as a reload would */
+            fail_msg("after '%s': %s", bad[i].text, e.text);
+        assert_int_equal(c->shards, 2);
     }
     free(c);
 }

@@ -245,7 +245,13 @@ static void scan__group_that_was_not_committed_is_undone(void **state)
     assert_int_equal(access(tmpdir_file(&f->dir, sub, path), F_OK), 0);
     (void)snprintf(sub, sizeof sub, "trash/%s.%s.sum", volume, text);
     assert_int_equal(access(tmpdir_file(&f->dir, sub, path), F_OK), 0);
-    assert_true(group_exists(f->dir.path, &done));
+    /* what is whole needs its group's record no more: it goes, and may be lost with the others */
+    for (uint32_t i = 0; i < f->volumes.count; i++)
+        for (uint32_t n = 0; n < f->volumes.records[i].snapshot_count; n++) {
+            const struct record_snapshot *s = &f->volumes.records[i].snapshots[n];
+            assert_int_equal(s->grouped, !uuid_is_zero(&s->group));
+        }
+    assert_false(group_exists(f->dir.path, &done));
     assert_false(group_exists(f->dir.path, &unused));
     /* and the record on disk says so: nothing is left to tell */
     scan(f);
@@ -254,6 +260,38 @@ static void scan__group_that_was_not_committed_is_undone(void **state)
                      3);
     volume_record_done(&a);
     volume_record_done(&b);
+}
+
+/* At each moment at which the daemon may be killed: from the group's record on, all is there. */
+static void scan__group_is_whole_wherever_its_making_was_cut_off(void **state)
+{
+    struct fixture *f = *state;
+    enum { MEMBERS_SAVED, GROUP_SAVED, ONE_FINISHED, BOTH_FINISHED, GROUP_REMOVED, MOMENTS };
+    for (int at = 0; at < MOMENTS; at++) {
+        struct volume_record a = hosted_record("a"), b = hosted_record("b");
+        struct uuid group = uuid_make();
+        (void)add_snapshot(&a, "s", &group);
+        (void)add_snapshot(&b, "s", &group);
+        a.snapshots[0].grouped = at >= ONE_FINISHED;
+        b.snapshots[0].grouped = at >= BOTH_FINISHED;
+        save_volume(f, &a);
+        save_volume(f, &b);
+        if (at >= GROUP_SAVED && at < GROUP_REMOVED)
+            assert_int_equal(group_save(f->dir.path, &group, &a.id, 1, NULL), 0);
+        for (int starts = 0; starts < 2; starts++) {
+            scan(f);
+            unsigned there = 0;
+            for (uint32_t i = 0; i < f->volumes.count; i++) {
+                struct volume_record *r = &f->volumes.records[i];
+                if (uuid_equal(&r->id, &a.id) || uuid_equal(&r->id, &b.id))
+                    there += r->snapshot_count;
+            }
+            assert_int_equal(there, at >= GROUP_SAVED ? 2 : 0);
+            assert_false(group_exists(f->dir.path, &group));
+        }
+        volume_record_done(&a);
+        volume_record_done(&b);
+    }
 }
 
 /* Its record may name any group. */
@@ -460,6 +498,7 @@ int main(void)
         CASE(scan__record_of_another_volume_is_not_used),
         CASE(scan__files_of_a_hosted_volume_are_listed),
         CASE(scan__group_that_was_not_committed_is_undone),
+        CASE(scan__group_is_whole_wherever_its_making_was_cut_off),
         CASE(scan__groups_stay_while_a_volume_cannot_be_read),
         CASE(registry__follows_random_changes),
         CASE(registry__missing_one_is_made_from_the_records),

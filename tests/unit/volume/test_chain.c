@@ -286,42 +286,79 @@ static void delete__damaged_one_that_others_need_wants_force(void **state)
 
 /* -- check ------------------------------------------------------------------------------------ */
 
-struct checking {
-    struct volume_check check;
-    struct call *call;
-};
-
-static void check_called(struct volume_check *c, int code, const struct err *err)
-{
-    struct checking *g = c->user;
-    free(c->faults);
-    call_end(g->call, code, err);
-}
-
-static void do_check(struct call *c)
-{
-    struct checking *g = c->arg;
-    g->call = c;
-    g->check.done = check_called;
-    g->check.user = g;
-    volume_check_start(c->f->volume, &g->check);
-}
-
 static void check__sound_open_store_and_damaged_closed_one(void **state)
 {
     struct fixture *f = *state;
     struct uuid id[3];
     make_chain(f, id);
     struct checking g = {.check = {.snapshot = id[1]}};
-    assert_int_equal(call(f, do_check, &g), 0);
+    assert_int_equal(call(f, fixture_do_check, &g), 0);
     assert_true(g.check.sound);
     assert_int_equal(g.check.exceptions, 10);
     scribble(f, id[1], 4096 + 16, 15); /* the second entry's old_chunk: a double */
     fixture_reopen(f);
     g = (struct checking){.check = {.snapshot = id[1]}};
-    assert_int_equal(call(f, do_check, &g), 0);
+    assert_int_equal(call(f, fixture_do_check, &g), 0);
     assert_false(g.check.sound);
     assert_true(g.check.faults_total >= 1);
+}
+
+static char dropped[256]; /* "VOLUME SNAPSHOT;" of each that was told of */
+
+static void note_dropped(void *user, const struct volume *v, const char *snapshot, const char *what,
+                         const struct err *err)
+{
+    size_t n = strlen(dropped);
+    (void)user;
+    if (err == NULL && strcmp(what, "snapshot dropped") == 0)
+        (void)snprintf(dropped + n, sizeof dropped - n, "%s %s;", v->record.name,
+                       snapshot != NULL ? snapshot : "(none)");
+}
+
+static void delete__is_told_with_the_name(void **state)
+{
+    struct fixture *f = *state;
+    f->env.notice = note_dropped;
+    dropped[0] = '\0';
+    (void)fixture_create(f, "s1");
+    struct uuid s2 = fixture_create(f, "s2");
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    fixture_settle(f);
+    assert_string_equal(dropped, "vol s2;");
+}
+
+static void create__limit_without_room_for_a_chunk_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint64_t limit_bytes;
+        uint32_t chunk_sectors;
+        const char *says; /* NULL: taken */
+    } cases[] = {
+        {1, 0, "a limit of 1 is too small for a COW device with chunks of 4K: at least 12K"},
+        {3 * CHUNK_BYTES - 1, 0, "at least 12K"},
+        {12 << 20, 16384, "chunks of 8M: at least 24M"},
+        {0, 16384, "a limit of 8M is too small"}, /* the fixture's default */
+        {3 * CHUNK_BYTES, 0, NULL},
+        {1 << 20, 16384, "have chunks of 4K, not of 8M"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct make m = {.id = uuid_make(),
+                         .name = "s1",
+                         .limit_bytes = cases[i].limit_bytes,
+                         .chunk_sectors = cases[i].chunk_sectors};
+        struct call c;
+        call_begin(&c, f, fixture_do_create, &m);
+        int rc = call_wait(&c);
+        if (cases[i].says == NULL) {
+            assert_int_equal(rc, 0);
+            struct batch b = fixture_batch(m.id, fixture_lease(f), 0, 1, 0);
+            assert_int_equal(call(f, fixture_do_put, &b), 0);
+            assert_int_equal(b.added, 1);
+        } else if (rc >= 0 || strstr(c.err.text, cases[i].says) == NULL) {
+            fail_msg("case %zu: %d \"%s\"", i, rc, c.err.text);
+        }
+    }
 }
 
 /* -- full ----------------------------------------------------------------------------------------
@@ -473,6 +510,8 @@ int main(void)
         CASE(delete__damaged_one_that_others_need_wants_force),
         CASE(delete__job_gives_nothing_up_for_a_device_that_is_away),
         CASE(check__sound_open_store_and_damaged_closed_one),
+        CASE(delete__is_told_with_the_name),
+        CASE(create__limit_without_room_for_a_chunk_is_refused),
         CASE(full__refuse_keeps_what_there_is),
         CASE(full__invalidate_reaches_the_older_ones),
         CASE(space__limit_refuses_and_deleting_gives_back),

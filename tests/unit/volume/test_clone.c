@@ -217,12 +217,12 @@ static void job__hand_down_is_shown_and_cannot_be_cancelled(void **state)
 
 static _Atomic unsigned nearly_full;
 
-static void tell(void *user, const struct volume *v, const struct snapshot *s, const char *what,
+static void tell(void *user, const struct volume *v, const char *snapshot, const char *what,
                  const struct err *err)
 {
     (void)user;
     (void)v;
-    if (s != NULL && err != NULL && strcmp(what, "snapshot is nearly full") == 0)
+    if (snapshot != NULL && err != NULL && strcmp(what, "snapshot is nearly full") == 0)
         nearly_full++;
 }
 
@@ -237,6 +237,22 @@ static void warn_one(const char *text, void *user)
     struct warned *w = user;
     w->count++;
     (void)snprintf(w->text, sizeof w->text, "%s", text);
+}
+
+static void clone__limit_without_room_for_a_chunk_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct clone_spec spec = {
+        .id = uuid_make(), .source = s1, .name = "c1", .limit_bytes = 3 * CHUNK_BYTES - 1};
+    struct call c;
+    call_begin(&c, f, fixture_do_clone, &spec);
+    assert_int_equal(call_wait(&c), SNAP_EINVAL);
+    assert_non_null(strstr(c.err.text, "at least 12K"));
+    assert_false(fixture_look(f, spec.id).there);
+    spec.limit_bytes++;
+    assert_int_equal(call(f, fixture_do_clone, &spec), 0);
+    tree_write(f, spec.id, 0, 1, 2);
 }
 
 static void do_warnings(struct call *c)
@@ -282,6 +298,7 @@ int main(void)
         CASE(delete__clone_between_hands_down_to_its_clone),
         CASE(delete__damaged_one_makes_every_clone_of_it_invalid),
         CASE(job__hand_down_is_shown_and_cannot_be_cancelled),
+        CASE(clone__limit_without_room_for_a_chunk_is_refused),
         CASE(warn__as_80_and_95_percent_are_crossed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -223,7 +223,8 @@ static void full__write_is_refused_and_names_the_snapshot(void **state)
     struct call c;
     call_begin(&c, f, fixture_do_write, &g);
     assert_int_equal(call_wait(&c), SNAP_ENOSPC);
-    assert_non_null(strstr(c.err.text, "vol@s1"));
+    assert_non_null(strstr(c.err.text, "preserve for vol@s1: "));
+    assert_non_null(strstr(c.err.text, " does not fit in 32K; to go on, delete vol@s1"));
     fixture_expect_byte(f, s1, 0, SIZE, 1);
     fixture_expect_byte(f, itself, 0, SIZE, 1);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_OK);
@@ -249,7 +250,9 @@ static void full__policy_invalidates_and_the_write_succeeds(void **state)
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
     fixture_expect_byte(f, itself, 0, SIZE, 2);
+    static const char full[] = "it was full (limit 32K), and the volume's policy is to invalidate";
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
+    assert_string_equal(fixture_look(f, s1).text, full);
     uint8_t byte;
     assert_int_equal(fixture_read(f, s1, 0, 1, &byte), SNAP_EINVALID);
     struct uuid s2 = fixture_create(f, "s2");
@@ -257,6 +260,7 @@ static void full__policy_invalidates_and_the_write_succeeds(void **state)
     fixture_expect_byte(f, s2, 0, SIZE, 2);
     fixture_reopen(f);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
+    assert_string_equal(fixture_look(f, s1).text, full);
     fixture_expect_byte(f, s2, 0, SIZE, 2);
 }
 
@@ -326,6 +330,78 @@ static void extents__tell_data_from_zeros(void **state)
     assert_int_equal(call(f, do_extents, &l), SNAP_EINVAL);
 }
 
+/* -- a COW device that cannot be opened ------------------------------------------------------- */
+
+static void damage_header(struct fixture *f, struct uuid snapshot, uint8_t magic)
+{
+    char path[LIMIT_PATH_BYTES];
+    int fd = open(fixture_cow_path(f, snapshot, path, sizeof path), O_WRONLY);
+    assert_true(fd >= 0 && pwrite(fd, &magic, 1, 0) == 1);
+    (void)close(fd);
+}
+
+/* s1 <- s2, the latter's device damaged; the volume is open again. */
+static void make_damaged(struct fixture *f, struct uuid *s1, struct uuid *s2)
+{
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    *s1 = fixture_create(f, "s1");
+    *s2 = fixture_create(f, "s2");
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    damage_header(f, *s2, 'x');
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, *s2).state, SNAPSHOT_DAMAGED);
+}
+
+static void damaged__first_overwrites_are_refused_with_a_remedy(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1, s2;
+    uint8_t data[512] = {2};
+    make_damaged(f, &s1, &s2);
+    struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
+    struct call c;
+    call_begin(&c, f, fixture_do_write, &g);
+    assert_int_equal(call_wait(&c), SNAP_ECORRUPT);
+    assert_non_null(strstr(c.err.text, "vol@s2"));
+    assert_non_null(strstr(c.err.text, "snapctl cow check --repair"));
+    fixture_expect_byte(f, itself, 0, SIZE, 1);
+    /* as it says: put right */
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    damage_header(f, s2, 'S');
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), 0);
+    fixture_expect_byte(f, s2, 0, SIZE, 1);
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+}
+
+static void damaged__policy_makes_it_invalid_for_good_and_the_write_succeeds(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1, s2;
+    uint8_t got[512];
+    make_damaged(f, &s1, &s2);
+    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), 0);
+    fixture_expect_byte(f, itself, 0, 512, 2);
+    for (int again = 0; again < 2; again++) { /* its device comes back, and knows of nothing */
+        struct look l = fixture_look(f, s2);
+        assert_int_equal(l.state, SNAPSHOT_INVALID);
+        assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
+        assert_int_equal(fixture_read(f, s1, 0, 512, got), SNAP_EINVALID);
+        assert_int_equal(fixture_fill(f, itself, 4096, 512, 3), 0);
+        assert_int_equal(call(f, fixture_do_close, NULL), 0);
+        damage_header(f, s2, 'S');
+        assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    }
+    struct uuid s3 = fixture_create(f, "s3");
+    assert_int_equal(fixture_fill(f, itself, 0, 512, 4), 0);
+    fixture_expect_byte(f, s3, 0, 512, 2);
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
+    fixture_settle(f);
+    fixture_expect_byte(f, s3, 0, 512, 2);
+    assert_int_equal(fixture_look(f, s3).nodes, 1);
+}
+
 int main(void)
 {
 #define HOSTED(test) cmocka_unit_test_setup_teardown(test, fixture_setup_hosted, fixture_teardown)
@@ -345,6 +421,10 @@ int main(void)
         HOSTED(full__write_is_refused_and_names_the_snapshot),
         cmocka_unit_test_setup_teardown(full__policy_invalidates_and_the_write_succeeds,
                                         setup_invalidate, fixture_teardown),
+        HOSTED(damaged__first_overwrites_are_refused_with_a_remedy),
+        cmocka_unit_test_setup_teardown(
+            damaged__policy_makes_it_invalid_for_good_and_the_write_succeeds, setup_invalidate,
+            fixture_teardown),
         HOSTED(open__missing_origin_is_shown_and_io_says_so),
         HOSTED(extents__tell_data_from_zeros),
     };

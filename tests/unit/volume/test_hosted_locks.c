@@ -157,6 +157,8 @@ static void write__burst_is_put_at_once(void **state)
 struct lock {
     struct range range;
     bool shared, granted;
+    bool whole, writes; /* all of it; of the origin's writes and not of its reads */
+    struct uuid clone;  /* or of a clone's */
 };
 
 static void lock_granted(struct range *r)
@@ -165,19 +167,30 @@ static void lock_granted(struct range *r)
     l->granted = true;
 }
 
+static struct range_lock *lock_of(const struct fixture *f, const struct lock *l)
+{
+    struct origin *o = f->volume->origin;
+    if (!uuid_is_zero(&l->clone))
+        return volume_snapshot_find(f->volume, &l->clone)->ranges;
+    return l->writes ? &o->writes : &o->reads;
+}
+
 static void do_lock(struct call *c)
 {
     struct lock *l = c->arg;
-    l->range = (struct range){
-        .first = 1, .last = 1, .shared = l->shared, .granted = lock_granted, .user = l};
-    range_take(&c->f->volume->origin->reads, &l->range);
+    l->range = (struct range){.first = l->whole ? 0 : 1,
+                              .last = l->whole ? UINT64_MAX : 1,
+                              .shared = l->shared,
+                              .granted = lock_granted,
+                              .user = l};
+    range_take(lock_of(c->f, l), &l->range);
     call_end(c, l->granted ? 0 : SNAP_EBUSY, NULL);
 }
 
 static void do_unlock(struct call *c)
 {
     struct lock *l = c->arg;
-    range_give(&c->f->volume->origin->reads, &l->range);
+    range_give(lock_of(c->f, l), &l->range);
     call_end(c, 0, NULL);
 }
 
@@ -206,6 +219,8 @@ static void write__waits_for_a_snapshot_that_is_reading_the_origin(void **state)
     call_begin(&c, f, fixture_do_write, &g);
     assert_true(still_waits(&c));
     fixture_expect_byte(f, itself, 0, SIZE, 0);
+    for (int i = 0; i < 2000 && fixture_look(f, s1).exceptions == 0; i++)
+        (void)usleep(2000);
     assert_int_equal(fixture_look(f, s1).exceptions, 1); /* what it needs is safe by then */
     assert_int_equal(fixture_fill(f, itself, 2 * CHUNK_BYTES, 1, 1), 0); /* others go on */
     assert_int_equal(call(f, do_unlock, &l), 0);
@@ -263,6 +278,82 @@ static void read__snapshot_keeps_its_content_while_all_is_overwritten(void **sta
         (void)snprintf(name, sizeof name, "s%d", round);
         s = fixture_create(f, name);
     }
+}
+
+/* -- writers, and what takes nodes away ---------------------------------------------------- */
+
+/* A write has chosen the snapshot for what it overwrites: it ends before the scan begins. */
+static void hand_down__waits_for_the_writes_that_may_put_into_the_hidden_one(void **state)
+{
+    struct fixture *f = *state;
+    struct lock l = {.writes = true};
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(call(f, do_lock, &l), 0);
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    (void)usleep(100000);
+    assert_int_equal(fixture_look(f, s1).exceptions, 0);
+    assert_int_equal(fixture_look(f, s1).nodes, 2);
+    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, s1).exceptions, CHUNKS);
+    fixture_expect_byte(f, s1, 0, SIZE, 0);
+}
+
+/* … and so it does for those of a clone that the hidden one reads through. */
+static void hand_down__of_a_clones_clone_waits_for_the_clones_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
+                b = fixture_clone(f, a, "b");
+    struct lock l = {.clone = a, .whole = true};
+    assert_int_equal(fixture_fill(f, b, 0, SIZE, 1), 0);
+    struct uuid c = fixture_clone(f, b, "c");
+    assert_int_equal(call(f, do_lock, &l), 0);
+    assert_int_equal(fixture_delete(f, b, uuid_make(), false), 0);
+    (void)usleep(100000);
+    assert_int_equal(fixture_look(f, c).exceptions, 0);
+    assert_true(fixture_look(f, b).hidden);
+    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, c).exceptions, CHUNKS);
+    fixture_expect_byte(f, c, 0, SIZE, 1);
+}
+
+/* What is being written in the clone is left alone until that has ended. */
+static void hand_down__waits_for_the_writes_of_the_clone_it_goes_to(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
+    assert_int_equal(fixture_fill(f, a, 0, SIZE, 1), 0);
+    struct uuid b = fixture_clone(f, a, "b");
+    struct lock l = {.clone = b};
+    assert_int_equal(call(f, do_lock, &l), 0);
+    assert_int_equal(fixture_delete(f, a, uuid_make(), false), 0);
+    (void)usleep(100000);
+    assert_int_equal(fixture_look(f, b).exceptions, 0);
+    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, b).exceptions, CHUNKS);
+    fixture_expect_byte(f, b, 0, SIZE, 1);
+}
+
+static void delete__of_a_clone_waits_for_its_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
+    struct lock l = {.clone = a};
+    struct snapshot_delete_spec spec = {.id = a, .key = uuid_make()};
+    struct call c;
+    assert_int_equal(call(f, do_lock, &l), 0);
+    call_begin(&c, f, fixture_do_delete, &spec);
+    assert_true(still_waits(&c));
+    assert_false(fixture_look(f, a).hidden);
+    assert_int_equal(fixture_fill(f, a, 0, 1, 1), SNAP_ENOENT); /* no later one comes in */
+    assert_int_equal(call(f, do_unlock, &l), 0);
+    assert_int_equal(call_wait(&c), 0);
+    fixture_settle(f);
+    assert_false(fixture_look(f, a).there);
 }
 
 /* -- the gate ------------------------------------------------------------------------------ */
@@ -501,6 +592,10 @@ int main(void)
         HOSTED(write__waits_for_a_snapshot_that_is_reading_the_origin),
         HOSTED(read__of_a_snapshot_waits_for_the_writer_of_the_chunk),
         HOSTED(read__snapshot_keeps_its_content_while_all_is_overwritten),
+        HOSTED(hand_down__waits_for_the_writes_that_may_put_into_the_hidden_one),
+        HOSTED(hand_down__of_a_clones_clone_waits_for_the_clones_writes),
+        HOSTED(hand_down__waits_for_the_writes_of_the_clone_it_goes_to),
+        HOSTED(delete__of_a_clone_waits_for_its_writes),
         HOSTED(gate__holds_writes_until_it_is_open_as_often_as_closed),
         HOSTED(gate__is_closed_when_writes_under_way_have_ended),
         HOSTED(gate__held_writes_are_refused_when_the_volume_goes),

@@ -121,9 +121,74 @@ static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(vo
         failed++;
     }
     assert_in_range(failed, 3, 8);
+    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), SNAP_EIO); /* of those before */
     assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), 0);
+}
+
+/* -- who hears of it ---------------------------------------------------------------------- */
+
+static int client_op(struct fixture *f, struct uuid node, enum volume_write_op op,
+                     struct uuid client, bool fua)
+{
+    static const uint8_t data[CHUNK_BYTES] = {1};
+    struct writing g = {.write = {.node = node, .op = op, .client = client, .fua = fua}};
+    if (op == VOLUME_WRITE) {
+        g.data = data;
+        g.write.len_bytes = sizeof data;
+    }
+    return call(f, fixture_do_write, &g);
+}
+
+/* In the volume itself, or in a clone's own chunks. */
+static void each_hears_once(struct fixture *f, struct uuid node)
+{
+    struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make(), d = uuid_make();
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, d, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, d, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, a, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, b, false), 0);
     atomic_store(&failures, 1);
-    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), SNAP_EIO);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, a, false), SNAP_EIO);
+    for (int i = 0;
+         i < 2000 && fixture_look(f, node).there && fixture_look(f, node).state != SNAPSHOT_OK; i++)
+        (void)usleep(2000);
+    /* who had written nothing since its flush, or nothing at all, has lost nothing; and that their
+     * flush succeeds now does not hide it from b */
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, c, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, d, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, a, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, c, true), 0);
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, b, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, b, false), SNAP_EIO);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, b, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, a, false), 0);
+}
+
+static void flush__that_failed_is_told_to_each_who_had_written(void **state)
+{
+    each_hears_once(*state, itself);
+}
+
+static void flush__that_failed_in_a_clone_is_told_to_each_who_had_written(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
+    assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 1), 0); /* from now on in place */
+    each_hears_once(f, c);
+}
+
+/* The commit's flush and not its own; what was written in place before may be gone all the same. */
+static void flush__of_a_clones_exceptions_that_failed_is_told_too(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c"), a = uuid_make();
+    assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 1), 0);
+    assert_int_equal(client_op(f, c, VOLUME_WRITE, a, false), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(fixture_fill(f, c, 4 * CHUNK_BYTES, CHUNK_BYTES, 1), 0); /* it waits */
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_int_equal(client_op(f, c, VOLUME_FLUSH, a, false), SNAP_EIO);
+    assert_int_equal(client_op(f, c, VOLUME_FLUSH, a, false), 0);
 }
 
 int main(void)
@@ -134,6 +199,9 @@ int main(void)
         HOSTED(write__several_wait_together),
         HOSTED(write__closing_meanwhile_ends_it),
         HOSTED(create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate),
+        HOSTED(flush__that_failed_is_told_to_each_who_had_written),
+        HOSTED(flush__that_failed_in_a_clone_is_told_to_each_who_had_written),
+        HOSTED(flush__of_a_clones_exceptions_that_failed_is_told_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,29 +151,6 @@ static void lease__kept_with_a_new_origin_does_not_undo_a_theft(void **state)
 
 /* -- merging ---------------------------------------------------------------------------- */
 
-struct merging {
-    struct volume_merge m;
-    void (*fn)(struct volume *v, struct volume_merge *m);
-    struct call *call;
-};
-
-static void merge_called(struct volume_merge *m, int code, const struct err *err)
-{
-    struct merging *g = m->user;
-    call_end(g->call, code, err);
-}
-
-static void do_merge(struct call *c)
-{
-    struct merging *g = c->arg;
-    g->call = c;
-    g->m.identity = "w";
-    g->m.epoch = c->f->volume->lease.epoch;
-    g->m.done = merge_called;
-    g->m.user = g;
-    g->fn(c->f->volume, &g->m);
-}
-
 static void merge__view_mode_ends_though_the_others_are_gone_by_then(void **state)
 {
     struct fixture *f = *state;
@@ -181,14 +158,14 @@ static void merge__view_mode_ends_though_the_others_are_gone_by_then(void **stat
     uint64_t epoch = fixture_lease(f);
     fixture_put(f, s2, epoch, 10, 3, 0);
     struct merging g = {.m = {.snapshot = s2}, .fn = volume_merge_begin};
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
     assert_false(g.m.table_mode);
     assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
     fixture_settle(f);
     g.fn = volume_merge_prepare;
-    assert_int_equal(call(f, do_merge, &g), SNAP_EINVAL);
+    assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EINVAL);
     g.fn = volume_merge_end;
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, s2).nodes, 0);
 }
@@ -200,13 +177,13 @@ static void merge__begun_again_as_the_sole_one_goes_by_the_table(void **state)
     uint64_t epoch = fixture_lease(f);
     fixture_put(f, s2, epoch, 10, 3, 0);
     struct merging g = {.m = {.snapshot = s2}, .fn = volume_merge_begin};
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
     assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
     fixture_settle(f);
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
     assert_true(g.m.table_mode);
     g.fn = volume_merge_end;
-    assert_int_equal(call(f, do_merge, &g), SNAP_EBUSY);
+    assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EBUSY);
 }
 
 static void merge__snapshot_asked_for_meanwhile_is_refused(void **state)
@@ -217,7 +194,7 @@ static void merge__snapshot_asked_for_meanwhile_is_refused(void **state)
     (void)fixture_lease(f);
     struct make m = {.id = uuid_make(), .name = "s2"};
     struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
-    struct call calls[3] = {step(f, do_nothing, &n), step(f, do_merge, &g),
+    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_merge, &g),
                             step(f, fixture_do_create, &m)};
     begin_together(f, calls, 3);
     assert_int_equal(call_wait(&calls[0]), 0);
@@ -234,14 +211,14 @@ static void merge__deletion_asked_for_meanwhile_is_refused(void **state)
     (void)fixture_lease(f);
     struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
     struct snapshot_delete_spec spec = {.id = s1, .key = uuid_make()};
-    struct call calls[3] = {step(f, do_nothing, &n), step(f, do_merge, &g),
+    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_merge, &g),
                             step(f, fixture_do_delete, &spec)};
     begin_together(f, calls, 3);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
     assert_int_equal(call_wait(&calls[2]), SNAP_EBUSY);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_MERGING);
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
 }
 
 static void merge__damaged_meanwhile_can_be_deleted_by_force(void **state)
@@ -251,7 +228,7 @@ static void merge__damaged_meanwhile_can_be_deleted_by_force(void **state)
     char cow[LIMIT_PATH_BYTES];
     (void)fixture_lease(f);
     struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
-    assert_int_equal(call(f, do_merge, &g), 0);
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
     assert_int_equal(fixture_delete(f, s1, uuid_make(), true), SNAP_EBUSY);
     assert_int_equal(call(f, fixture_do_close, NULL), 0);
     assert_int_equal(truncate(fixture_cow_path(f, s1, cow, sizeof cow), 0), 0);

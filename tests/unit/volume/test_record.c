@@ -85,12 +85,34 @@ static void format__parses_back_to_the_same(void **state)
     volume_record_done(&copy);
 }
 
+struct damage {
+    const char *from, *to, *named; /* the last: what the error tells of */
+};
+
+static void refuse_each(const char *text, const struct damage *damages, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct damage *d = &damages[i];
+        const char *at = strstr(text, d->from);
+        if (!at)
+            fail_msg("the text has no %s", d->from);
+        char *bad = NULL;
+        assert_true(
+            asprintf(&bad, "%.*s%s%s", (int)(at - text), text, d->to, at + strlen(d->from)) > 0);
+        struct volume_record back;
+        struct err e = ERR_INIT;
+        if (volume_record_parse(bad, strlen(bad), &back, &e) == 0)
+            fail_msg("taken: %s", d->to);
+        if (!strstr(e.text, d->named))
+            fail_msg("'%s' does not name %s", e.text, d->named);
+        free(bad);
+    }
+}
+
 static void parse__refuses_each_damage_by_name(void **state)
 {
     (void)state;
-    static const struct {
-        const char *from, *to, *named;
-    } damages[] = {
+    static const struct damage damages[] = {
         {"\"size_bytes\": 1073741824", "\"size_bytes\": -1", "size_bytes"},
         {"\"size_bytes\": 1073741824", "\"size_bytes\": \"1\"", "size_bytes"},
         {"\"name\": \"disk1\"", "\"name\": \"../etc\"", "name"},
@@ -114,21 +136,7 @@ static void parse__refuses_each_damage_by_name(void **state)
     struct volume_record r;
     fill(&r);
     char *text = text_of(&r);
-    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
-        char *at = strstr(text, damages[i].from);
-        if (!at)
-            fail_msg("the text has no %s", damages[i].from);
-        char *bad = NULL;
-        assert_true(asprintf(&bad, "%.*s%s%s", (int)(at - text), text, damages[i].to,
-                             at + strlen(damages[i].from)) > 0);
-        struct volume_record back;
-        struct err e = ERR_INIT;
-        if (volume_record_parse(bad, strlen(bad), &back, &e) == 0)
-            fail_msg("taken: %s", damages[i].to);
-        if (!strstr(e.text, damages[i].named))
-            fail_msg("'%s' does not name %s", e.text, damages[i].named);
-        free(bad);
-    }
+    refuse_each(text, damages, sizeof damages / sizeof damages[0]);
     for (size_t len = 0; len <= (size_t)(strrchr(text, '}') - text); len++) {
         struct volume_record back;
         assert_true(volume_record_parse(text, len, &back, NULL) < 0);
@@ -231,9 +239,7 @@ static void format__hosted_parses_back_to_the_same(void **state)
 static void parse__refuses_each_damage_of_a_tree(void **state)
 {
     (void)state;
-    static const struct {
-        const char *from, *to, *named;
-    } damages[] = {
+    static const struct damage damages[] = {
         {"\"parent_seq\": 3", "\"parent_seq\": 77", "parent_seq"},
         {"\"parent_seq\": 3", "\"parent_seq\": 4", "parent_seq"},
         {"\"parent_seq\": 1", "\"parent_seq\": 4", "parent_seq"},
@@ -253,21 +259,7 @@ static void parse__refuses_each_damage_of_a_tree(void **state)
     struct volume_record r;
     fill_hosted(&r);
     char *text = text_of(&r);
-    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
-        char *at = strstr(text, damages[i].from);
-        if (!at)
-            fail_msg("the text has no %s", damages[i].from);
-        char *bad = NULL;
-        assert_true(asprintf(&bad, "%.*s%s%s", (int)(at - text), text, damages[i].to,
-                             at + strlen(damages[i].from)) > 0);
-        struct volume_record back;
-        struct err e = ERR_INIT;
-        if (volume_record_parse(bad, strlen(bad), &back, &e) == 0)
-            fail_msg("taken: %s", damages[i].to);
-        if (!strstr(e.text, damages[i].named))
-            fail_msg("'%s' does not name %s", e.text, damages[i].named);
-        free(bad);
-    }
+    refuse_each(text, damages, sizeof damages / sizeof damages[0]);
     free(text);
     volume_record_done(&r);
 }
@@ -524,7 +516,7 @@ static void save__needs_no_space_on_a_full_disk(void **state)
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("none", dir.path, "tmpfs", 0, "size=2m") != 0) {
         tmpdir_remove(&dir);
-        print_message("mount: %s\n", strerror(errno));
+        printf("SKIPPED: mount a small file system: %s\n", strerror(errno));
         skip();
     }
     fill_hosted(&r);

@@ -337,9 +337,13 @@ static void rollback__writes_and_snapshots_are_refused_meanwhile(void **state)
     assert_int_equal(fixture_delete(f, t.s1, uuid_make(), true), SNAP_EBUSY);
     assert_int_equal(fixture_delete(f, undo, uuid_make(), true), SNAP_ENOENT);
     assert_int_equal(call(f, fixture_do_clone, &clone), SNAP_ENOENT);
+    struct checking check = {.check = {.snapshot = undo}};
+    assert_int_equal(call(f, fixture_do_check, &check), SNAP_ENOENT);
     assert_int_equal(call(f, fixture_do_create, &m), SNAP_EBUSY);
     tree_delete(f, t.s2); /* a newer one may go */
     tree_expect(f, ITSELF, t.at1, "volume");
+    tree_settle(f, 2); /* whose end lets the rollback try again */
+    (void)until_it_waits(f, b.spec.job);
     atomic_store(&space_max, 1 << 20);
     (void)call(f, do_start, NULL);
     assert_int_equal(tree_job_end(f, b.spec.job), JOB_DONE);

@@ -119,6 +119,61 @@ static void verify__finds_a_flipped_bit_with_its_place(void **state)
     assert_int_equal(verify(f, s, false).faults_total, 0);
 }
 
+static void count_warning(const char *text, void *user)
+{
+    (*(unsigned *)user)++;
+    assert_non_null(strstr(text, "verification"));
+}
+
+struct warned {
+    struct uuid id;
+    unsigned count;
+};
+
+static void do_warnings(struct call *c)
+{
+    struct warned *w = c->arg;
+    snapshot_warnings(volume_snapshot_find(c->f->volume, &w->id), count_warning, &w->count);
+    call_end(c, 0, NULL);
+}
+
+static void verify__faults_are_warned_of_until_there_are_none(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f);
+    for (int turn = 0; turn < 4; turn++) {
+        struct warned w = {.id = s};
+        flip(f, s, 7 * CHUNK_BYTES + 99);
+        assert_int_equal(verify(f, itself, false).faults_total, turn % 2 == 0 ? 1 : 0);
+        assert_int_equal(call(f, do_warnings, &w), 0);
+        assert_int_equal(w.count, turn % 2 == 0 ? 1 : 0);
+    }
+}
+
+static void verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES];
+    struct uuid s = snapshot_of_all(f), other = fixture_create(f, "s2");
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 3), 0);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    file_path(f, s, "cow", path, sizeof path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct verified y = verify(f, itself, false);
+    assert_int_equal(y.status.state, JOB_DONE);
+    assert_int_equal(y.status.done, CHUNKS); /* the other's */
+    assert_int_equal(y.faults_total, 1);
+    assert_int_equal(y.first.kind, VERIFY_DAMAGED);
+    assert_true(uuid_equal(&y.first.snapshot, &s));
+    struct checking g = {.check = {.snapshot = s}};
+    assert_int_equal(call(f, fixture_do_check, &g), SNAP_ECORRUPT);
+    free(g.check.faults);
+    g = (struct checking){.check = {.snapshot = other}};
+    assert_int_equal(call(f, fixture_do_check, &g), 0);
+    free(g.check.faults);
+}
+
 static void verify__rebuild_takes_what_stands_there(void **state)
 {
     struct fixture *f = *state;
@@ -225,6 +280,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(verify__sound_content_has_no_faults_also_after_opening_again),
         CASE(verify__finds_a_flipped_bit_with_its_place),
+        CASE(verify__faults_are_warned_of_until_there_are_none),
+        CASE(verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so),
         CASE(verify__rebuild_takes_what_stands_there),
         CASE(verify__missing_checksums_are_said_and_made_on_request_only),
         CASE(verify__a_side_file_of_another_device_is_not_used),

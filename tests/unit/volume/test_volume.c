@@ -413,34 +413,11 @@ static void create__writer_that_goes_on_times_it_out_and_nothing_changed(void **
 
 /* -- merging ---------------------------------------------------------------------------------- */
 
-struct merging {
-    struct volume_merge m;
-    void (*fn)(struct volume *v, struct volume_merge *m);
-    struct call *call;
-};
-
-static void merge_called(struct volume_merge *m, int code, const struct err *err)
-{
-    struct merging *g = m->user;
-    call_end(g->call, code, err);
-}
-
-static void do_merge(struct call *c)
-{
-    struct merging *g = c->arg;
-    g->call = c;
-    g->m.identity = "w";
-    g->m.epoch = c->f->volume->lease.epoch;
-    g->m.done = merge_called;
-    g->m.user = g;
-    g->fn(c->f->volume, &g->m);
-}
-
 static int merge_step(struct fixture *f, struct merging *g,
                       void (*fn)(struct volume *, struct volume_merge *))
 {
     g->fn = fn;
-    return call(f, do_merge, g);
+    return call(f, fixture_do_merge, g);
 }
 
 static void merge__sole_snapshot_empties_from_the_end_also_over_a_restart(void **state)

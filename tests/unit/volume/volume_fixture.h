@@ -344,6 +344,52 @@ static inline void fixture_do_ready(struct call *c)
     volume_head_ready(v, "w", v->lease.epoch, 1, call_end, c);
 }
 
+/* Reading a table again; the faults are the case's to free. */
+struct checking {
+    struct volume_check check;
+    struct call *call;
+};
+
+static inline void fixture_check_called(struct volume_check *c, int code, const struct err *err)
+{
+    struct checking *g = c->user;
+    free(c->faults);
+    call_end(g->call, code, err);
+}
+
+static inline void fixture_do_check(struct call *c)
+{
+    struct checking *g = c->arg;
+    g->call = c;
+    g->check.done = fixture_check_called;
+    g->check.user = g;
+    volume_check_start(c->f->volume, &g->check);
+}
+
+/* One step of a merge by "w". */
+struct merging {
+    struct volume_merge m;
+    void (*fn)(struct volume *v, struct volume_merge *m);
+    struct call *call;
+};
+
+static inline void fixture_merge_called(struct volume_merge *m, int code, const struct err *err)
+{
+    struct merging *g = m->user;
+    call_end(g->call, code, err);
+}
+
+static inline void fixture_do_merge(struct call *c)
+{
+    struct merging *g = c->arg;
+    g->call = c;
+    g->m.identity = "w";
+    g->m.epoch = c->f->volume->lease.epoch;
+    g->m.done = fixture_merge_called;
+    g->m.user = g;
+    g->fn(c->f->volume, &g->m);
+}
+
 /* -- content ------------------------------------------------------------------------------ */
 
 struct batch {

@@ -5,8 +5,8 @@
  * under a lock, and nothing that is mounted, itself or through a loop device.
  * Holes are told apart from data, so that nothing reads or writes them.
  */
-#ifndef SNAP_SNAPCTL_ORIGIN_H
-#define SNAP_SNAPCTL_ORIGIN_H
+#ifndef SNAP_HOST_ORIGIN_H
+#define SNAP_HOST_ORIGIN_H
 
 #include "common/base/err.h"
 #include "common/base/limits.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file of remotes: what is written comes back, what is wrong is named with its line. */
-#include "client/snapctl/remote_conf.h"
+#include "client/host/remote_conf.h"
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "tests/lib/cm.h"
@@ -117,18 +117,35 @@ static void load__faults_name_file_and_line(void **state)
     expect_refused("remote a {\n address = ' , '\n}\n", "3", "empty");
     expect_refused("remote '../a' {\n address = 'unix:/s'\n}\n", "3", "remote");
     expect_refused("current = {\n", "1", "");
+    expect_refused("remote a {\n address = 'unix:/s'\n}\n\nremote b {\n address = 'unix:/t'\n", "5",
+                   "remote 'b' is not closed");
+    expect_refused("current = a\nremote a { address = 'unix:/s' # }\n", "2", "is not closed");
+    expect_refused("remote a {\n address = 'host:1'\n", "3", "no ca");
+    expect_refused("current = 1\nremote a { address = 'unix:/s'\n/* } */", "2", "is not closed");
 }
 
-/* libconfuse takes the file's end for the section's; the entry is checked all the same. */
-static void load__a_section_without_end_is_checked_too(void **state)
+/* What a text leaves open is not closed by another. */
+static void load__a_broken_file_leaves_nothing_behind(void **state)
 {
     (void)state;
-    struct remote_conf conf = REMOTE_CONF_INIT;
-    struct err e = ERR_INIT;
-    put_file("remote a {\n address = 'host:1'\n");
-    assert_int_equal(remote_conf_load(path, &conf, &e), SNAP_EINVAL);
-    assert_true(strncmp(e.text, path, strlen(path)) == 0 && strstr(e.text, "no ca"));
-    remote_conf_done(&conf);
+    static const char *const broken[] = {
+        "current = a /* the\n rest", "current = 'a\n",         "current = \"a\n",
+        "current = \"\\999\"\n",     "remote a {\n address =", "remote a { address = 'unix:/s' /*",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
+        struct remote_conf conf = REMOTE_CONF_INIT;
+        struct err e = ERR_INIT;
+        put_file(broken[i]);
+        if (remote_conf_load(path, &conf, &e) != SNAP_EINVAL || !strstr(e.text, path))
+            fail_msg("'%s': '%s'", broken[i], e.text);
+        remote_conf_done(&conf);
+        put_file("current = b\nremote b { address = 'unix:/s' }\n");
+        if (remote_conf_load(path, &conf, &e) < 0)
+            fail_msg("after '%s': %s", broken[i], e.text);
+        assert_string_equal(conf.current, "b");
+        assert_int_equal(conf.count, 1);
+        remote_conf_done(&conf);
+    }
 }
 
 static void load__a_file_with_a_zero_byte_or_too_long_is_refused(void **state)
@@ -260,8 +277,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(load__no_file_is_an_empty_list, setup, teardown),
         cmocka_unit_test_setup_teardown(load__reads_what_people_write, setup, teardown),
         cmocka_unit_test_setup_teardown(load__faults_name_file_and_line, setup, teardown),
-        cmocka_unit_test_setup_teardown(load__a_section_without_end_is_checked_too, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(load__a_broken_file_leaves_nothing_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(load__a_file_with_a_zero_byte_or_too_long_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(save__any_printable_path_comes_back, setup, teardown),

@@ -4,7 +4,7 @@
  * Blocking calls; a tool has nothing else to do meanwhile. It must not know what
  * is read or written for whom.
  */
-#include "client/snapctl/origin.h"
+#include "client/host/origin.h"
 
 #include "common/base/bytes.h"
 #include "common/base/cleanup.h"

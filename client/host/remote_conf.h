@@ -8,8 +8,8 @@
  *         certificate = '…'  key = '…'  crl = '…'  server_name = '…'
  *     }
  */
-#ifndef SNAP_SNAPCTL_REMOTE_CONF_H
-#define SNAP_SNAPCTL_REMOTE_CONF_H
+#ifndef SNAP_HOST_REMOTE_CONF_H
+#define SNAP_HOST_REMOTE_CONF_H
 
 #include "common/base/err.h"
 #include "common/base/limits.h"

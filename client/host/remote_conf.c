@@ -8,7 +8,7 @@
  * It must not know what a daemon is asked. Thread: main's (libconfuse's call-backs
  * have no user pointer, so what is being loaded is a global, `loading`).
  */
-#include "client/snapctl/remote_conf.h"
+#include "client/host/remote_conf.h"
 
 #include "common/base/bytes.h"
 #include "common/base/cleanup.h"
@@ -224,6 +224,7 @@ int remote_conf_choose(struct remote_conf *conf, const char *name, struct err *r
 
 static struct {
     const char *path;
+    const cfg_t *top;
     struct err *reterr;
     int rc;
 } loading;
@@ -276,7 +277,7 @@ static int take_over(cfg_t *cfg, struct remote_conf *ret, struct err *reterr)
     return 0;
 }
 
-int remote_conf_load(const char *path, struct remote_conf *ret, struct err *reterr)
+static cfg_t *new_cfg(void)
 {
     cfg_opt_t remote_opts[] = {
         CFG_STR("address", NULL, CFGF_NONE),
@@ -292,6 +293,77 @@ int remote_conf_load(const char *path, struct remote_conf *ret, struct err *rete
         CFG_SEC("remote", remote_opts, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
         CFG_END(),
     };
+    return cfg_init(opts, CFGF_NONE);
+}
+
+static void SNAP_PRINTF(2, 0) ignore_error(cfg_t *cfg, const char *fmt, va_list ap)
+{
+    (void)cfg;
+    (void)fmt;
+    (void)ap;
+}
+
+/* libconfuse's scanner is one for all: where a text has left it, inside a comment or a string,
+ * there the next one would begin. These are three remarks, or the end of one of those. */
+static int parse_text(cfg_t *cfg, const char *text, cfg_errfunc_t on_fault)
+{
+    (void)cfg_set_error_function(cfg, on_fault);
+    int rc = cfg_parse_buf(cfg, text);
+    (void)cfg_set_error_function(cfg, ignore_error);
+    (void)cfg_parse_buf(cfg, "\n#*/\n#\"\n#'\n");
+    return rc;
+}
+
+/* The outer object's line stands still while a section is read. */
+static void SNAP_PRINTF(2, 0) on_open_section(cfg_t *cfg, const char *fmt, va_list ap)
+{
+    (void)fmt;
+    (void)ap;
+    if (loading.rc == 0)
+        loading.rc = err_set(loading.reterr, SNAP_EINVAL,
+                             "%s:%d: remote '%s' is not closed, its '}' is missing", loading.path,
+                             loading.top->line, cfg_title(cfg));
+}
+
+/* libconfuse takes the end of the text for the end of all sections and comments. So a line is put
+ * behind what it took that has a meaning outside of them only, and looked for. */
+static int check_whole(const char *path, const char *text, const char *current, struct err *reterr)
+{
+    const char *other = current && strcmp(current, "1") == 0 ? "2" : "1";
+    CLEANUP_FREE char *longer = NULL;
+    cfg_t *cfg = new_cfg();
+    if (!cfg || asprintf(&longer, "%s\ncurrent = %s\n", text, other) < 0) {
+        longer = NULL;
+        (void)cfg_free(cfg);
+        return err_set(reterr, SNAP_ENOMEM, "%s", path);
+    }
+    loading.top = cfg;
+    if (parse_text(cfg, longer, on_open_section) == CFG_SUCCESS) {
+        const char *now = cfg_getstr(cfg, "current");
+        if (!now || strcmp(now, other) != 0)
+            loading.rc = err_set(reterr, SNAP_EINVAL, "%s: a comment is not closed", path);
+    }
+    loading.top = NULL;
+    (void)cfg_free(cfg);
+    return loading.rc;
+}
+
+static int parse(cfg_t *cfg, const char *path, const char *text, struct err *reterr)
+{
+    loading.path = path;
+    loading.reterr = reterr;
+    loading.rc = 0;
+    (void)cfg_set_validate_func(cfg, "remote", check_section);
+    if (parse_text(cfg, text, on_error) != CFG_SUCCESS && loading.rc == 0)
+        loading.rc = err_set(reterr, SNAP_EINVAL, "%s: cannot be understood", path);
+    if (loading.rc == 0)
+        loading.rc = check_whole(path, text, cfg_getstr(cfg, "current"), reterr);
+    loading.reterr = NULL;
+    return loading.rc;
+}
+
+int remote_conf_load(const char *path, struct remote_conf *ret, struct err *reterr)
+{
     CLEANUP_FREE char *text = NULL;
     size_t len = 0;
     int rc = file_read_all(path, LIMIT_CONFIG_BYTES, &text, &len, reterr);
@@ -301,21 +373,15 @@ int remote_conf_load(const char *path, struct remote_conf *ret, struct err *rete
         return rc;
     if (strlen(text) != len)
         return err_set(reterr, SNAP_EINVAL, "%s: is no text file", path);
-    cfg_t *cfg = cfg_init(opts, CFGF_NONE);
+    cfg_t *cfg = new_cfg();
     if (!cfg)
         return err_set(reterr, SNAP_ENOMEM, "%s", path);
-    loading.path = path;
-    loading.reterr = reterr;
-    loading.rc = 0;
-    (void)cfg_set_error_function(cfg, on_error);
-    (void)cfg_set_validate_func(cfg, "remote", check_section);
-    if (cfg_parse_buf(cfg, text) != CFG_SUCCESS && loading.rc == 0)
-        loading.rc = err_set(reterr, SNAP_EINVAL, "%s: cannot be understood", path);
-    rc = loading.rc;
-    if (rc == 0)
+    rc = parse(cfg, path, text, reterr);
+    if (rc == 0) {
         rc = take_over(cfg, ret, reterr);
-    if (rc < 0 && loading.rc == 0)
-        (void)err_prefix(reterr, "%s", path);
+        if (rc < 0)
+            (void)err_prefix(reterr, "%s", path);
+    }
     (void)cfg_free(cfg);
     return rc;
 }
