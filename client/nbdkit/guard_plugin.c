@@ -79,10 +79,12 @@ static int set_path(char **field, const char *key, const char *value)
     return *field ? 0 : -1;
 }
 
-static int set_flag(bool *field, const char *value)
+static int set_flag(bool *field, const char *key, const char *value)
 {
     int b = nbdkit_parse_bool(value);
     *field = b > 0;
+    if (b < 0)
+        nbdkit_error("%s=%s: true or false is needed", key, value);
     return b < 0 ? -1 : 0;
 }
 
@@ -116,6 +118,10 @@ static int set_away(const char *value)
 static int set_away_after(const char *value)
 {
     unsigned seconds;
+    if (*value == '\0' || value[strspn(value, "0123456789")] != '\0') {
+        nbdkit_error("away_after=%s: a number of seconds is needed", value);
+        return -1;
+    }
     if (nbdkit_parse_unsigned("away_after", value, &seconds) < 0)
         return -1;
     if (seconds > AWAY_AFTER_S_MAX) {
@@ -151,9 +157,9 @@ static int plugin_config(const char *key, const char *value)
     if (strcmp(key, "away_after") == 0)
         return set_away_after(value);
     if (strcmp(key, "new_origin") == 0)
-        return set_flag(&guard.config.new_origin, value);
+        return set_flag(&guard.config.new_origin, key, value);
     if (strcmp(key, "steal") == 0)
-        return set_flag(&guard.config.steal, value);
+        return set_flag(&guard.config.steal, key, value);
     nbdkit_error("unknown parameter %s", key);
     return -1;
 }
@@ -161,7 +167,8 @@ static int plugin_config(const char *key, const char *value)
 static int plugin_config_complete(void)
 {
     if (!origin_path || !guard.config.volume) {
-        nbdkit_error("%s is missing", origin_path ? "snapshot=VOLUME@SNAPSHOT" : "origin=DISK");
+        nbdkit_error("%s is missing",
+                     origin_path ? "snapshot=VOLUME@SNAPSHOT (or volume=VOLUME)" : "origin=DISK");
         return -1;
     }
     if (server_args_complete(&server) < 0)
@@ -427,9 +434,11 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_
 
 static struct nbdkit_plugin plugin = {
     .name = "snapwire-guard",
-    .longname = "snapwire guard",
+    .longname = "Snapwire guard: a local disk with snapshots on a daemon",
     .version = SNAPWIRE_VERSION,
-    .description = "a local disk whose old content goes to a snapshot daemon",
+    .description =
+        "Serve a local disk or file, whose old content goes to a snapshot of a snapwired\n"
+        "daemon before it is overwritten. See nbdkit-snapwire-guard-plugin(1).",
     .load = plugin_load,
     .unload = plugin_unload,
     .config = plugin_config,

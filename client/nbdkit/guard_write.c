@@ -36,7 +36,7 @@ enum {
     ALIGN_BYTES = 4096,
 };
 #define NS_PER_MS UINT64_C(1000000)
-#define NO_CHUNKS  UINT64_MAX, 0
+#define NO_CHUNKS UINT64_MAX, 0
 #define ALL_CHUNKS 0, UINT64_MAX
 
 uint64_t guard_now_ns(void)

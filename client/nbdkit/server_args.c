@@ -134,10 +134,20 @@ static int check(const struct server_args *a)
                                    .key = a->key,
                                    .crl = a->crl,
                                    .server_name = a->server_name};
+    struct remote_entry whole = e; /* would it do with what is missing? */
     struct err why = ERR_INIT;
+    char *const something = (char *)(uintptr_t) "/";
     if (remote_entry_check(&e, &why) == 0)
         return 0;
-    nbdkit_error("server=%s: %s", a->server, why.text);
+    whole.ca = e.ca ? e.ca : something;
+    whole.certificate = e.certificate ? e.certificate : something;
+    whole.key = e.key ? e.key : something;
+    if (remote_entry_check(&whole, NULL) == 0)
+        nbdkit_error("server=%s: ca=, certificate= and key= are needed, as the address is no Unix "
+                     "socket",
+                     a->server);
+    else
+        nbdkit_error("server=%s: %s", a->server, why.text);
     return -1;
 }
 

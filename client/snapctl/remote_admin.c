@@ -298,10 +298,10 @@ static json_t *faults_json(const struct snapwire_check *c)
     json_t *rows = json_array();
     for (size_t i = 0; rows && i < c->fault_count; i++) {
         const struct snapwire_fault *f = c->faults[i];
-        if (json_array_append_new(
-                rows, json_pack("{s:o, s:I, s:o, s:o, s:s}", "area", out_u64(f->area), "index",
-                                (json_int_t)f->index, "old", out_u64(f->old_chunk), "new",
-                                out_u64(f->new_chunk), "fault", f->text)) != 0) {
+        if (json_array_append_new(rows, json_pack("{s:o, s:I, s:o, s:o, s:s}", "area",
+                                                  out_u64(f->area), "index", (json_int_t)f->index,
+                                                  "old", out_u64(f->old_chunk), "new",
+                                                  out_u64(f->new_chunk), "fault", f->text)) != 0) {
             json_decref(rows);
             return NULL;
         }

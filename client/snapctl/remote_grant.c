@@ -54,10 +54,11 @@ int remote_cmd_grant(struct cli *cli, int argc, char **argv, struct err *reterr)
     static const struct argp argp = {
         .parser = remote_parse_word,
         .args_doc = "IDENTITY ROLE VOLUME|*",
-        .doc = "Give an identity (the name in its certificate) a role on a volume. Roles: append "
-               "(stream and make snapshots; no reading, no deleting), reader, writer (both of these; "
-               "write hosted volumes, clone, roll back, merge, delete snapshots), admin. It takes "
-               "the place of another role there. '*' stands for every volume.",
+        .doc =
+            "Give an identity (the name in its certificate) a role on a volume. Roles: append "
+            "(stream and make snapshots; no reading, no deleting), reader, writer (both of these; "
+            "write hosted volumes, clone, roll back, merge, delete snapshots), admin. It takes "
+            "the place of another role there. '*' stands for every volume.",
         .children = remote_children,
     };
     return change(cli, argc, argv, &argp, snapwire_grant_sync, reterr);

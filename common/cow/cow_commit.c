@@ -20,7 +20,7 @@
  *    last entry is written, which is after the flush.
  *
  * The group is a run of written chunks from the fifo's head: entries stand in the order
- * in which chunks were given out. When many are under way it is at most half of them, in
+ * in which chunks were given out. When many are under way it is about half of them, in
  * whole puts, so that two commits alternate, the one's flushes beside the other's data; and
  * it begins when it has so many, or when the few small writes in flight with the first one
  * are done.
@@ -155,6 +155,7 @@ static void commit_write_area(struct cow_store *s)
 
 static void commit_flushed(struct cow_store *s, struct cow_io *io, int result)
 {
+    bool lone = s->outstanding <= COW_LONE_MAX;
     struct err err = ERR_INIT;
 
     s->step = COW_STEP_IDLE;
@@ -167,6 +168,8 @@ static void commit_flushed(struct cow_store *s, struct cow_io *io, int result)
         commit_ack(s);
     if (s->state == COW_READY && s->group_len)
         commit_write_area(s);
+    else if (s->state == COW_READY && lone && s->outstanding == 0)
+        cow_blank_ahead(s);
 }
 
 static void commit_flush(struct cow_store *s)
@@ -268,14 +271,16 @@ static bool commit_waits(struct cow_store *s)
     return oldest->serial <= s->wait_serial;
 }
 
-/* The fifo's written head, its share of it. A put is not parted: nobody would hear of its
- * first half. */
+/* The fifo's written head, its share of it, or all when little would be left: that would be a
+ * commit of its own. A put is not parted: nobody would hear of its first half. */
 static void commit_take_group(struct cow_store *s, uint64_t most)
 {
     uint64_t share = commit_share(s);
     const struct cow_put_state *last = NULL;
     struct cow_slot *slot;
 
+    if (s->written_count - u64_min(share, s->written_count) <= share / COW_REST_PART)
+        share = s->written_count;
     while (s->group_len < most && (slot = TAILQ_FIRST(&s->fifo)) && slot->written &&
            (s->group_len < share || slot->owner == last)) {
         last = slot->owner;

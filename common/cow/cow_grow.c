@@ -79,7 +79,7 @@ int cow_room_check(struct cow_store *s, struct err *reterr)
 {
     uint64_t needed = room_needed_bytes(s);
 
-    if (s->blanking)
+    if (cow_blank_hits(s))
         return 1; /* the zeros might overwrite it: until they have landed */
     if (needed <= cow_room_bytes(s))
         return 0;

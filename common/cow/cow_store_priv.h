@@ -33,6 +33,8 @@ enum {
     COW_GROUP_WRITES = 16, /* writes in flight that a commit of an idle store waits for … */
     COW_GROUP_BYTES = 1024 * 1024, /* … while they have no more than this to go */
     COW_HALVE_MIN = 32,            /* chunks under way from which on a commit takes half of them */
+    COW_REST_PART = 4,             /* … and a rest of less than such a part of it too */
+    COW_LONE_MAX = 8, /* chunks under way up to which they are one writer's that waits for them */
     COW_AREA_BLOCK = 4096, /* areas are written in blocks of this, or the device's if larger */
     COW_AHEAD_BYTES = 64 * 1024, /* following areas one commit may fill, at least one */
     COW_BLANK_PARTS = 8,         /* of zeros in a step of an idle store */
@@ -218,9 +220,10 @@ struct cow_store {
 
     /* space ahead that is written already */
     struct cow_io idle_io;
+    bool idling; /* idle_io is in use */
     struct iovec blank_iov[COW_BLANK_PARTS];
     uint64_t blank_end_bytes;
-    bool blanking; /* zeros are on their way: no chunk is given out */
+    bool blanking; /* zeros are on their way: no chunk is given out from where they begin */
     bool blank_filling, blank_refused;
 
     /* operations */
@@ -288,6 +291,12 @@ int cow_room_check(struct cow_store *s, struct err *reterr);
 void cow_room_ahead(struct cow_store *s);
 uint64_t cow_room_bytes(const struct cow_store *s);
 uint64_t cow_limit_floor(const struct cow_store *s, uint64_t limit_bytes);
+
+/* cow_idle.c */
+/* Zeros are on their way to where the next chunk, or an area before the one after it, stands. */
+bool cow_blank_hits(const struct cow_store *s);
+/* Nothing is under way for a moment: see that the next few puts find space that is written. */
+void cow_blank_ahead(struct cow_store *s);
 
 /* cow_commit.c */
 int cow_commit_buffers(struct cow_store *s);

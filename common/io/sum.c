@@ -5,13 +5,15 @@
  *                                                                            └> pages ─┘
  *   FLUSH   ├─> flush below ───────────────────────────────┐
  *           └─> write dirty pages ──> flush the side ──────┴─> done
- *   GROW    the side ──> below ──> done
+ *   GROW    the side ──> zeros written to what it gained ──> below ──> done
  *
  * Pages go to the side device beside the data, so that a flush finds little to write: a page that
  * is just being written is left to the flush, if the change has ended by then, or a later change.
  *
  * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
- * began; its side flush is left out when no page was written since the last one. A page that
+ * began; its side flush is left out when no page was written since the last one. It is short,
+ * since pages go to space that was written before: where a file system has only set space aside,
+ * the flush behind the first write waits for the file's own metadata too. A page that
  * cannot be read or written fails every flush from then on: the writer takes that for what
  * it is, a device whose content is unknown until it is opened again.
  *
@@ -26,7 +28,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUM_SIDE_STEP_BYTES = 64 << 10 };
+enum {
+    SUM_SIDE_STEP_BYTES = 64 << 10,
+    SUM_SIDE_ZEROS_MAX = 1 << 20, /* a growth by more is for much later: it stays as it is */
+};
+
+/* never written to */
+static _Alignas(SUM_PAGE_BYTES) uint8_t side_zeros[SUM_SIDE_STEP_BYTES];
 
 static const struct blk_dev_ops sum_ops;
 
@@ -345,13 +353,40 @@ static void grow_done(struct blk_req *req, int result)
     op_end(op, result, req->sys_errno);
 }
 
+static void grow_write_zeros(struct blk_req *req, int result)
+{
+    struct sum_op *op = req->user;
+    uint64_t from = req->offset_bytes + req->len_bytes;
+    if (result < 0 || from >= op->side_to) {
+        op_forward(op, grow_done); /* zeros that do not get there cost time, nothing else */
+        return;
+    }
+    op->side = (struct blk_req){.op = BLK_WRITE,
+                                .flags = BLK_FILLER,
+                                .offset_bytes = from,
+                                .len_bytes = u64_min(op->side_to - from, sizeof side_zeros),
+                                .data = side_zeros,
+                                .done = grow_write_zeros,
+                                .user = op};
+    blk_submit(op->dev->side, &op->side);
+}
+
 static void grow_side_done(struct blk_req *req, int result)
 {
     struct sum_op *op = req->user;
-    if (result < 0)
+    if (result < 0) {
+        if (op->dev->side_promised == op->side_to)
+            op->dev->side_promised = op->side_from;
         op_end(op, result, req->sys_errno);
-    else
+        return;
+    }
+    if (op->side_to > op->side_from + SUM_SIDE_ZEROS_MAX) {
         op_forward(op, grow_done);
+        return;
+    }
+    req->offset_bytes = op->side_from;
+    req->len_bytes = 0;
+    grow_write_zeros(req, 0);
 }
 
 static void grow_begin(struct sum_op *op)
@@ -362,10 +397,12 @@ static void grow_begin(struct sum_op *op)
         op_forward(op, grow_done);
         return;
     }
-    op->side = (struct blk_req){.op = BLK_GROW,
-                                .offset_bytes = u64_align_up(need, SUM_SIDE_STEP_BYTES),
-                                .done = grow_side_done,
-                                .user = op};
+    op->side_from = u64_max(d->side->info.size_bytes, d->side_promised);
+    op->side_to = u64_align_up(need, SUM_SIDE_STEP_BYTES);
+    /* nobody else writes zeros there: sums may follow soon */
+    d->side_promised = u64_max(op->side_from, op->side_to);
+    op->side = (struct blk_req){
+        .op = BLK_GROW, .offset_bytes = op->side_to, .done = grow_side_done, .user = op};
     blk_submit(d->side, &op->side);
 }
 

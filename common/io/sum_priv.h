@@ -45,11 +45,12 @@ TAILQ_HEAD(sum_page_list, sum_page);
 struct sum_op {
     struct sum_dev *dev;
     struct blk_req *outer;
-    struct blk_req inner; /* on the device below */
-    struct blk_req side;  /* on the side device: the flush, the grow */
-    unsigned pending;     /* of a flush: its two sides; of a change: itself and pages */
-    uint64_t gen;         /* of a flush: its number */
-    uint64_t side_mark;   /* of a flush: pages written when its side flush was submitted */
+    struct blk_req inner;        /* on the device below */
+    struct blk_req side;         /* on the side device: the flush, the grow */
+    unsigned pending;            /* of a flush: its two sides; of a change: itself and pages */
+    uint64_t gen;                /* of a flush: its number */
+    uint64_t side_mark;          /* of a flush: pages written when its side flush was submitted */
+    uint64_t side_from, side_to; /* of a grow: what the side gains */
     bool side_begun;
     bool leaves_pages; /* of a change: its sums were not in what it had written */
     int result, sys_errno;
@@ -69,6 +70,7 @@ struct sum_dev {
     struct sum_page_list busy, clean; /* clean: used last at the end */
     unsigned clean_count;
     uint64_t gen;             /* flushes begun */
+    uint64_t side_promised;   /* bytes up to which a grow has asked for */
     uint64_t side_written;    /* pages written */
     uint64_t side_flushed;    /* those known to be durable */
     int failed, failed_errno; /* a page could not be written: what is on disk is unknown */

@@ -117,6 +117,8 @@ size_t chan_send_queued_bytes(const struct chan *c);
 void chan_frame_done(struct chan_frame *f);
 /* Stop (or go on) reading: back-pressure beyond the window. */
 void chan_pause(struct chan *c, bool pause);
+/* From a frame's handler: what came suffices for this turn, the rest is read in the next one. */
+void chan_rest(struct chan *c);
 /* Send what is queued, then close. `down` follows, with code 0 when all went out. */
 void chan_close(struct chan *c);
 /* Close at once, telling the peer why if it can be told (not for NULL or SNAP_ECONN); `down`

@@ -107,6 +107,7 @@ struct chan {
     bool user_paused;
     bool read_more;  /* something is there that no poll tells of, or a turn's share was used */
     bool share_used; /* of reading, in this turn */
+    bool rests;      /* a handler has had enough for this turn */
     bool read_wants_write; /* TLS: going on reading needs a writable socket, and … */
     bool write_wants_read; /* … the other way round */
     bool eof;

@@ -357,14 +357,24 @@ static void read_ended(struct chan *c, ssize_t r, struct err *e)
     chan_fail_read(c, e);
 }
 
+void chan_rest(struct chan *c)
+{
+    c->rests = true;
+}
+
 void chan_read(struct chan *c, bool *detached)
 {
     size_t left = CHAN_TURN_BYTES;
     c->read_more = false;
     c->read_wants_write = false;
+    c->rests = false;
     c->detached = detached;
     while (chan_may_read(c)) {
         struct err e = ERR_INIT;
+        if (c->rests) {
+            c->share_used = true;
+            break;
+        }
         const bool parsed = parse(c);
         if (*detached)
             return;

@@ -194,7 +194,8 @@ static void finish(struct connector *c, int fd)
     c->done(c->user, fd, fd < 0 ? &c->last : NULL);
 }
 
-/* Why an address did not do; sys_errno 0: no answer in time. A name's only one goes without saying. */
+/* Why an address did not do; sys_errno 0: no answer in time. A name's only one goes without saying.
+ */
 static void fail_address(struct connector *c, unsigned number, int code, int sys_errno)
 {
     char text[128];

@@ -254,8 +254,8 @@ static void warn_of_ipv6_only(const struct config *c, void (*warn)(void *, const
     struct addr a, b;
     char text[128];
     for (unsigned i = 0; i < c->listen_count; i++) {
-        bool alone = addr_parse(c->listen[i], &a, NULL) == 0 && !a.unix_socket &&
-                     strcmp(a.host, "::") == 0;
+        bool alone =
+            addr_parse(c->listen[i], &a, NULL) == 0 && !a.unix_socket && strcmp(a.host, "::") == 0;
         for (unsigned k = 0; alone && k < c->listen_count; k++)
             alone = addr_parse(c->listen[k], &b, NULL) < 0 || b.unix_socket || b.port != a.port ||
                     strchr(b.host, ':') != NULL;
@@ -306,8 +306,8 @@ static int check_together(const char *path, const struct config *c,
                        path, least);
     if (c->cow_grow_step_bytes < least / 3)
         return err_set(reterr, SNAP_EINVAL,
-                       "%s: cow.grow_step: must be at least cow.chunk_size, %" PRIu64 " bytes", path,
-                       least / 3);
+                       "%s: cow.grow_step: must be at least cow.chunk_size, %" PRIu64 " bytes",
+                       path, least / 3);
     if (c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
         warn(user, "cow.grow_step is above cow.limit; files grow to their limit at once");
     if (tcp && !c->tls_crl[0] && warn)

@@ -119,6 +119,16 @@ ProtobufCBinaryData request_bytes(struct request *req, const void *data, size_t 
     return (ProtobufCBinaryData){.data = copy, .len = copy != NULL ? len : 0};
 }
 
+void request_set_target(struct request *req, const char *fmt, ...)
+{
+    char text[3 * (LIMIT_NAME_BYTES + 1)];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    req->target = request_strdup(req, text);
+}
+
 void request_free(struct request *req)
 {
     struct request_block *b;

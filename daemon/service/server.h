@@ -108,6 +108,12 @@ struct session {
     bool settled;         /* its reads and writes have; a lease may move it once more */
     struct part *follows; /* where it goes when what is under way has ended, being held still */
     unsigned outstanding;
+    struct { /* the refusal that was logged last: more of them are only counted for a while */
+        const struct method *method;
+        int code;
+        uint64_t at_ns;
+        uint64_t more;
+    } told;
     struct client *client;
     LIST_HEAD(, session_lease) leases;
     struct loop_msg msg;
@@ -176,6 +182,8 @@ struct request {
     struct volume *volume; /* RUN_VOLUME, on its shard */
     void *op;              /* the handler's own */
     uint64_t started_ns;
+    const char
+        *target; /* for the log, what a request that changes something is about; NULL: none */
 
     int code;
     struct err err;
@@ -204,6 +212,9 @@ void request_tour(struct request *req, request_fn *fn, request_fn *then);
 /* Memory that lives as long as the request; zeroed. NULL: none. */
 void *request_alloc(struct request *req, size_t bytes);
 char *request_strdup(struct request *req, const char *text);
+
+/* Say what it is about; nothing is said when there is no memory. */
+void request_set_target(struct request *req, const char *fmt, ...) SNAP_PRINTF(2, 3);
 
 /* Answer; the request is gone afterwards. Any thread that has it. */
 void request_reply(struct request *req, const ProtobufCMessage *answer);

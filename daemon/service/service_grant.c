@@ -92,6 +92,13 @@ static void grant_saved(struct request *req)
         service_publish_acl(req, grant_reply);
 }
 
+static const char *grant_role(const struct grant_op *g)
+{
+    if (g->revoke && g->held == ACL_NONE)
+        return "whatever";
+    return acl_role_name(g->revoke ? g->held : g->grant.role);
+}
+
 /* Is the role that is to be taken away the one that is there? What is not there at all acl_with()
  * tells. */
 static int grant_check_held(const struct server *server, const struct grant_op *g,
@@ -120,10 +127,13 @@ static int grant_change(struct request *req, struct err *reterr)
     struct server *server = req->session->server;
     struct grant_op *g = req->op;
     struct registry_volume row;
-    if (!uuid_is_zero(&g->grant.volume) && !g->revoke) {
-        int rc = registry_get_volume(server->registry, &g->grant.volume, &row, reterr);
-        if (rc < 0)
-            return rc;
+    if (!uuid_is_zero(&g->grant.volume)) {
+        struct err err = ERR_INIT;
+        int rc = registry_get_volume(server->registry, &g->grant.volume, &row, &err);
+        if (rc < 0 && !g->revoke)
+            return err_copy(reterr, &err);
+        if (rc == 0)
+            request_set_target(req, "%s %s of %s", g->grant.identity, grant_role(g), row.name);
     }
     struct acl *next = NULL;
     int rc = grant_check_held(server, g, reterr);
@@ -172,6 +182,7 @@ static void grant_begin(struct request *req, bool revoke)
     }
     g->grant.role = revoke ? ACL_NONE : (enum acl_role)in->role;
     g->held = revoke ? (enum acl_role)in->role : ACL_NONE;
+    request_set_target(req, "%s %s%s", in->identity, grant_role(g), all ? " of all volumes" : "");
     if (!request_allows(req, all ? NULL : &g->grant.volume, ACL_RIGHT_ADMIN)) {
         request_failf(req, SNAP_EPERM,
                       "%s may not change rights %s; that takes the role admin there",

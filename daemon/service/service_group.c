@@ -392,6 +392,7 @@ void service_group_create(struct request *req)
         request_no_memory(req);
         return;
     }
+    request_set_target(req, "%zu volumes", in->n_members);
     req->op = g;
     g->req = req;
     g->coordinator = req->at;

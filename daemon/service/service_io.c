@@ -98,6 +98,9 @@ void service_write(struct request *req)
     w->offset_bytes = in->offset_bytes;
     w->len_bytes = payload->len_bytes;
     w->data = payload->data;
+    if (req->session->home == req->at && req->session->chan != NULL &&
+        volume_write_crowd(req->volume))
+        chan_rest(req->session->chan);
     volume_write_start(req->volume, w);
 }
 

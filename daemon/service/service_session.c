@@ -26,6 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TOLD_AGAIN_NS (UINT64_C(10) * 1000 * 1000 * 1000)
+
 /* -- the end ------------------------------------------------------------------------ */
 
 static void session_free_if_idle(struct session *s)
@@ -94,10 +96,12 @@ static void session_down(struct chan *c, void *user, const struct err *why)
     (void)c;
     struct session *s = user;
     s->chan = NULL;
+    struct log_field more = {.key = NULL}; /* refusals that were not told yet */
+    if (s->told.more > 0)
+        more = F_U64("more", s->told.more);
     if (s->up || why->code < 0)
-        LOG_INFO("connection closed", F_U64("session", s->id),
-                 F_STR("client", s->up ? s->peer.identity : "?"),
-                 F_STR("why", why->code < 0 ? why->text : "closed"));
+        LOG_INFO("connection closed", F_STR("client", s->up ? s->peer.identity : "?"),
+                 F_U64("session", s->id), F_STR("why", why->code < 0 ? why->text : "closed"), more);
     session_leave_leases(s);
     session_free_if_idle(s);
 }
@@ -150,35 +154,55 @@ static int session_send_answer(struct session *s, struct request *req, struct er
     return chan_send(s->chan, &out, reterr) < 0 ? -1 : out.iov_count > 0 ? 1 : 0;
 }
 
-static void session_log_request(const struct session *s, const struct request *req,
-                                uint64_t elapsed_ns)
+/* A client that goes on against a wall fills the log with one line a request: of refusals of the
+ * same kind the first is told, then one in a while, and how many there were. */
+static bool session_tells(struct session *s, const struct request *req, uint64_t now_ns)
+{
+    bool same = s->told.method == req->method && s->told.code == req->code;
+    if (same && now_ns - s->told.at_ns < TOLD_AGAIN_NS) {
+        s->told.more++;
+        return false;
+    }
+    s->told.method = req->method;
+    s->told.code = req->code;
+    s->told.at_ns = now_ns;
+    return true;
+}
+
+/* Told to the log: what changes something, and what is refused. */
+static void session_log_request(struct session *s, const struct request *req, uint64_t now_ns)
 {
     const struct method *m = req->method;
-    struct log_field of = {.key = NULL}; /* passed over: it is not of a volume */
-    if (!uuid_is_zero(&req->volume_id))
-        of = F_UUID("volume", &req->volume_id);
-    struct log_field fields[] = {
-        F_STR("method", m != NULL ? m->name : "?"),
-        F_U64("session", s->id),
-        F_U64("id", req->frame->header.id),
-        F_STR("client", s->peer.identity),
-        of,
-        F_U64("us", elapsed_ns / 1000),
-        {.key = NULL},
-    };
-    size_t count = sizeof fields / sizeof fields[0] - 1;
-    enum log_level level = m != NULL && m->mutates ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+    bool mutates = m != NULL && m->mutates, failed = false;
     const char *msg = "request done";
+    enum log_level level = mutates ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+    struct log_field fields[16] = {F_STR("method", m != NULL ? m->name : "?")};
+    size_t n = 1;
     if (req->code < 0) {
-        const struct log_field why[] = {F_ERR(&req->err)};
-        bool failed = req->code == SNAP_EINTERNAL || req->code == SNAP_EIO ||
-                      req->code == SNAP_ECORRUPT || req->code == SNAP_ENOMEM;
-        memcpy(&fields[count - 1], why, sizeof why);
-        count++;
-        level = failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
+        failed = req->code == SNAP_EINTERNAL || req->code == SNAP_EIO ||
+                 req->code == SNAP_ECORRUPT || req->code == SNAP_ENOMEM;
         msg = failed ? "request failed" : "request refused";
+        level = failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
+        if (!mutates && !session_tells(s, req, now_ns))
+            level = LOG_LEVEL_DEBUG;
     }
-    log_write(level, msg, fields, count);
+    if (req->target != NULL)
+        fields[n++] = F_STR("target", req->target);
+    fields[n++] = F_STR("client", s->peer.identity);
+    fields[n++] = F_U64("session", s->id);
+    fields[n++] = F_U64("id", req->frame->header.id);
+    if (!uuid_is_zero(&req->volume_id))
+        fields[n++] = F_UUID("volume_id", &req->volume_id);
+    fields[n++] = F_U64("us", (now_ns - req->started_ns) / 1000);
+    if (req->code < 0) {
+        fields[n++] = F_STR("code", err_name(req->err.code));
+        fields[n++] = F_STR("error", req->err.text);
+        if (level != LOG_LEVEL_DEBUG && s->told.more > 0 && !mutates) {
+            fields[n++] = F_U64("more", s->told.more);
+            s->told.more = 0;
+        }
+    }
+    log_write(level, msg, fields, n);
 }
 
 static void session_go(struct session *s);
@@ -186,9 +210,10 @@ static void session_go(struct session *s);
 void session_answer(struct request *req)
 {
     struct session *s = req->session;
-    uint64_t elapsed_ns = clock_now_ns(s->server->env.clock) - req->started_ns;
-    metrics_request(&s->home->metrics, req->frame->header.method, req->code, elapsed_ns);
-    session_log_request(s, req, elapsed_ns);
+    uint64_t now_ns = clock_now_ns(s->server->env.clock);
+    metrics_request(&s->home->metrics, req->frame->header.method, req->code,
+                    now_ns - req->started_ns);
+    session_log_request(s, req, now_ns);
     struct err err = ERR_INIT;
     int sent = s->chan == NULL ? -1 : session_send_answer(s, req, &err);
     if (sent < 0 && s->chan != NULL)
@@ -232,6 +257,30 @@ static bool session_kind_fits(struct request *req, const struct volume *v)
     return false;
 }
 
+/* The volume, and what it makes there by its name, or else the snapshot that it is about. */
+static void session_name_target(struct request *req, struct volume *v)
+{
+    const ProtobufCFieldDescriptor *made =
+        protobuf_c_message_descriptor_get_field_by_name(req->method->in, "name");
+    const ProtobufCFieldDescriptor *of =
+        protobuf_c_message_descriptor_get_field_by_name(req->method->in, "snapshot");
+    const uint8_t *in = (const void *)req->in;
+    const char *name = NULL;
+    struct uuid id;
+    if (made != NULL && made->type == PROTOBUF_C_TYPE_STRING) {
+        name = *(char *const *)(const void *)(in + made->offset);
+    } else if (of != NULL && of->type == PROTOBUF_C_TYPE_BYTES) {
+        const ProtobufCBinaryData *b = (const void *)(in + of->offset);
+        if (b->len == UUID_BYTES) {
+            memcpy(id.b, b->data, UUID_BYTES);
+            const struct record_snapshot *rs = volume_record_find(&v->record, &id);
+            name = rs != NULL ? rs->name : NULL;
+        }
+    }
+    request_set_target(req, "%s%s%s", v->record.name, name != NULL ? "@" : "",
+                       name != NULL ? name : "");
+}
+
 /* On the volume's shard: is it there, and may the asker? */
 static void session_run_at_volume(struct request *req)
 {
@@ -254,6 +303,8 @@ static void session_run_at_volume(struct request *req)
         request_failf(req, SNAP_EBUSY, "volume %s is being opened", v->record.name);
         return;
     }
+    if (m->mutates)
+        session_name_target(req, v);
     if (!session_kind_fits(req, v))
         return;
     req->volume = v;

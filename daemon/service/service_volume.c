@@ -285,6 +285,7 @@ void service_volume_create(struct request *req)
     }
     if (!request_uuid(req, &in->volume, "volume", &req->volume_id))
         return;
+    request_set_target(req, "%s", in->name);
     volume_record_init(&c->record);
     req->op = c;
     c->record.id = req->volume_id;

@@ -155,6 +155,7 @@ static void volume_delete_at_volume(struct request *req)
         request_control(req, volume_delete_look, volume_delete_looked);
         return;
     }
+    request_set_target(req, "%s", v->record.name);
     if (!volume_delete_allowed(req, v, in->force != 0))
         return;
     d->volume = v;

@@ -335,8 +335,8 @@ static const struct snapshot *snapshot_culprit(const struct snapshot *s,
     return culprit;
 }
 
-/* Why a node is invalid by itself: its header says that it is, not why. One that has grown up to its
- * limit was full. */
+/* Why a node is invalid by itself: its header says that it is, not why. One that has grown up to
+ * its limit was full. */
 static void snapshot_explain_invalid(const struct snapshot *s, char *text, size_t text_bytes)
 {
     char limit[16];
@@ -346,10 +346,9 @@ static void snapshot_explain_invalid(const struct snapshot *s, char *text, size_
     uint64_t chunk_bytes = (uint64_t)s->volume->chunk_sectors * SECTOR_BYTES;
     bool at_limit = s->dev != NULL && blk_dev_info(s->dev)->size_bytes + chunk_bytes > limit_bytes;
     if (s->lost)
-        (void)snprintf(
-            text, text_bytes,
-            "the volume was written while its COW device could not be opened%s%s",
-            s->fault_text[0] != '\0' ? ": " : "", s->fault_text);
+        (void)snprintf(text, text_bytes,
+                       "the volume was written while its COW device could not be opened%s%s",
+                       s->fault_text[0] != '\0' ? ": " : "", s->fault_text);
     else if (gives_up && limit_bytes > 0 && at_limit)
         (void)snprintf(text, text_bytes,
                        "it was full (limit %s), and the volume's policy is to invalidate",

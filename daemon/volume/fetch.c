@@ -94,11 +94,6 @@ void hold_give(struct hold *h)
 
 /* -- fetching ------------------------------------------------------------------------ */
 
-struct fetch_io {
-    struct blk_req req;
-    struct snapshot *node; /* NULL: the origin */
-};
-
 uint32_t fetch_unit(const struct volume *v)
 {
     uint32_t chunk_bytes = v->chunk_sectors * SECTOR_BYTES;
@@ -107,7 +102,8 @@ uint32_t fetch_unit(const struct volume *v)
 
 static void fetch_end(struct fetch *f)
 {
-    free(f->ios);
+    if (f->ios != &f->one)
+        free(f->ios);
     f->ios = NULL;
     f->done(f, f->code);
 }
@@ -131,10 +127,13 @@ static int fetch_add(struct fetch *f, struct snapshot *node, uint64_t dev_offset
                      uint64_t len_bytes, uint8_t *data)
 {
     if (f->count == f->cap) {
-        unsigned cap = f->cap == 0 ? 4 : f->cap * 2;
-        struct fetch_io *ios = realloc(f->ios, cap * sizeof *ios);
+        unsigned cap = f->cap * 4;
+        bool first = f->ios == &f->one;
+        struct fetch_io *ios = realloc(first ? NULL : f->ios, cap * sizeof *ios);
         if (ios == NULL)
             return err_set(f->err, SNAP_ENOMEM, "read");
+        if (first)
+            ios[0] = f->one;
         f->ios = ios;
         f->cap = cap;
     }
@@ -187,8 +186,9 @@ static int fetch_plan(struct fetch *f)
 
 void fetch_start(struct fetch *f)
 {
-    f->ios = NULL;
-    f->count = f->cap = 0;
+    f->ios = &f->one;
+    f->count = 0;
+    f->cap = 1;
     f->code = fetch_plan(f);
     if (f->code < 0 || f->count == 0) {
         fetch_end(f);

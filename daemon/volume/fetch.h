@@ -37,6 +37,11 @@ void hold_give(struct hold *h);
 /* Offsets and lengths of a fetch are multiples of it, in memory too. */
 uint32_t fetch_unit(const struct volume *v);
 
+struct fetch_io {
+    struct blk_req req;
+    struct snapshot *node; /* NULL: the origin */
+};
+
 struct fetch {
     struct volume *volume;
     struct snapshot *place;
@@ -47,6 +52,7 @@ struct fetch {
     struct err *err; /* gets the text */
     /* its own */
     struct fetch_io *ios;
+    struct fetch_io one; /* most need no more */
     unsigned count, cap, pending;
     int code;
 };

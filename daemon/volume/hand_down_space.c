@@ -11,6 +11,7 @@
 #include "daemon/volume/hand_down_priv.h"
 
 #include "common/base/bytes.h"
+#include "common/base/size.h"
 
 static int hand_down_limit_change(struct volume_commit *commit, struct volume_record *next,
                                   struct err *reterr)
@@ -62,16 +63,19 @@ static void hand_down_count(void *user)
 {
     struct hand_down *j = user;
     bool end = false;
+    char chunk[16], room[16];
     for (unsigned n = 0; n < HAND_DOWN_COUNT_BATCHES && !end && hand_down_check(j) == 0; n++) {
         j->count = 0;
         end = hand_down_gather(j, HAND_DOWN_CHUNKS);
         j->lacks += j->count;
     }
     if (end && j->err.code == 0 && !hand_down_fits(j, j->lacks))
-        (void)err_set(&j->err, SNAP_ENOSPC,
-                      "%llu chunks of %u KiB are to be handed down, its file system has %llu bytes",
-                      (unsigned long long)j->lacks, j->volume->chunk_sectors / 2,
-                      (unsigned long long)j->free_bytes);
+        (void)err_set(
+            &j->err, SNAP_ENOSPC,
+            "%llu chunks of %s are to be handed down, its file system has %s free",
+            (unsigned long long)j->lacks,
+            size_format((uint64_t)j->volume->chunk_sectors * SECTOR_BYTES, chunk, sizeof chunk),
+            size_format(j->free_bytes, room, sizeof room));
     if (j->err.code < 0)
         hand_down_wait(j);
     else if (end)

@@ -7,8 +7,9 @@
  * One goes on when no earlier one that stands in the way overlaps it, so nobody is passed by
  * a later one and nobody starves. Giving back looks only at those that came later.
  *
- * With the few hundred requests that are under way at once a scan of the list costs less than the
- * upkeep of a tree; while nobody waits, giving back scans nothing.
+ * Most ranges are of a chunk or a few, and overlap with nobody: counts by the chunk's remainder
+ * say so without a look at the list. Else it is scanned, which costs less than the upkeep of a
+ * tree would; while nobody waits, giving back scans nothing.
  *
  * It must not know what a range is of. Thread: the shard's.
  */
@@ -17,11 +18,13 @@
 #include "common/base/check.h"
 
 #include <stddef.h>
+#include <string.h>
 
 void range_lock_init(struct range_lock *l)
 {
     TAILQ_INIT(&l->ranges);
-    l->count = l->waiting = 0;
+    l->count = l->waiting = l->wide = 0;
+    memset(l->slots, 0, sizeof l->slots);
 }
 
 void range_lock_done(struct range_lock *l)
@@ -32,6 +35,36 @@ void range_lock_done(struct range_lock *l)
 static bool range_conflicts(const struct range *a, const struct range *b)
 {
     return a->first <= b->last && b->first <= a->last && !(a->shared && b->shared);
+}
+
+static bool range_is_wide(const struct range *r)
+{
+    return r->last - r->first >= RANGE_NARROW;
+}
+
+/* Enter it in the counts, or strike it out: by is 1 or -1. */
+static void range_count(struct range_lock *l, const struct range *r, int by)
+{
+    l->count += (unsigned)by;
+    if (range_is_wide(r)) {
+        l->wide += (unsigned)by;
+        return;
+    }
+    for (uint64_t c = r->first; c - r->first <= r->last - r->first; c++)
+        l->slots[c % RANGE_SLOTS] += (unsigned)by;
+}
+
+/* Nobody in the list overlaps with it, nor is it in the list: for sure, or it is not known. */
+static bool range_is_apart(const struct range_lock *l, const struct range *r)
+{
+    if (l->count == 0)
+        return true;
+    if (l->wide > 0 || range_is_wide(r))
+        return false;
+    for (uint64_t c = r->first; c - r->first <= r->last - r->first; c++)
+        if (l->slots[c % RANGE_SLOTS] > 0)
+            return false;
+    return true;
 }
 
 /* Does one that came before r stand in its way? */
@@ -50,9 +83,10 @@ static bool range_is_blocked(const struct range_lock *l, const struct range *r)
 void range_take(struct range_lock *l, struct range *r)
 {
     CHECK(r->first <= r->last);
+    bool apart = range_is_apart(l, r);
     TAILQ_INSERT_TAIL(&l->ranges, r, link);
-    l->count++;
-    r->held = !range_is_blocked(l, r);
+    range_count(l, r, 1);
+    r->held = apart || !range_is_blocked(l, r);
     if (r->held)
         r->granted(r);
     else
@@ -75,7 +109,7 @@ void range_give(struct range_lock *l, struct range *r)
     struct range *e;
     CHECK(l->count > 0);
     TAILQ_REMOVE(&l->ranges, r, link);
-    l->count--;
+    range_count(l, r, -1);
     if (!r->held)
         l->waiting--;
     r->held = false;

@@ -21,9 +21,13 @@ struct range {
     TAILQ_ENTRY(range) link;
 };
 
+enum { RANGE_SLOTS = 256, RANGE_NARROW = 4 };
+
 struct range_lock {
     TAILQ_HEAD(, range) ranges; /* held and waiting, in the order they came */
     unsigned count, waiting;
+    unsigned wide;               /* of them, those of more than RANGE_NARROW chunks */
+    unsigned slots[RANGE_SLOTS]; /* of the others, how many lie on chunks of this remainder */
 };
 
 void range_lock_init(struct range_lock *l);

@@ -65,7 +65,8 @@ static void write_leave(struct volume_write *w)
         loss_wrote(write_loss(w), &w->client);
     if (p->locked)
         write_unlock(p);
-    free(p->deps);
+    if (p->deps != p->few_deps)
+        free(p->deps);
     free(p);
     w->part = NULL;
     origin_write_left(v);
@@ -460,15 +461,16 @@ static void write_begin(struct volume_write *w)
 {
     struct volume *v = w->volume;
     int rc = write_check(v, w, &w->err);
-    struct write_part *p = rc < 0 ? NULL : calloc(1, sizeof *p);
+    struct write_part *p = rc < 0 ? NULL : malloc(sizeof *p);
     if (p == NULL) {
         if (rc == 0)
             rc = err_set(&w->err, SNAP_ENOMEM, "write");
         write_end(w, rc);
         return;
     }
-    p->w = w;
-    p->volume = v;
+    *p = (struct write_part){.w = w, .volume = v};
+    p->deps = p->few_deps;
+    p->dep_cap = ARRAY_LEN(p->few_deps);
     SLIST_INIT(&p->puts);
     w->part = p;
     w->durable = true;

@@ -46,6 +46,9 @@ struct volume_write {
  * volume), SNAP_EBUSY (being rolled back), SNAP_ENOSPC (a snapshot is full and may not be made
  * invalid), SNAP_EINVALID (the clone is), SNAP_EPOISONED, SNAP_EIO, SNAP_ENOMEM. */
 void volume_write_start(struct volume *v, struct volume_write *w);
+/* So many writes of this turn read what is to be preserved that the disk had better begin with
+ * them: who has more writes at hand lets the turn end first. */
+bool volume_write_crowd(const struct volume *v);
 /* The gate is open: those that it held begin. */
 void volume_write_run_held(struct volume *v);
 /* Those of o->preserved go on with their data. user: the origin. */

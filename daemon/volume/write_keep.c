@@ -13,7 +13,8 @@
  * Reads that begin in one turn of the loop are put in one turn too, when the last of them has
  * ended: so a burst of writes costs one commit of the snapshot and not one each. Where a burst
  * trickles in, what its first turn read waits for a later turn's reads if those are many more:
- * put alone, the few would begin a commit that the many have to wait for.
+ * put alone, the few would begin a commit that the many have to wait for. A long burst is taken
+ * in by turns of BATCH_CROWD writes, so that the disk reads for some while the next are received.
  *
  * Who depends on whom may change while it reads; at the put, which joins the store at once,
  * it is looked at anew. It must not know where the data goes. Thread: the shard's.
@@ -26,6 +27,7 @@
 #include "daemon/volume/tree.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* -- the plan ----------------------------------------------------------------------------- */
 
@@ -33,12 +35,15 @@ static bool keep_add_dep(struct snapshot *s, void *user)
 {
     struct write_part *p = user;
     if (p->dep_count == p->dep_cap) {
-        unsigned cap = p->dep_cap == 0 ? 4 : p->dep_cap * 2;
-        struct snapshot **deps = realloc(p->deps, cap * sizeof(struct snapshot *));
+        unsigned cap = p->dep_cap * 4;
+        bool first = p->deps == p->few_deps;
+        struct snapshot **deps = realloc(first ? NULL : p->deps, cap * sizeof(struct snapshot *));
         if (deps == NULL) {
             p->dep_count = UINT32_MAX;
             return false;
         }
+        if (first)
+            memcpy(deps, p->few_deps, sizeof p->few_deps);
         p->deps = deps;
         p->dep_cap = cap;
     }
@@ -116,8 +121,13 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
 
 /* -- gathering ------------------------------------------------------------------------------ */
 
-/* So many more than its own a batch waits for: each wait makes it as much larger. */
-enum { BATCH_GROWTH = 2 };
+enum {
+    /* so many more than its own a batch waits for: each wait makes it as much larger */
+    BATCH_GROWTH = 2,
+    /* of reads before the disk is told of them: the processor takes as long to receive so many
+     * writes as the disk to read for them, and what ended meanwhile is seen to in between */
+    BATCH_CROWD = 8,
+};
 
 /* Reads that began in the same turn, and what waits for them. */
 struct write_batch {
@@ -183,6 +193,12 @@ static struct write_batch *batch_join(struct volume *v)
     o->batch->reading++;
     o->batch->count++;
     return o->batch;
+}
+
+bool volume_write_crowd(const struct volume *v)
+{
+    const struct write_batch *b = v->origin != NULL ? v->origin->batch : NULL;
+    return b != NULL && b->count + 1 >= BATCH_CROWD;
 }
 
 /* -- what became of the puts --------------------------------------------------------------------
@@ -363,17 +379,18 @@ static bool keep_is_outside(const struct write_part *p)
 
 static int keep_make_put(struct write_part *p, struct snapshot *node, struct err *reterr)
 {
-    uint32_t chunk_bytes = (uint32_t)write_chunk_bytes(p), count = 0;
-    for (uint64_t c = p->want_first; c <= p->want_last; c++)
-        count += tree_has(node, p->place, c) ? 0 : 1;
-    if (count == 0)
-        return 0;
-    struct write_put *x = write_put_new(p, node, count);
+    uint32_t chunk_bytes = (uint32_t)write_chunk_bytes(p);
+    uint32_t most = (uint32_t)(p->want_last - p->want_first + 1);
+    struct write_put *x = write_put_new(p, node, most);
     if (x == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "a batch of %u chunks", count);
+        return err_set(reterr, SNAP_ENOMEM, "a batch of %u chunks", most);
     for (uint64_t c = p->want_first; c <= p->want_last; c++)
         if (!tree_has(node, p->place, c))
             write_put_add(x, c, p->buf->data + (c - p->want_first) * chunk_bytes, chunk_bytes);
+    if (x->count == 0) { /* others have put them meanwhile */
+        free(x);
+        return 0;
+    }
     SLIST_INSERT_HEAD(&p->puts, x, link);
     p->puts_pending++;
     return 0;

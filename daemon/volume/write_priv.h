@@ -46,6 +46,7 @@ struct write_part {
     /* preserving */
     struct snapshot **deps; /* who depends on the place */
     unsigned dep_count, dep_cap;
+    struct snapshot *few_deps[2];   /* what deps is, until there are more */
     bool lacks;                     /* some of them lack chunks */
     uint64_t want_first, want_last; /* those are among these, which are in buf */
     struct write_puts puts;

@@ -325,6 +325,28 @@ class Configuration(DaemonCase):
                    "snapctl pki")
         self.check("state_dir = relative\n", 2, "state_dir", "absolute")
 
+    def test_what_a_start_would_refuse(self):
+        """What --check-config says is sound starts: certificates are loaded there as well."""
+        pki = self.pki()
+
+        def text(state=self.path("new"), certificate="server-localhost.crt",
+                 key="server-localhost.key", crl=f"{pki}/ca.crl"):
+            return (f'state_dir = "{state}"\nlisten = {{"localhost:0"}}\n'
+                    f'tls {{\n ca = "{pki}/ca.crt"\n certificate = "{pki}/{certificate}"\n'
+                    f' key = "{pki}/{key}"\n crl = "{crl}"\n}}\n')
+        self.check(text(), 0, "sound")
+        self.assertFalse(os.path.exists(self.path("new")))
+        self.check(text(key="client-ann.key"), 2,
+                   r"c\.conf: tls: .*client-ann\.key: is not the key of .*server-localhost\.crt")
+        self.check(text(crl=f"{pki}/ca.crt"), 2, r"ca\.crt: holds no revocation list in PEM")
+        self.check(text(certificate="client-ann.crt", key="client-ann.key"), 0, "sound",
+                   r"warning=.*the certificate is not one for a server: clients refuse it")
+        self.check(text(state=self.path("no/where")), 2,
+                   r"state_dir: .*/no/where cannot be made: there is no folder .*/no")
+        with open(self.path("file"), "w", encoding="utf-8"):
+            pass
+        self.check(text(state=self.path("file")), 2, r"state_dir: .*/file is not a folder")
+
     def test_the_file_itself(self):
         for path, code in ((self.path("none"), 6), (self.dir, 2)):
             done = subprocess.run([program("snapwired"), "--config", path, "--check-config"],

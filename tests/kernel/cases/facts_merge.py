@@ -17,7 +17,10 @@ def random_table(lab, count):
     table, old, new = [], 0, 2
     while len(table) < count:
         old += lab.rng.choice([1, 1, 1, 1, 2, 5])
-        new += lab.rng.choice([0, 0, 0, 0, 3])
+        hole = lab.rng.choice([0, 0, 0, 0, 3])
+        left = count - len(table)
+        if new + hole + left + left // 256 + 1 < COW // CHUNK:  # the rest fits without holes
+            new += hole
         if new % 257 == 1:
             new += 1
         table.append((old % 1024, new))

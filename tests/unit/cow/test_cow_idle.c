@@ -160,6 +160,62 @@ static void idle__close_waits_for_the_step(void **state)
     fix_done(&f);
 }
 
+static void ahead__puts_one_by_one_find_space_written_before(void **state)
+{
+    struct fix f = idle_fix(7);
+    struct mem_counters a, b;
+
+    (void)state;
+    assert_int_equal(fix_put(&f, 0, 1, 1), 0);
+    a = mem_dev_counters(f.dev);
+    for (uint64_t old = 1; old < 400; old++)
+        assert_int_equal(fix_put(&f, old, 1, 1), 0);
+    b = mem_dev_counters(f.dev);
+    assert_int_equal(b.flushes - a.flushes, 2 * 399); /* the zeros have none of their own */
+    assert_in_range(b.written_bytes - a.written_bytes, 399 * 2 * 4096 + STEP_BYTES,
+                    399 * 2 * 4096 + 4 * STEP_BYTES);
+    fix_reopen(&f);
+    for (uint64_t old = 0; old < 400; old++)
+        assert_true(fix_holds(&f, old, 1));
+    fix_done(&f);
+}
+
+static void ahead__stream_writes_no_zeros(void **state)
+{
+    struct fix f = idle_fix(8);
+
+    (void)state;
+    assert_int_equal(fix_put(&f, 0, 100, 1), 0);
+    assert_in_range(mem_dev_counters(f.dev).written_bytes, 100 * 4096, 104 * 4096);
+    fix_done(&f);
+}
+
+/* Zeros of a step are in flight when more chunks are asked for than there are before it. */
+static void ahead__put_that_outruns_the_zeros_waits_for_them(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed < 60; seed++) {
+        struct fix f = idle_fix(seed);
+        struct put *lone = put_send(&f, 0, 1, 1), *many;
+
+        while (!lone->ran) {
+            cow_store_kick(f.store);
+            blk_engine_wait(f.engine, -1);
+        }
+        assert_true(blk_engine_inflight(f.engine) > 0);
+        many = put_send(&f, 100, 300, 2);
+        fix_run(&f);
+        assert_int_equal(many->code, 0);
+        put_free(lone);
+        put_free(many);
+        fix_reopen(&f);
+        assert_true(fix_holds(&f, 0, 1));
+        for (uint64_t old = 100; old < 400; old++)
+            assert_true(fix_holds(&f, old, 2));
+        fix_done(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +226,9 @@ int main(void)
         cmocka_unit_test(idle__failed_zeros_harm_nobody_and_are_not_tried_again),
         cmocka_unit_test(idle__failed_flush_poisons),
         cmocka_unit_test(idle__close_waits_for_the_step),
+        cmocka_unit_test(ahead__puts_one_by_one_find_space_written_before),
+        cmocka_unit_test(ahead__stream_writes_no_zeros),
+        cmocka_unit_test(ahead__put_that_outruns_the_zeros_waits_for_them),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,6 +253,29 @@ static void grow__takes_the_side_along(void **state)
     world_free(&w);
 }
 
+/* A file's space that was written before needs no metadata of the file with a flush. */
+static void grow__writes_zeros_where_sums_will_stand(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, 10 * BLOCK);
+    uint64_t had = blk_dev_info(w.side)->size_bytes;
+    struct mem_counters a = mem_dev_counters(w.side);
+    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    struct mem_counters b = mem_dev_counters(w.side);
+    assert_int_equal(b.written_bytes - a.written_bytes, blk_dev_info(w.side)->size_bytes - had);
+    world_free(&w);
+
+    world_new(&w, 1, 10 * BLOCK); /* zeros that cannot be written cost nothing but time */
+    mem_dev_fault_at(w.side, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
+    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    put(&w, BLOCKS - 1, 'z');
+    flush(&w);
+    plug(&w);
+    assert_true(look(&w, BLOCKS - 1).now == sum_at(&w, BLOCKS - 1));
+    world_free(&w);
+}
+
 static void flush__fails_when_sums_cannot_be_written(void **state)
 {
     (void)state;
@@ -406,6 +429,7 @@ int main(void)
         cmocka_unit_test(overwrite__is_marked_before_it_and_unmarked_when_idle),
         cmocka_unit_test(write__of_part_of_a_block_leaves_it_without_a_sum),
         cmocka_unit_test(grow__takes_the_side_along),
+        cmocka_unit_test(grow__writes_zeros_where_sums_will_stand),
         cmocka_unit_test(flush__fails_when_sums_cannot_be_written),
         cmocka_unit_test(open__refuses_what_is_not_its_own),
         cmocka_unit_test(set__makes_a_sum_anew),

@@ -26,6 +26,7 @@ struct pki {
 struct pki_leaf {
     const char *file;     /* "client": client.crt and client.key */
     const char *san;      /* as openssl writes it, "DNS:host-1"; NULL: none */
+    const char *usage;    /* extended key usage, likewise; NULL: any */
     long from_s, until_s; /* from now */
     long serial;
 };
@@ -101,6 +102,8 @@ static inline void pki_issue(const struct pki *pki, const struct pki_leaf *leaf)
     assert_int_equal(X509_set_issuer_name(cert, X509_get_subject_name(pki->ca)), 1);
     if (leaf->san != NULL)
         pki_add_ext(cert, pki->ca, NID_subject_alt_name, leaf->san);
+    if (leaf->usage != NULL)
+        pki_add_ext(cert, pki->ca, NID_ext_key_usage, leaf->usage);
     pki_add_ext(cert, pki->ca, NID_authority_key_identifier, "keyid");
     assert_true(X509_sign(cert, pki->ca_key, EVP_sha256()) > 0);
     pki_write(pki, leaf->file, cert, key);

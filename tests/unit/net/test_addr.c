@@ -253,6 +253,7 @@ static void expect_failure(const struct addr *a, uint32_t timeout_ms, int code)
     assert_int_equal(s.client_fd, -1);
     assert_int_equal(s.why.code, code);
     assert_non_null(strstr(s.why.text, addr_format(a, text, sizeof text)));
+    assert_null(strstr(s.why.text, "1 of 1")); /* goes without saying */
     connector_free(c);
     loop_free(l);
 }

@@ -238,6 +238,31 @@ static void chan__random_frames_arrive_whole_and_in_order_through_tiny_windows(b
 }
 BOTH(chan__random_frames_arrive_whole_and_in_order_through_tiny_windows)
 
+static void rest_after_each(struct end *e, struct chan_frame *f)
+{
+    chan_rest(e->c);
+    chan_frame_done(f);
+}
+
+static void chan_rest__ends_the_turns_reading_and_nothing_is_lost(bool tls)
+{
+    enum { FRAMES = 20 };
+    struct pair p;
+    begin(&p, tls);
+    pair_up(&p);
+    p.server.on_frame = rest_after_each;
+    for (uint64_t id = 1; id <= FRAMES; id++)
+        assert_int_equal(end_send(&p.client, FRAME_REQUEST, id, 0, pattern, 8192, NULL), 0);
+    for (unsigned turns = 0; p.server.frames < FRAMES; turns++) {
+        const unsigned before = p.server.frames;
+        assert_true(turns < 1000);
+        loop_turn(p.loop, 1);
+        assert_true(p.server.frames <= before + 1);
+    }
+    pair_done(&p);
+}
+BOTH(chan_rest__ends_the_turns_reading_and_nothing_is_lost)
+
 /* -- limits of sending ------------------------------------------------------------------------ */
 
 static void chan_send__refuses_what_the_peer_does_not_take(bool tls)
@@ -703,6 +728,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TWO(chan__hello_then_a_frame_each_way),
         TWO(chan__random_frames_arrive_whole_and_in_order_through_tiny_windows),
+        TWO(chan_rest__ends_the_turns_reading_and_nothing_is_lost),
         TWO(chan_send__refuses_what_the_peer_does_not_take),
         TWO(chan_send__full_queue_is_refused_and_drained_tells_when_to_go_on),
         TWO(chan_close__sends_all_that_is_queued_first),

@@ -9,6 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
+static char warnings[1024];
+
+static void keep_warning(void *user, const char *text)
+{
+    size_t n = strlen(warnings);
+    (void)user;
+    (void)snprintf(warnings + n, sizeof warnings - n, "%s\n", text);
+}
+
 static int load(const char *text, struct config *ret, struct err *reterr)
 {
     char path[] = "/tmp/snapwire-config-XXXXXX";
@@ -16,7 +25,8 @@ static int load(const char *text, struct config *ret, struct err *reterr)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     assert_int_equal(close(fd), 0);
-    int rc = config_load(path, ret, NULL, NULL, reterr);
+    warnings[0] = '\0';
+    int rc = config_load(path, ret, keep_warning, NULL, reterr);
     assert_int_equal(unlink(path), 0);
     return rc;
 }
@@ -95,6 +105,8 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "state_dir = \"\"\n", "", "state_dir"},
         {LOCAL "cow {\n limit = 0\n}\n", "", "cow.limit"},
         {LOCAL "cow {\n limit = 2M\n chunk_size = 1M\n}\n", "", "cow.limit"},
+        {LOCAL "cow {\n grow_step = 0\n}\n", "", "cow.grow_step: must be at least cow.chunk_size"},
+        {LOCAL "cow {\n grow_step = 8K\n}\n", "", "cow.grow_step"},
         {"listen = {\"localhost:0\"}\ntls { ca = \"\" }\n", "", "tls.ca"},
         {"listen = {\"localhost:0\"}\ntls { ca = \"/nonexistent/ca\" }\n", "", "tls.ca"},
     };
@@ -109,6 +121,37 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         if (load(LOCAL "shards = 2\n", c, &e) < 0) /* as a reload would */
             fail_msg("after '%s': %s", bad[i].text, e.text);
         assert_int_equal(c->shards, 2);
+    }
+    free(c);
+}
+
+static void load__warns_of_ipv6_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *listen, *warning; /* NULL: none */
+    } cases[] = {
+        {"\"[::]:7453\"", "[::]:7453 takes IPv6 only; for IPv4 add 0.0.0.0:7453 beside it"},
+        {"\"[::]:7453\", \"[::1]:7453\", \"unix:/tmp/s\"", "takes IPv6 only"},
+        {"\"[::]:7453\", \"0.0.0.0:7454\"", "takes IPv6 only"},
+        {"\"0.0.0.0:7453\", \"[::]:7453\"", NULL},
+        {"\"[::]:7453\", \"192.0.2.1\"", NULL},
+        {"\"[::1]:7453\"", NULL},
+        {"localhost", NULL},
+    };
+    struct config *c = calloc(1, sizeof *c);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = ERR_INIT;
+        char text[512];
+        (void)snprintf(text, sizeof text,
+                       "listen = {%s}\ntls {\n ca = /dev/null\n certificate = /dev/null\n"
+                       " key = /dev/null\n}\n",
+                       cases[i].listen);
+        if (load(text, c, &e) < 0)
+            fail_msg("%s", e.text);
+        const char *said = strstr(warnings, cases[i].warning != NULL ? cases[i].warning : "IPv6");
+        if ((said != NULL) != (cases[i].warning != NULL))
+            fail_msg("%s: \"%s\"", cases[i].listen, warnings);
     }
     free(c);
 }
@@ -150,6 +193,7 @@ int main(void)
         cmocka_unit_test(load__takes_every_value),
         cmocka_unit_test(defaults__are_those_of_an_empty_file),
         cmocka_unit_test(load__names_line_and_key_of_what_is_wrong),
+        cmocka_unit_test(load__warns_of_ipv6_alone),
         cmocka_unit_test(load__missing_file_is_named),
         cmocka_unit_test(load__what_cannot_be_read_is_an_error_and_not_the_end),
     };

@@ -344,7 +344,7 @@ static void create__limit_without_room_for_a_chunk_is_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct make m = {.id = uuid_make(),
-                         .name = "s1",
+                         .name = cases[i].says == NULL ? "s1" : "s2",
                          .limit_bytes = cases[i].limit_bytes,
                          .chunk_sectors = cases[i].chunk_sectors};
         struct call c;
@@ -450,7 +450,8 @@ static void delete__job_waits_until_there_is_room_for_what_is_lacked(void **stat
     assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), 0);
     for (int i = 0; i < 1000 && (call(f, do_status, &h) != 0 || strlen(h.state) < 20); i++)
         (void)usleep(2000);
-    assert_non_null(strstr(h.state, "5 chunks of 4 KiB"));
+    assert_non_null(
+        strstr(h.state, "5 chunks of 4K are to be handed down, its file system has 24K free"));
     assert_int_equal(fixture_look(f, id[0]).exceptions, 10);
     free_bytes = 7 * CHUNK_BYTES; /* not for ten */
     (void)call(f, do_start, NULL);

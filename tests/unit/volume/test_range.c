@@ -146,9 +146,11 @@ static void random__nobody_beside_whom_he_excludes_and_all_get_their_turn(void *
             range_give(&m.lock, r);
             continue;
         }
-        uint64_t first = rng_below(&rng, PLACES);
+        /* of equal remainders too, and now and then wide ones */
+        uint64_t first = rng_below(&rng, PLACES) + rng_below(&rng, 2) * RANGE_SLOTS;
+        bool wide = step / 1000 % 2 == 1 && rng_below(&rng, 8) == 0;
         *r = (struct range){.first = first,
-                            .last = first + rng_below(&rng, 4),
+                            .last = first + rng_below(&rng, wide ? 4 * RANGE_NARROW : RANGE_NARROW),
                             .shared = rng_below(&rng, 3) == 0,
                             .granted = many_granted,
                             .user = &m};

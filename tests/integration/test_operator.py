@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator reads: the log, warnings, and refusals that say what to do."""
+
+import os
+import re
+import subprocess
+
+import rawclient as rc
+from harness import Case
+from rawclient import Refused, connect_unix, num, raw
+
+MIB = 1 << 20
+KEY = b"k" * 16
+
+
+def pairs(line):
+    """The key=value pairs of a line of the log."""
+    return {key: value[1:-1] if value.startswith('"') else value
+            for key, value in re.findall(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|\S+)', line)}
+
+
+class Texts(Case):
+    def test_refusals_say_what_to_do(self):
+        self.up()
+        self.remote("create", "v", "--size", "4M", "--hosted")
+        self.remote("create", "v@s", "--cow-size", "1M")
+        self.remote("create", "r", "--size", "4M")
+        self.fails(11, r"volume v has 1 snapshot\(s\); delete them first, or all with --force",
+                   "remote", "delete", "v")
+        self.fails(2, r"rel: not a place for an origin; that takes the absolute path of a block "
+                   r"device, or of a file, on the daemon's host", "remote", "create", "x", "--size",
+                   "1M", "--hosted", "--device", "rel")
+        self.fails(2, r"nope: not a place for a COW device; that takes the absolute path",
+                   "remote", "create", "r@s", "--cow-device", "nope")
+        self.fails(2, "it is inside the daemon's state directory", "remote", "create", "r@s",
+                   "--cow-device", f"{self.daemons[0].state}/volumes/x")
+        self.remote("create", "r@s", "--chunk-size", "4K")
+        self.fails(19, r"the snapshots of volume r have chunks of 4K, not of 8K", "remote", "create",
+                   "r@t", "--chunk-size", "8K")
+        for what in (["create", "v@t"], ["clone", "v@s", "v@c"]):
+            self.fails(2, r"a limit of 1 is too small for a COW device with chunks of 16K: at least "
+                       r"48K", "remote", *what, "--cow-size", "1")
+
+    def test_refusals_name_the_role_that_may(self):
+        d = self.up(role="reader")
+        root = connect_unix(d.socket)
+        volume = root.create_volume("v", MIB)
+        bob = rc.connect_tls(d.port, rc.tls_context(self.pki(), "ann"))
+        for role, method, control in (
+                ("admin on all volumes", rc.M_VOLUME_CREATE,
+                 raw(1, os.urandom(16)) + raw(2, "w") + num(3, MIB)),
+                ("append, writer or admin", rc.M_LEASE_ACQUIRE,
+                 raw(1, volume) + raw(2, b"i" * 16) + num(4, MIB)),
+                ("writer or admin", rc.M_SNAPSHOT_DELETE,
+                 raw(1, volume) + raw(2, os.urandom(16)) + raw(3, KEY)),
+                ("admin", rc.M_VOLUME_DELETE, raw(1, volume) + raw(3, KEY))):
+            with self.assertRaisesRegex(Refused, rf"; that takes the role {role}$") as got:
+                bob.call(method, control)
+            self.assertEqual(got.exception.code, rc.EPERM)
+        bob.close()
+        root.close()
+
+    def test_a_prefix_is_said_once(self):
+        d = self.up()
+        other = self.daemon(config=f'metrics_listen = "localhost:{d.port}"\n')
+        code, log = other.start_fails()
+        self.assertEqual(code, 11)
+        self.assertRegex(log, r'error="metrics_listen: serve HTTP on localhost:\d+: bind: Address')
+        other = self.daemon()
+        other.port = d.port
+        code, log = other.start_fails()
+        self.assertEqual(code, 11)
+        self.assertEqual(log.count("listen on "), 1, log)
+
+
+class Log(Case):
+    def lines(self, msg):
+        return [pairs(line) for line in self.daemons[0].log().splitlines()
+                if pairs(line).get("msg") == msg]
+
+    def test_a_dropped_snapshot_is_named(self):
+        self.up(tls=False)
+        self.remote("create", "v", "--size", "4M", "--hosted")
+        for name in ("v@a", "v@b"):
+            self.remote("create", name)
+        self.remote("delete", "v@a")
+        self.daemons[0].stop()
+        self.assertEqual([(x["volume"], x["snapshot"]) for x in self.lines("snapshot dropped")],
+                         [("v", "a")])
+
+    def test_what_is_not_of_a_volume_names_none(self):
+        d = self.up(tls=False)
+        self.fails(6, "no volume nope", "remote", "show", "nope")
+        d.stop()
+        refused = self.lines("request refused")
+        self.assertEqual([x["method"] for x in refused], ["resolve"])
+        self.assertNotIn("volume", refused[0])
+        self.assertNotIn("00000000", d.log())
+
+    def test_what_was_changed_is_named(self):
+        d = self.up(tls=False)
+        for args in (["create", "v", "--size", "4M", "--hosted"], ["create", "v@a"],
+                     ["clone", "v@a", "c"], ["verify", "v@a"], ["grant", "zed", "reader", "v"],
+                     ["revoke", "zed", "reader", "v"], ["grant", "zed", "writer", "*"],
+                     ["delete", "v@c"], ["delete", "v", "--force"]):
+            self.remote(*args)
+        d.stop()
+        self.assertEqual([(x["method"], x["target"]) for x in self.lines("request done")], [
+            ("volume-create", "v"), ("snapshot-create", "v@a"), ("clone-create", "v@c"),
+            ("verify", "v@a"), ("grant", "zed reader of v"), ("revoke", "zed reader of v"),
+            ("grant", "zed writer of all volumes"), ("snapshot-delete", "v@c"),
+            ("volume-delete", "v")])
+
+    def test_a_client_that_goes_on_against_a_wall_is_told_of_once(self):
+        d = self.up(tls=False)
+        r = connect_unix(d.socket)
+        volume = r.create_hosted("v", MIB)
+        r.write(volume, 0, bytes(MIB))
+        r.create_snapshot(volume, "s", limit=3 * 4096)
+        for i in range(40):
+            try:
+                r.write(volume, i * 4096, b"x" * 4096)
+            except Refused as refused:
+                self.assertEqual(refused.code, rc.ENOSPC)
+        with self.assertRaises(Refused):
+            r.read(volume, 2 * MIB, 4096)
+        r.close()
+        d.stop()
+        refused = self.lines("request refused")
+        self.assertEqual([x["method"] for x in refused], ["write", "snapshot-read"])
+        self.assertEqual(refused[1]["more"], "38")
+        self.assertRegex(refused[0]["error"], r"; to go on, delete v@s$")
+
+    def test_a_state_directory_that_runs_full(self):
+        d = self.daemon(tls=False)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", d.state],
+                              capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.skipTest("mount is not allowed here: " + done.stderr.strip())
+        self.addCleanup(subprocess.run, ["umount", "-l", d.state], check=False)
+        d.start()
+        self.remote("add", "admin", f"unix:{d.socket}")
+        self.remote("use", "admin")
+        self.assertEqual(self.remote("status", "--json").json()["warnings"], [])
+        with open(os.path.join(d.state, "trash", "fill"), "wb") as f:
+            f.write(bytes(7 * MIB))
+        warnings = self.remote("status", "--json").json()["warnings"]
+        self.assertEqual(len(warnings), 1)
+        self.assertRegex(warnings[0], r"^the state directory is nearly full: [0-9.]+[MK] of 8M are")
+        self.assertRegex(self.remote("status").out, r"Warning: the state directory is nearly full")
+        d.stop()
+        d.start()
+        self.assertEqual([x["level"] for x in self.lines("state directory is nearly full")],
+                         ["warn"])
+        d.stop()
