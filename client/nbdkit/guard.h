@@ -16,6 +16,7 @@
  *   no room in the snapshot     ENOSPC           ENOSPC           broken
  *   snapshot invalid            goes on: there is nothing to keep it for
  *   new snapshot being made     waits, all do
+ *   nbdkit ends                 what waits ends with ESHUTDOWN, unwritten
  *
  * Thread: all under `lock` belongs to who holds it; the link's own members to its thread. */
 #ifndef SNAP_NBDKIT_GUARD_H
@@ -143,6 +144,9 @@ struct guard {
 uint64_t guard_now_ns(void);
 /* To the operator. guard_plugin.c. */
 void guard_say(const char *fmt, ...) SNAP_PRINTF(1, 2);
+/* Does nbdkit end, or the connection of which this thread has a request? Says so in the log when
+ * it does: to be asked only by who has no better way on. guard_plugin.c. */
+bool guard_is_ending(void);
 
 /* -- guard_write.c: nbdkit's threads. Return 0 or an errno. -- */
 enum guard_change { GUARD_WRITE, GUARD_ZERO, GUARD_TRIM };

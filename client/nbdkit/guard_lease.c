@@ -297,6 +297,31 @@ static int link_check_head(const struct guard *g, const struct snapwire_uuid *sn
                    g->config.volume, g->config.snapshot, g->config.volume, info->head_name);
 }
 
+/* While writes wait nobody else looks whether all is to end, so the thread does not wait for long
+ * at a time. */
+static int link_connect(struct guard *g, struct err *reterr)
+{
+    struct snapwire_error why = {0};
+    const uint64_t end = guard_now_ns() + ASK_MS * NS_PER_MS;
+    enum snapwire_state state = SNAPWIRE_STATE_CONNECTING;
+    bool stop = false;
+    if (!g->opened)
+        return snapwire_client_connect_sync(g->client, &why) < 0 ? guard_error(&why, reterr) : 0;
+    if (snapwire_client_connect(g->client, &why) < 0)
+        return guard_error(&why, reterr);
+    while (!stop && state != SNAPWIRE_STATE_CONNECTED && state != SNAPWIRE_STATE_FAILED &&
+           guard_now_ns() < end) {
+        snapwire_client_turn(g->client, GUARD_TURN_MS);
+        state = snapwire_client_state(g->client);
+        (void)pthread_mutex_lock(&g->lock);
+        stop = g->stop;
+        (void)pthread_mutex_unlock(&g->lock);
+    }
+    if (state == SNAPWIRE_STATE_CONNECTED)
+        return 0;
+    return err_set(reterr, SNAP_ECONN, "no connection to the daemon");
+}
+
 static int link_lease(struct guard *g, struct err *reterr)
 {
     struct snapwire_uuid snapshot = {0};
@@ -308,9 +333,9 @@ static int link_lease(struct guard *g, struct err *reterr)
         .user = g,
     };
     snapwire_client_set_timeout(g->client, ASK_MS);
-    if (snapwire_client_connect_sync(g->client, &why) < 0)
-        return guard_error(&why, reterr);
-    int rc = link_resolve(g, &snapshot, reterr);
+    int rc = link_connect(g, reterr);
+    if (rc == 0)
+        rc = link_resolve(g, &snapshot, reterr);
     if (rc == 0)
         rc = link_acquire(g, reterr);
     if (rc == 0)

@@ -48,6 +48,11 @@ void guard_say(const char *fmt, ...)
     nbdkit_error("%s", text);
 }
 
+bool guard_is_ending(void)
+{
+    return nbdkit_nanosleep(0, 0) < 0 && errno == ESHUTDOWN;
+}
+
 static int fail(const struct err *err)
 {
     nbdkit_error("%s", err->text);

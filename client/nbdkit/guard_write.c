@@ -32,7 +32,8 @@ enum {
     CLAIM_BYTES = 1024 * 1024,
     PIECE_BYTES = 8 * 1024 * 1024, /* of what has no data */
     AGAIN_MS = 50,
-    LOOK_MS = 1000,
+    LOOK_MS = 500,
+    STUCK_MS = 1000, /* from then on nbdkit's end is not waited past */
     ALIGN_BYTES = 4096,
 };
 #define NS_PER_MS UINT64_C(1000000)
@@ -66,13 +67,21 @@ static void guard_want_break(struct guard *g)
     (void)pthread_mutex_lock(&g->lock);
 }
 
+/* The daemon has been of no use for a while, or does not keep up the lease. */
+static bool guard_is_stuck(const struct guard *g, uint64_t now)
+{
+    const uint64_t since = guard_useless_ns(g);
+    return (since != 0 && now >= since + STUCK_MS * NS_PER_MS) ||
+           now >= g->valid_until_ns + STUCK_MS * NS_PER_MS;
+}
+
 /* Nothing can be done now: wait for these chunks, or until something else has changed, as the
  * policy says. */
 static int guard_wait(struct guard *g, uint64_t first, uint64_t last)
 {
     uint64_t now = guard_now_ns(), since = guard_useless_ns(g);
     uint64_t until = now + LOOK_MS * NS_PER_MS;
-    if (g->stop)
+    if (g->stop || (guard_is_stuck(g, now) && guard_is_ending()))
         return ESHUTDOWN;
     if (g->mode != GUARD_IS_BROKEN && g->lease_state == GUARD_LEASE_REFUSED)
         return EIO;

@@ -9,6 +9,10 @@
  * The stack is taken whole, so however many threads push while the loop is busy it is woken once.
  * What the library refuses because too much is under way waits here and goes on as answers come.
  *
+ * When nbdkit is told to end it waits for every request, and a request may wait for an absent
+ * daemon for ever. So while nothing is answered the thread asks nbdkit now and then; if that ends,
+ * so does the client, and with it all operations, those that come later too.
+ *
  * It must not know what is asked. Thread: as the picture says; the stack is lock-free, all else
  * of a link is its thread's.
  */
@@ -17,21 +21,40 @@
 #include "client/nbdkit/nbdkit_api.h"
 #include "common/base/check.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
+
+enum {
+    LOOK_MS = 250,
+    AWAY_MS = 1000,    /* without an answer and without a connection: end when nbdkit does */
+    SILENT_MS = 10000, /* the same with one */
+};
 
 struct link {
     struct snapwire_client *client;
     const char *name;
     pthread_t thread;
+    pthread_mutex_t post_lock;
+    bool ended; /* the client takes no messages any more; under post_lock */
+    unsigned unanswered;
+    uint64_t moved_ns;                /* the last answer, or the first of these */
     _Atomic(struct link_op *) queued; /* newest first */
     struct link_op *held_first, **held_end;
     struct link_op *answered; /* in this turn, newest first */
     bool stop, lost;
     atomic_bool failed;
 };
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
 
 /* -- operations ---------------------------------------------------------------------------- */
 
@@ -55,6 +78,7 @@ static void answer(struct link *l, struct link_op *op, const struct snapwire_err
     op_set(op, error);
     op->next = l->answered;
     l->answered = op;
+    l->unanswered--;
 }
 
 static struct link_op *oldest_first(struct link_op *op)
@@ -72,6 +96,8 @@ static struct link_op *oldest_first(struct link_op *op)
 static void tell_answered(struct link *l)
 {
     struct link_op *op = oldest_first(l->answered);
+    if (op)
+        l->moved_ns = now_ns();
     l->answered = NULL;
     for (struct link_op *next; op; op = next) {
         next = op->next;
@@ -127,11 +153,33 @@ static struct link_op *take_queued(struct link *l)
 static void submit_queued(void *user)
 {
     struct link *l = user;
+    if (l->unanswered == 0)
+        l->moved_ns = now_ns();
     for (struct link_op *op = take_queued(l), *next; op; op = next) {
         next = op->next;
+        l->unanswered++;
         if (l->held_first || !submit(l, op))
             hold(l, op);
     }
+}
+
+/* Of what is queued nothing begins. */
+static void refuse_queued(struct link *l, const struct snapwire_error *why)
+{
+    for (struct link_op *op = take_queued(l), *next; op; op = next) {
+        next = op->next;
+        op_set(op, why);
+        op_wake(op);
+    }
+}
+
+static int post(struct link *l, void (*fn)(void *user), struct snapwire_error *reterr)
+{
+    *reterr = (struct snapwire_error){.code = SNAPWIRE_ECANCELED, .text = "nbdkit ends"};
+    (void)pthread_mutex_lock(&l->post_lock);
+    int rc = l->ended ? SNAPWIRE_ECANCELED : snapwire_client_post(l->client, fn, l, reterr);
+    (void)pthread_mutex_unlock(&l->post_lock);
+    return rc;
 }
 
 void link_begin(struct link *l, struct link_op *op)
@@ -143,13 +191,8 @@ void link_begin(struct link *l, struct link_op *op)
     do
         op->next = head;
     while (!atomic_compare_exchange_weak(&l->queued, &head, op));
-    if (head || snapwire_client_post(l->client, submit_queued, l, &why) == 0)
-        return;
-    for (struct link_op *at = take_queued(l), *next; at; at = next) {
-        next = at->next;
-        op_set(at, &why);
-        op_wake(at);
-    }
+    if (!head && post(l, submit_queued, &why) < 0)
+        refuse_queued(l, &why);
 }
 
 int link_wait(struct link_op *op)
@@ -193,15 +236,32 @@ static void stop(void *user)
     l->stop = true;
 }
 
+/* Has nothing been answered for so long that nothing may ever be, and nbdkit waits for it? */
+static bool is_given_up(const struct link *l)
+{
+    if (l->unanswered == 0)
+        return false;
+    const bool connected = snapwire_client_state(l->client) == SNAPWIRE_STATE_CONNECTED;
+    const uint64_t ms = (now_ns() - l->moved_ns) / 1000000;
+    if (ms < (connected ? SILENT_MS : AWAY_MS))
+        return false;
+    return nbdkit_nanosleep(0, 0) < 0 && errno == ESHUTDOWN;
+}
+
 static void *run(void *user)
 {
     struct link *l = user;
-    while (!l->stop) {
-        snapwire_client_turn(l->client, -1);
+    while (!l->stop && !is_given_up(l)) {
+        snapwire_client_turn(l->client, l->unanswered > 0 ? LOOK_MS : -1);
         tell_answered(l);
     }
+    (void)pthread_mutex_lock(&l->post_lock);
+    l->ended = true;
+    (void)pthread_mutex_unlock(&l->post_lock);
     snapwire_client_free(l->client);
     tell_answered(l);
+    refuse_queued(
+        l, &(const struct snapwire_error){.code = SNAPWIRE_ECANCELED, .text = "nbdkit ends"});
     return NULL;
 }
 
@@ -231,6 +291,7 @@ int link_new(const struct snapwire_config *config, const char *name, struct link
     }
     l->name = name;
     l->held_end = &l->held_first;
+    (void)pthread_mutex_init(&l->post_lock, NULL); /* cannot fail on Linux */
     mine.state_changed = state_changed;
     mine.user = l;
     int rc = snapwire_client_new(NULL, &mine, &l->client, reterr);
@@ -240,6 +301,7 @@ int link_new(const struct snapwire_config *config, const char *name, struct link
         rc = start(l, reterr);
     if (rc < 0) {
         snapwire_client_free(l->client);
+        (void)pthread_mutex_destroy(&l->post_lock);
         free(l);
         return rc;
     }
@@ -251,9 +313,12 @@ void link_free(struct link *l)
 {
     if (!l)
         return;
-    while (snapwire_client_post(l->client, stop, l, NULL) < 0)
+    struct snapwire_error why;
+    int rc;
+    while ((rc = post(l, stop, &why)) < 0 && rc != SNAPWIRE_ECANCELED)
         (void)sched_yield(); /* no memory for the message: there will be */
     CHECK(pthread_join(l->thread, NULL) == 0);
+    (void)pthread_mutex_destroy(&l->post_lock);
     free(l);
 }
 

@@ -75,8 +75,13 @@ static int print_snapshots(const struct cli *cli, const struct snapwire_volume *
     int rc = v->kind == SNAPWIRE_VOLUME_HOSTED
                  ? out_rows(cli, remote_tree_json(v), tree_columns, reterr)
                  : out_rows(cli, remote_snapshots_json(v), snapshot_columns, reterr);
-    for (size_t i = 0; rc == 0 && i < v->snapshot_count; i++)
-        print_warnings(v->snapshots[i]);
+    for (size_t i = 0; rc == 0 && i < v->snapshot_count; i++) {
+        const struct snapwire_snapshot *s = v->snapshots[i];
+        if (s->state_text && s->state_text[0])
+            (void)printf("%s@%s is %s: %s\n", s->volume_name, s->name,
+                         snapwire_snapshot_state_name(s->state), s->state_text);
+        print_warnings(s);
+    }
     return rc;
 }
 

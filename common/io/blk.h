@@ -42,6 +42,9 @@ enum blk_op {
 enum {
     BLK_FUA = 1 << 0,    /* BLK_WRITE, BLK_ZERO: durable when done */
     BLK_FILLER = 1 << 1, /* BLK_WRITE: only makes room; nobody will be held to the content */
+    /* BLK_FLUSH of a device that has sums: of their part only, or of all but that one */
+    BLK_SUMS_ONLY = 1 << 2,
+    BLK_WITHOUT_SUMS = 1 << 3,
 };
 
 enum { BLK_IOV_MAX = 256 };
@@ -82,6 +85,7 @@ struct blk_info {
     bool read_only;
     bool can_grow;    /* a regular file */
     bool is_block;    /* a block special file */
+    bool has_sums;    /* see sum.h: a flush has two parts */
     const char *name; /* path, for texts; the device's own */
 };
 

@@ -4,7 +4,7 @@
  *   WRITE   pages at hand ──(overwriting: marked as in doubt)──> sums noted ─┬> below ─┬> done
  *                                                                            └> pages ─┘
  *   FLUSH   ├─> flush below ───────────────────────────────┐
- *           └─> write dirty pages ──> flush the side ──────┴─> done
+ *           └─> write dirty pages ──> flush the side ──────┴─> done     (or one of the two)
  *   GROW    the side ──> zeros written to what it gained ──> below ──> done
  *
  * Pages go to the side device beside the data, so that a flush finds little to write: a page that
@@ -294,7 +294,8 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
         return;
     TAILQ_REMOVE(&d->flushes, op, link);
     struct sum_page *p, *next;
-    for (p = TAILQ_FIRST(&d->busy); p != NULL && op->result == 0; p = next) {
+    bool settles = op->result == 0 && (op->outer->flags & BLK_SUMS_ONLY) == 0;
+    for (p = TAILQ_FIRST(&d->busy); p != NULL && settles; p = next) {
         next = TAILQ_NEXT(p, link);
         sum_page_settle(p, op->gen);
         if (!p->has_before)
@@ -334,14 +335,36 @@ static void flush_step(struct sum_op *op)
     }
 }
 
+/* With nothing to write or flush it is over now, but `done` never runs inside a submit. */
+static void flush_sums_begun(struct sum_op *op)
+{
+    struct sum_dev *d = op->dev;
+    if (--op->pending > 0)
+        return;
+    struct blk_req *outer = op->outer;
+    int result = op->result, sys_errno = op->sys_errno;
+    TAILQ_REMOVE(&d->flushes, op, link);
+    op_free(op);
+    blk_complete(outer, result, sys_errno);
+    blk_engine_poke(d->base.engine);
+}
+
 static void flush_begin(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
+    bool below = (op->outer->flags & BLK_SUMS_ONLY) == 0;
     op->gen = ++d->gen;
     op->pending = 2;
+    op->side_begun = (op->outer->flags & BLK_WITHOUT_SUMS) != 0;
     TAILQ_INSERT_TAIL(&d->flushes, op, link);
-    op_forward(op, flush_below_done);
-    flush_step(op); /* the flush below has not ended: op does not either */
+    if (below)
+        op_forward(op, flush_below_done);
+    if (op->side_begun)
+        op->pending--;
+    else
+        flush_step(op); /* the other part has not ended: op does not either */
+    if (!below)
+        flush_sums_begun(op);
 }
 
 /* -- growing ----------------------------------------------------------------------------- */
@@ -350,6 +373,7 @@ static void grow_done(struct blk_req *req, int result)
 {
     struct sum_op *op = req->user;
     op->dev->base.info = *blk_dev_info(op->dev->below);
+    op->dev->base.info.has_sums = true;
     op_end(op, result, req->sys_errno);
 }
 
@@ -532,6 +556,7 @@ struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
     LIST_INIT(&d->under_way);
     blk_dev_init(&d->base, &sum_ops, dev->engine);
     d->base.info = dev->info;
+    d->base.info.has_sums = true;
     return d;
 }
 

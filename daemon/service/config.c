@@ -16,6 +16,7 @@
 #include "common/base/file.h"
 #include "common/base/size.h"
 #include "common/net/addr.h"
+#include "daemon/shard/look.h"
 
 #include <confuse.h>
 #include <errno.h>
@@ -139,6 +140,7 @@ static const struct {
     long min, max;
 } int_ranges[] = {
     {"shards", 0, 256},
+    {"poll_us", 0, LOOK_US_MAX},
     {"lease_ttl_ms", 1000, 3600 * 1000},
     {"scrub_interval_days", 0, 3650},
     {"handshake_timeout_ms", 100, 600 * 1000},
@@ -169,11 +171,13 @@ static int check_int(cfg_t *cfg, cfg_opt_t *opt)
 static void set_checks(cfg_t *cfg)
 {
     static const char *const sizes[] = {"cow|limit", "cow|grow_step", "limits|space_per_client",
-                                        "limits|window", "limits|buffers"};
+                                        "limits|window", "limits|buffers",
+                                        "cache|size"};
     static const char *const paths[] = {"state_dir", "tls|ca", "tls|certificate", "tls|key",
                                         "tls|crl"};
     static const char *const ints[] = {
         "shards",
+        "poll_us",
         "lease_ttl_ms",
         "cow|scrub_interval_days",
         "timeouts|handshake_timeout_ms",
@@ -226,6 +230,7 @@ static void take_all(cfg_t *cfg, struct config *c)
     take_text(c->tls_crl, sizeof c->tls_crl, cfg_getstr(cfg, "tls|crl"));
     c->shards = (unsigned)cfg_getint(cfg, "shards");
     take_text(c->io_engine, sizeof c->io_engine, cfg_getstr(cfg, "io_engine"));
+    c->poll_us = (uint32_t)cfg_getint(cfg, "poll_us");
     c->cow_limit_bytes = take_size(cfg, "cow|limit");
     c->cow_grow_step_bytes = take_size(cfg, "cow|grow_step");
     c->chunk_size_sectors = (uint32_t)(take_size(cfg, "cow|chunk_size") / SECTOR_BYTES);
@@ -244,6 +249,7 @@ static void take_all(cfg_t *cfg, struct config *c)
     c->space_per_client_bytes = take_size(cfg, "limits|space_per_client");
     c->window_bytes = take_size(cfg, "limits|window");
     c->buffer_bytes_max = take_size(cfg, "limits|buffers");
+    c->cache_bytes = take_size(cfg, "cache|size");
     (void)!log_level_parse(cfg_getstr(cfg, "log_level"), &c->log_level, NULL);
 }
 
@@ -335,6 +341,10 @@ static int check_together(const char *path, const struct config *c,
         CFG_INT("scrub_interval_days", 30, CFGF_NONE), \
         CFG_END(), \
     }; \
+    cfg_opt_t cache_options[] = { \
+        CFG_STR("size", "1G", CFGF_NONE), \
+        CFG_END(), \
+    }; \
     cfg_opt_t timeout_options[] = { \
         CFG_INT("handshake_timeout_ms", 10000, CFGF_NONE), \
         CFG_INT("frame_timeout_ms", 30000, CFGF_NONE), \
@@ -358,10 +368,12 @@ static int check_together(const char *path, const struct config *c,
         CFG_STR("metrics_listen", "", CFGF_NONE), \
         CFG_INT("shards", 0, CFGF_NONE), \
         CFG_STR("io_engine", "auto", CFGF_NONE), \
+        CFG_INT("poll_us", LOOK_US_DEFAULT, CFGF_NONE), \
         CFG_INT("lease_ttl_ms", 15000, CFGF_NONE), \
         CFG_STR("log_level", "info", CFGF_NONE), \
         CFG_SEC("tls", tls_options, CFGF_NONE), \
         CFG_SEC("cow", cow_options, CFGF_NONE), \
+        CFG_SEC("cache", cache_options, CFGF_NONE), \
         CFG_SEC("timeouts", timeout_options, CFGF_NONE), \
         CFG_SEC("limits", limit_options, CFGF_NONE), \
         CFG_END(), \

@@ -23,6 +23,7 @@ struct config {
 
     unsigned shards;    /* 0: one a core */
     char io_engine[16]; /* "auto", "io_uring", "threads" */
+    uint32_t poll_us;   /* look so long for the disk's completions before sleeping */
 
     bool checksums;            /* beside new COW devices */
     uint64_t scrub_interval_s; /* 0: never */
@@ -40,6 +41,7 @@ struct config {
     uint64_t space_per_client_bytes; /* 0: no limit */
     uint64_t window_bytes;
     uint64_t buffer_bytes_max; /* all receive buffers of a shard */
+    uint64_t cache_bytes;      /* origins' blocks in memory, of all shards; 0: none */
 
     enum log_level log_level;
 };

@@ -184,8 +184,10 @@ int service_start_shards(struct service *s, struct err *reterr)
         struct part *part = &server->parts[i];
         struct shard_config shard_config = {.index = i,
                                             .io_engine = config->io_engine,
+                                            .poll_us = config->poll_us,
                                             .receive_bytes_max = config->buffer_bytes_max,
-                                            .answer_bytes_max = config->buffer_bytes_max};
+                                            .answer_bytes_max = config->buffer_bytes_max,
+                                            .cache_bytes = config->cache_bytes / count};
         part->server = server;
         part->index = i;
         TAILQ_INIT(&part->sessions);
@@ -397,7 +399,8 @@ static bool service_needs_restart(const struct config *a, const struct config *b
 {
     bool same = strcmp(a->state_dir, b->state_dir) == 0 && a->listen_count == b->listen_count &&
                 strcmp(a->metrics_listen, b->metrics_listen) == 0 && a->shards == b->shards &&
-                strcmp(a->io_engine, b->io_engine) == 0 && a->lease_ttl_ms == b->lease_ttl_ms &&
+                strcmp(a->io_engine, b->io_engine) == 0 && a->poll_us == b->poll_us &&
+                a->lease_ttl_ms == b->lease_ttl_ms &&
                 a->cow_limit_bytes == b->cow_limit_bytes &&
                 a->chunk_size_sectors == b->chunk_size_sectors &&
                 a->cow_grow_step_bytes == b->cow_grow_step_bytes &&
@@ -405,7 +408,8 @@ static bool service_needs_restart(const struct config *a, const struct config *b
                 a->scrub_interval_s == b->scrub_interval_s &&
                 a->handshake_timeout_ms == b->handshake_timeout_ms &&
                 a->frame_timeout_ms == b->frame_timeout_ms && a->keepalive_ms == b->keepalive_ms &&
-                a->window_bytes == b->window_bytes && a->buffer_bytes_max == b->buffer_bytes_max;
+                a->window_bytes == b->window_bytes && a->buffer_bytes_max == b->buffer_bytes_max &&
+                a->cache_bytes == b->cache_bytes;
     for (unsigned i = 0; same && i < a->listen_count; i++)
         same = strcmp(a->listen[i], b->listen[i]) == 0;
     return !same;

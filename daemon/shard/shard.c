@@ -7,6 +7,7 @@
  *   end of turn:  kicks (a store submits what gathered)
  *                 engine kick (one system call for all of it)
  *                 engine poll (completions move stores on), again while any ran
+ *                 a look for a little while, see look.c, and again if one came
  *
  * So one wake-up carries a batch from the socket to the disk, and a burst of puts
  * gathers into one group. It must not know what volumes or requests are.
@@ -38,13 +39,20 @@ static void shard_run_kicks(struct shard *s)
     }
 }
 
+static unsigned shard_look_poll(void *user)
+{
+    return blk_engine_poll(user);
+}
+
 static void shard_turn_end(void *user)
 {
     struct shard *s = user;
     for (unsigned round = 0; round < SHARD_REAP_ROUNDS_MAX; round++) {
         shard_run_kicks(s);
         blk_engine_kick(s->engine);
-        if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks))
+        if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks) &&
+            !look_before_sleep(&s->look, clock_system(), blk_engine_inflight(s->engine),
+                               shard_look_poll, s->engine))
             return;
     }
     loop_again(s->loop);
@@ -71,6 +79,7 @@ static int shard_engine_new(const char *kind, struct blk_engine **ret, struct er
 static int shard_init(struct shard *s, struct err *reterr)
 {
     const struct shard_config *config = s->config;
+    s->look.longest_ns = config->poll_us * UINT64_C(1000);
     s->pool = buf_pool_new(config->receive_bytes_max);
     s->answer_pool = buf_pool_new(config->answer_bytes_max);
     void *zeros = NULL;
@@ -81,7 +90,11 @@ static int shard_init(struct shard *s, struct err *reterr)
         return err_set(reterr, SNAP_ENOMEM, "buffers of shard %u", s->index);
     memset(s->zeros, 0, SHARD_ZERO_BYTES);
 
-    int rc = shard_engine_new(config->io_engine, &s->engine, reterr);
+    int rc = 0;
+    if (config->cache_bytes > 0)
+        rc = blk_cache_new(config->cache_bytes, &s->cache, reterr);
+    if (rc == 0)
+        rc = shard_engine_new(config->io_engine, &s->engine, reterr);
     if (rc < 0)
         return rc;
     rc = loop_new(&s->loop, reterr);
@@ -105,10 +118,12 @@ static void shard_done(struct shard *s)
         loop_io_done(&s->io);
         s->io_ready = false;
     }
+    blk_cache_free(s->cache);
     blk_engine_free(s->engine);
     buf_pool_free(s->answer_pool);
     buf_pool_free(s->pool);
     free(s->zeros);
+    s->cache = NULL;
     s->engine = NULL;
     s->pool = s->answer_pool = NULL;
     s->zeros = NULL;

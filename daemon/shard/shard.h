@@ -8,7 +8,9 @@
 #include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/io/blk.h"
+#include "common/io/cache.h"
 #include "common/net/loop.h"
+#include "daemon/shard/look.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -29,8 +31,10 @@ TAILQ_HEAD(shard_kick_list, shard_kick);
 struct shard_config {
     unsigned index;
     const char *io_engine;    /* "auto", "io_uring", "threads" */
+    unsigned poll_us;         /* look so long for completions before sleeping; 0: never */
     size_t receive_bytes_max; /* cap of the receive pool; 0: none */
     size_t answer_bytes_max;  /* cap of the pool for answers and jobs; 0: none */
+    uint64_t cache_bytes;     /* of origins' blocks in memory; 0: none are kept */
 };
 
 struct shard {
@@ -39,9 +43,11 @@ struct shard {
     struct blk_engine *engine;
     struct buf_pool *pool;        /* receive buffers of the shard's channels */
     struct buf_pool *answer_pool; /* what is read from disk, for answers and jobs */
+    struct blk_cache *cache;      /* of origins; NULL: none */
     uint8_t *zeros;               /* SHARD_ZERO_BYTES of zeros, aligned; never written */
 
     struct shard_kick_list kicks;
+    struct look look;
     struct loop_io io;
     struct loop_hook hook;
     bool io_ready, started;

@@ -156,7 +156,9 @@ static int fetch_add_origin(struct fetch *f, const struct cow_extent *x, uint8_t
     uint64_t size = blk_dev_info(o->dev)->size_bytes;
     uint64_t there = size <= x->offset_bytes ? 0 : u64_min(x->len_bytes, size - x->offset_bytes);
     memset(data + there, 0, (size_t)(x->len_bytes - there));
-    return there == 0 ? 0 : fetch_add(f, NULL, x->offset_bytes, there, data);
+    if (there == 0 || blk_cache_read(o->dev, x->offset_bytes, data, there))
+        return 0;
+    return fetch_add(f, NULL, x->offset_bytes, there, data);
 }
 
 static int fetch_plan(struct fetch *f)

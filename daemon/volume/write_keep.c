@@ -124,8 +124,9 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
 enum {
     /* so many more than its own a batch waits for: each wait makes it as much larger */
     BATCH_GROWTH = 2,
-    /* of reads before the disk is told of them: the processor takes as long to receive so many
-     * writes as the disk to read for them, and what ended meanwhile is seen to in between */
+    /* of reads, and one for the turn, before the disk is told of them: the processor takes as long
+     * to receive so many writes as the disk to read for them, and what ended meanwhile is seen to
+     * in between */
     BATCH_CROWD = 8,
 };
 
@@ -198,7 +199,7 @@ static struct write_batch *batch_join(struct volume *v)
 bool volume_write_crowd(const struct volume *v)
 {
     const struct write_batch *b = v->origin != NULL ? v->origin->batch : NULL;
-    return b != NULL && b->count + 1 >= BATCH_CROWD;
+    return b != NULL && b->reading >= BATCH_CROWD;
 }
 
 /* -- what became of the puts --------------------------------------------------------------------

@@ -3,10 +3,12 @@
 
 import os
 import re
+import shutil
 import subprocess
+import unittest
 
 import rawclient as rc
-from harness import Case
+from harness import Case, program
 from rawclient import Refused, connect_unix, num, raw
 
 MIB = 1 << 20
@@ -28,18 +30,41 @@ class Texts(Case):
         self.fails(11, r"volume v has 1 snapshot\(s\); delete them first, or all with --force",
                    "remote", "delete", "v")
         self.fails(2, r"rel: not a place for an origin; that takes the absolute path of a block "
-                   r"device, or of a file, on the daemon's host", "remote", "create", "x", "--size",
-                   "1M", "--hosted", "--device", "rel")
+                   r"device, or of a file, on the daemon's host", "remote", "create", "x",
+                   "--size", "1M", "--hosted", "--device", "rel")
         self.fails(2, r"nope: not a place for a COW device; that takes the absolute path",
                    "remote", "create", "r@s", "--cow-device", "nope")
         self.fails(2, "it is inside the daemon's state directory", "remote", "create", "r@s",
                    "--cow-device", f"{self.daemons[0].state}/volumes/x")
         self.remote("create", "r@s", "--chunk-size", "4K")
-        self.fails(19, r"the snapshots of volume r have chunks of 4K, not of 8K", "remote", "create",
-                   "r@t", "--chunk-size", "8K")
+        self.fails(19, r"the snapshots of volume r have chunks of 4K, not of 8K", "remote",
+                   "create", "r@t", "--chunk-size", "8K")
         for what in (["create", "v@t"], ["clone", "v@s", "v@c"]):
-            self.fails(2, r"a limit of 1 is too small for a COW device with chunks of 16K: at least "
-                       r"48K", "remote", *what, "--cow-size", "1")
+            self.fails(2, r"a limit of 1 is too small for a COW device with chunks of 16K: at "
+                       r"least 48K", "remote", *what, "--cow-size", "1")
+
+    def test_an_invalid_snapshot_says_why(self):
+        d = self.up(tls=False)
+        self.remote("create", "g", "--size", "4M", "--hosted", "--full-policy", "invalidate")
+        r = connect_unix(d.socket)
+        volume, _ = r.resolve("g")
+        r.write(volume, 0, b"x" * MIB)
+        self.remote("create", "g@old")
+        self.remote("create", "g@a", "--cow-size", "256K")
+        r.write(volume, 0, b"y" * MIB)
+        why = r"it was full \(limit 256K\), and the volume's policy is to invalidate"
+        for _ in range(2):
+            shown = self.remote("show", "g").out
+            self.assertRegex(shown, rf"(?m)^g@a is invalid: {why}$")
+            self.assertRegex(shown, rf"(?m)^g@old is invalid: reads through a, which is invalid: "
+                             rf"{why}$")
+            self.assertRegex(self.remote("show", "g@a").out, rf"Because: +{why}")
+            got = self.remote("show", "g@a", "--json").json()
+            self.assertRegex(got["state_text"], f"^{why}$")
+            self.fails(13, rf"g@a: {why}", "remote", "export", "g@a", "-o", self.path("out"))
+            d.stop()
+            d.start()
+        r.close()
 
     def test_refusals_name_the_role_that_may(self):
         d = self.up(role="reader")
@@ -71,6 +96,31 @@ class Texts(Case):
         code, log = other.start_fails()
         self.assertEqual(code, 11)
         self.assertEqual(log.count("listen on "), 1, log)
+
+
+@unittest.skipUnless(shutil.which("nbdkit") and os.path.exists(
+    program("nbdkit-snapwire-guard-plugin.so")), "nbdkit or nbdkit-plugin-dev is not installed")
+class Nbdkit(Case):
+    def nbdkit(self, plugin, *args):
+        plugin = program(f"nbdkit-snapwire-{plugin}.so")
+        linked = subprocess.run(["ldd", plugin], capture_output=True, text=True, check=True).stdout
+        if "asan" in linked:
+            self.skipTest("nbdkit would have to be loaded with the address sanitizer")
+        done = subprocess.run(["nbdkit", "-f", "-U", self.path("s"), plugin, *args], timeout=30,
+                              capture_output=True, text=True, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        return done.stderr
+
+    def test_parameters_are_named(self):
+        for arg in ("steal=7", "new_origin=7", "away_after=x", "away_after="):
+            self.assertIn(f"{arg}: ", self.nbdkit("guard-plugin", arg))
+        self.assertIn("snapshot=VOLUME@SNAPSHOT (or volume=VOLUME) is missing",
+                      self.nbdkit("guard-plugin", "origin=/x"))
+
+    def test_a_volume_that_is_not_there_is_looked_for_with_the_right_command(self):
+        d = self.up(tls=False)
+        self.assertRegex(self.nbdkit("plugin", f"server=unix:{d.socket}", "volume=nov"),
+                         r"no volume nov \(snapctl remote ls shows")
 
 
 class Log(Case):

@@ -167,7 +167,7 @@ static void complete__says_what_is_missing(void **state)
     take(&unknown, "remote", "nobody");
     refused(&unknown, "nobody");
     take(&bare, "server", "host:1");
-    refused(&bare, "ca");
+    refused(&bare, "server=host:1: ca=, certificate= and key= are needed");
     put_conf("remote here {\n");
     refused(&broken, conf);
 }

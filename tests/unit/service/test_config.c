@@ -38,7 +38,7 @@ static void load__takes_every_value(void **state)
     (void)state;
     struct config *c = calloc(1, sizeof *c);
     struct err e = ERR_INIT;
-    int rc = load(LOCAL "state_dir = \"/srv/snap\"\nshards = 2\nio_engine = threads\n"
+    int rc = load(LOCAL "state_dir = \"/srv/snap\"\nshards = 2\nio_engine = threads\npoll_us = 0\n"
                         "log_level = debug\nlease_ttl_ms = 3000\n"
                         "cow {\n limit = 2G\n grow_step = \"1.5M\"\n chunk_size = 4K\n"
                         " full_policy = invalidate\n}\n"
@@ -51,6 +51,7 @@ static void load__takes_every_value(void **state)
     assert_int_equal(c->listen_count, 1);
     assert_int_equal(c->shards, 2);
     assert_string_equal(c->io_engine, "threads");
+    assert_int_equal(c->poll_us, 0);
     assert_int_equal(c->cow_limit_bytes, 2 * GIB);
     assert_int_equal(c->cow_grow_step_bytes, 3 * MIB / 2);
     assert_int_equal(c->chunk_size_sectors, 8);
@@ -85,6 +86,7 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "colour = red\n", ":2:", "colour"},
         {LOCAL "state_dir = \"var\"\n", ":2:", "state_dir"},
         {LOCAL "io_engine = magic\n", ":2:", "io_engine"},
+        {LOCAL "poll_us = 1001\n", ":2:", "poll_us"},
         {LOCAL "log_level = loud\n", ":2:", "log_level"},
         {LOCAL "cow {\n limit = 2Q\n}\n", ":3:", "limit"},
         {LOCAL "cow {\n\n chunk_size = 5000\n}\n", ":4:", "chunk_size"},

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Looking for completions of the disk for a while, instead of sleeping until one wakes us. */
+#ifndef SNAP_SHARD_LOOK_H
+#define SNAP_SHARD_LOOK_H
+
+#include "common/base/clock.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    LOOK_US_DEFAULT = 100, /* about a flush of a quick disk; longer waits are worth a sleep */
+    LOOK_US_MAX = 1000,
+    LOOK_REQUESTS_MAX = 3, /* in flight; with more there is enough to do without */
+    LOOK_VAIN_MAX = 8,     /* in a row: this disk is slower than that, and … */
+    LOOK_REST = 64,        /* … so many are left out */
+};
+
+struct look {
+    uint64_t longest_ns; /* 0: never */
+    unsigned vain, rest;
+};
+
+/* Runs what has completed; how many. */
+typedef unsigned look_poll_fn(void *user);
+
+/* Look, as long as it is worth it, with so many requests in flight. True: poll found some. */
+bool look_before_sleep(struct look *l, const struct clock *clock, unsigned inflight,
+                       look_poll_fn *poll, void *user);
+
+#endif
