@@ -305,21 +305,19 @@ static int link_connect(struct guard *g, struct err *reterr)
     const uint64_t end = guard_now_ns() + ASK_MS * NS_PER_MS;
     enum snapwire_state state = SNAPWIRE_STATE_CONNECTING;
     bool stop = false;
-    if (!g->opened)
-        return snapwire_client_connect_sync(g->client, &why) < 0 ? guard_error(&why, reterr) : 0;
-    if (snapwire_client_connect(g->client, &why) < 0)
+    if (g->opened && snapwire_client_connect(g->client, &why) < 0)
         return guard_error(&why, reterr);
-    while (!stop && state != SNAPWIRE_STATE_CONNECTED && state != SNAPWIRE_STATE_FAILED &&
-           guard_now_ns() < end) {
+    while (g->opened && !stop && state != SNAPWIRE_STATE_CONNECTED &&
+           state != SNAPWIRE_STATE_FAILED && guard_now_ns() < end) {
         snapwire_client_turn(g->client, GUARD_TURN_MS);
         state = snapwire_client_state(g->client);
         (void)pthread_mutex_lock(&g->lock);
         stop = g->stop;
         (void)pthread_mutex_unlock(&g->lock);
     }
-    if (state == SNAPWIRE_STATE_CONNECTED)
-        return 0;
-    return err_set(reterr, SNAP_ECONN, "no connection to the daemon");
+    if (g->opened && state != SNAPWIRE_STATE_CONNECTED && state != SNAPWIRE_STATE_FAILED)
+        return err_set(reterr, SNAP_ECONN, "no connection to the daemon");
+    return snapwire_client_connect_sync(g->client, &why) < 0 ? guard_error(&why, reterr) : 0;
 }
 
 static int link_lease(struct guard *g, struct err *reterr)

@@ -16,8 +16,8 @@
 
 #include <sched.h>
 
-bool look_before_sleep(struct look *l, const struct clock *clock, unsigned inflight,
-                       look_poll_fn *poll, void *user)
+bool shard_look_before_sleep(struct shard_look *l, const struct clock *clock, unsigned inflight,
+                             shard_look_fn *poll, void *user)
 {
     if (l->longest_ns == 0 || inflight == 0 || inflight > LOOK_REQUESTS_MAX)
         return false;

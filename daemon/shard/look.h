@@ -16,16 +16,16 @@ enum {
     LOOK_REST = 64,        /* … so many are left out */
 };
 
-struct look {
+struct shard_look {
     uint64_t longest_ns; /* 0: never */
     unsigned vain, rest;
 };
 
 /* Runs what has completed; how many. */
-typedef unsigned look_poll_fn(void *user);
+typedef unsigned shard_look_fn(void *user);
 
 /* Look, as long as it is worth it, with so many requests in flight. True: poll found some. */
-bool look_before_sleep(struct look *l, const struct clock *clock, unsigned inflight,
-                       look_poll_fn *poll, void *user);
+bool shard_look_before_sleep(struct shard_look *l, const struct clock *clock, unsigned inflight,
+                             shard_look_fn *poll, void *user);
 
 #endif

@@ -51,8 +51,8 @@ static void shard_turn_end(void *user)
         shard_run_kicks(s);
         blk_engine_kick(s->engine);
         if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks) &&
-            !look_before_sleep(&s->look, clock_system(), blk_engine_inflight(s->engine),
-                               shard_look_poll, s->engine))
+            !shard_look_before_sleep(&s->look, clock_system(), blk_engine_inflight(s->engine),
+                                     shard_look_poll, s->engine))
             return;
     }
     loop_again(s->loop);

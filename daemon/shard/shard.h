@@ -47,7 +47,7 @@ struct shard {
     uint8_t *zeros;               /* SHARD_ZERO_BYTES of zeros, aligned; never written */
 
     struct shard_kick_list kicks;
-    struct look look;
+    struct shard_look look;
     struct loop_io io;
     struct loop_hook hook;
     bool io_ready, started;

@@ -542,6 +542,64 @@ class Away(GuardCase):
         self.assert_kept("v@b", was)
 
 
+class Ends(GuardCase):
+    """nbdkit is told to end while requests wait for a daemon that is not there."""
+
+    def ends(self, g, nbd, waiting, was):
+        began = time.monotonic()
+        g.stop()
+        self.assertLess(time.monotonic() - began, 5)
+        for w in waiting:
+            with self.assertRaises((NbdError, ConnectionError)):
+                w.wait()
+        nbd.close()
+        with open(self.origin, "rb") as f:
+            f.seek(MIB)
+            self.assertEqual(f.read(len(was)), was, "a write that was refused has been made")
+        self.d.start()
+        self.assert_kept()
+
+    def test_what_waits_for_the_daemon_ends_unwritten(self):
+        self.disk(config="lease_ttl_ms = 10000\n")
+        g = Guard(self)
+        nbd = g.connect()
+        was = nbd.read(MIB, 8 * CHUNK)
+        self.d.kill()
+        waiting = [nbd.begin(1, MIB + i * CHUNK, data=self.block()) for i in range(8)]
+        time.sleep(1)
+        self.assertFalse(any(w.done.is_set() for w in waiting))
+        self.ends(g, nbd, waiting, was)
+
+    def test_also_when_its_time_is_over_and_its_client_has_gone(self):
+        self.disk()
+        g = Guard(self)
+        nbd = g.connect()
+        was = nbd.read(MIB, CHUNK)
+        self.d.kill()
+        waiting = nbd.begin(1, MIB, data=self.block())
+        time.sleep(2.5)
+        self.assertFalse(waiting.done.is_set())
+        nbd.sock.close()
+        self.ends(g, nbd, [], was)
+
+    def test_also_when_another_lease_is_asked_for(self):
+        self.disk()
+        g = Guard(self)
+        nbd = g.connect()
+        was = nbd.read(MIB, CHUNK)
+        self.d.stop()
+        os.rename(self.d.state, self.d.state + "-away")
+        self.d.start()
+        until(lambda: "is lost" in g.log())
+        self.d.kill()
+        shutil.rmtree(self.d.state)
+        os.rename(self.d.state + "-away", self.d.state)
+        waiting = nbd.begin(1, MIB, data=self.block())
+        time.sleep(2)
+        self.assertFalse(waiting.done.is_set())
+        self.ends(g, nbd, [waiting], was)
+
+
 class Broken(GuardCase):
     def broken(self, *args, **kwargs):
         return Guard(self, "away=broken", "away_after=0", *args, **kwargs)

@@ -23,19 +23,19 @@ static unsigned disk_poll(void *user)
     return ++d->looks == d->finds_at ? 1 : 0;
 }
 
-static bool look(struct look *l, struct disk *d, unsigned inflight, unsigned finds_at)
+static bool look(struct shard_look *l, struct disk *d, unsigned inflight, unsigned finds_at)
 {
     d->clock = (struct clock){.now_ns = disk_now, .user = d};
     d->looks = 0;
     d->finds_at = finds_at;
-    return look_before_sleep(l, &d->clock, inflight, disk_poll, d);
+    return shard_look_before_sleep(l, &d->clock, inflight, disk_poll, d);
 }
 
 static void look__ends_with_what_it_finds_or_with_its_time(void **state)
 {
     (void)state;
     struct disk d = {.now_ns = 0};
-    struct look l = {.longest_ns = 50000};
+    struct shard_look l = {.longest_ns = 50000};
     assert_true(look(&l, &d, 1, 3));
     assert_int_equal(d.looks, 3);
     assert_false(look(&l, &d, 1, 0));
@@ -47,7 +47,7 @@ static void look__is_left_out_with_none_or_many_in_flight_or_no_time(void **stat
 {
     (void)state;
     struct disk d = {.now_ns = 0};
-    struct look l = {.longest_ns = 50000}, never = {.longest_ns = 0};
+    struct shard_look l = {.longest_ns = 50000}, never = {.longest_ns = 0};
     assert_false(look(&l, &d, 0, 1));
     assert_int_equal(d.looks, 0);
     assert_false(look(&l, &d, LOOK_REQUESTS_MAX + 1, 1));
@@ -60,7 +60,7 @@ static void look__rests_after_vain_ones_and_begins_again(void **state)
 {
     (void)state;
     struct disk d = {.now_ns = 0};
-    struct look l = {.longest_ns = 50000};
+    struct shard_look l = {.longest_ns = 50000};
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < LOOK_VAIN_MAX - 1; i++)
             assert_false(look(&l, &d, 1, 0));
