@@ -302,7 +302,7 @@ static int link_check_head(const struct guard *g, const struct snapwire_uuid *sn
 static int link_connect(struct guard *g, struct err *reterr)
 {
     struct snapwire_error why = {0};
-    const uint64_t end = guard_now_ns() + ASK_MS * NS_PER_MS;
+    const uint64_t end = guard_now_ns() + CONNECT_MS_MAX * NS_PER_MS;
     enum snapwire_state state = SNAPWIRE_STATE_CONNECTING;
     bool stop = false;
     if (g->opened && snapwire_client_connect(g->client, &why) < 0)

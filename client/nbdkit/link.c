@@ -39,7 +39,7 @@ struct link {
     const char *name;
     pthread_t thread;
     pthread_mutex_t post_lock;
-    bool ended; /* the client takes no messages any more; under post_lock */
+    bool ended; /* the client takes no messages any more; written under post_lock */
     unsigned unanswered;
     uint64_t moved_ns;                /* the last answer, or the first of these */
     _Atomic(struct link_op *) queued; /* newest first */
@@ -48,6 +48,9 @@ struct link {
     bool stop, lost;
     atomic_bool failed;
 };
+
+static const struct snapwire_error nbdkit_ends = {.code = SNAPWIRE_ECANCELED,
+                                                  .text = "nbdkit ends"};
 
 static uint64_t now_ns(void)
 {
@@ -75,7 +78,7 @@ static void op_wake(struct link_op *op)
 /* It is told at the turn's end: who is woken earlier takes the processor from this thread. */
 static void answer(struct link *l, struct link_op *op, const struct snapwire_error *error)
 {
-    op_set(op, error);
+    op_set(op, error && l->ended ? &nbdkit_ends : error);
     op->next = l->answered;
     l->answered = op;
     l->unanswered--;
@@ -175,7 +178,7 @@ static void refuse_queued(struct link *l, const struct snapwire_error *why)
 
 static int post(struct link *l, void (*fn)(void *user), struct snapwire_error *reterr)
 {
-    *reterr = (struct snapwire_error){.code = SNAPWIRE_ECANCELED, .text = "nbdkit ends"};
+    *reterr = nbdkit_ends;
     (void)pthread_mutex_lock(&l->post_lock);
     int rc = l->ended ? SNAPWIRE_ECANCELED : snapwire_client_post(l->client, fn, l, reterr);
     (void)pthread_mutex_unlock(&l->post_lock);

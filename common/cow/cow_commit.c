@@ -5,7 +5,6 @@
  *   w w w . w   ──begin──>      w w w   ──area──>     entries on disk  ──flush──>
  *
  *   IDLE ─> AHEAD (only if the group passes the current area's end) ─> FLUSH ─> AREA ─> IDLE
- *                                                              SUMS (acking waits for its) ─┘
  *
  * One flush serves two masters: it makes the group's data durable, and the area
  * that the group before it was entered in. So a steady stream costs one flush a
@@ -15,9 +14,6 @@
  *  - data before its entry: the flush is submitted after the data writes completed,
  *    and the area is written after the flush completed;
  *  - entry before the answer: told only by the next flush's completion;
- *  - checksums before the answer: they are flushed with the data, or beside the area's write.
- *    A crash in between leaves an entry that nobody was told of without a checksum, or, where the
- *    chunk had been used before, on a page that is marked as in doubt;
  *  - the next area before the current one is full: the areas that a group goes on
  *    into, and the empty one behind a full one, are written before that same flush,
  *    whole, whatever stood there; no reader reaches them before the current area's
@@ -157,21 +153,9 @@ static void commit_write_area(struct cow_store *s)
     cow_area_write_range(s, first, index - 1, &s->commit_io, commit_area_written);
 }
 
-/* All that the group before this one needs is durable. */
-static void commit_durable(struct cow_store *s)
-{
-    bool lone = s->outstanding <= COW_LONE_MAX;
-
-    s->step = COW_STEP_IDLE;
-    commit_ack(s);
-    if (s->state == COW_READY && s->group_len)
-        commit_write_area(s);
-    else if (s->state == COW_READY && lone && s->outstanding == 0)
-        cow_blank_ahead(s);
-}
-
 static void commit_flushed(struct cow_store *s, struct cow_io *io, int result)
 {
+    bool lone = s->outstanding <= COW_LONE_MAX;
     struct err err = ERR_INIT;
 
     s->step = COW_STEP_IDLE;
@@ -180,47 +164,18 @@ static void commit_flushed(struct cow_store *s, struct cow_io *io, int result)
         commit_failed(s, &err);
         return;
     }
-    if (s->state != COW_READY)
-        return;
-    if (s->ack_needs_sums && s->sums_flushing)
-        s->step = COW_STEP_SUMS;
-    else
-        commit_durable(s);
+    if (s->state == COW_READY)
+        commit_ack(s);
+    if (s->state == COW_READY && s->group_len)
+        commit_write_area(s);
+    else if (s->state == COW_READY && lone && s->outstanding == 0)
+        cow_blank_ahead(s);
 }
 
-static void commit_sums_flushed(struct cow_store *s, struct cow_io *io, int result)
-{
-    bool waited_for = s->step == COW_STEP_SUMS;
-    struct err err = ERR_INIT;
-
-    s->sums_flushing = false;
-    if (waited_for)
-        s->step = COW_STEP_IDLE;
-    if (result < 0) {
-        cow_io_err(s, io, result, "commit: flush checksums for area", s->image_area, &err);
-        cow_store_poison(s, &err);
-    } else if (waited_for && s->state == COW_READY) {
-        commit_durable(s);
-    }
-}
-
-/* The flush of the group's checksums is of another file and a disk's flushes come one after the
- * other: for few chunks it goes beside the area's write, since it has until they are told. Beside
- * many there is other work for that time, and shorter commits would only be more of them. One
- * such flush at a time. */
 static void commit_flush(struct cow_store *s)
 {
-    bool has_sums = blk_dev_info(s->dev)->has_sums;
-    bool beside = has_sums && s->group_len && s->outstanding <= COW_LONE_MAX && !s->sums_flushing;
-    uint32_t flags = beside || (has_sums && !s->group_len) ? BLK_WITHOUT_SUMS : 0;
-
     s->step = COW_STEP_FLUSH;
-    s->ack_needs_sums = s->sums_flushing;
-    cow_io_flush_part(s, &s->commit_io, flags, commit_flushed);
-    if (beside) {
-        s->sums_flushing = true;
-        cow_io_flush_part(s, &s->sums_io, BLK_SUMS_ONLY, commit_sums_flushed);
-    }
+    cow_io_flush(s, &s->commit_io, commit_flushed);
 }
 
 /* -- the areas behind it ------------------------------------------------------------- */

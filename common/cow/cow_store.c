@@ -77,13 +77,14 @@ void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
 
 void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then)
 {
-    cow_io_flush_part(s, io, 0, then);
+    io->req = (struct blk_req){0};
+    s->count.flushes++;
+    io_submit(s, io, BLK_FLUSH, 0, 0, then);
 }
 
-void cow_io_flush_part(struct cow_store *s, struct cow_io *io, uint32_t flags, cow_io_fn *then)
+void cow_io_flush_sums(struct cow_store *s, struct cow_io *io, cow_io_fn *then)
 {
-    io->req = (struct blk_req){.flags = flags};
-    s->count.flushes += flags == BLK_SUMS_ONLY ? 0 : 1;
+    io->req = (struct blk_req){.flags = BLK_SUMS_ONLY};
     io_submit(s, io, BLK_FLUSH, 0, 0, then);
 }
 

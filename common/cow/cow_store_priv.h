@@ -66,8 +66,8 @@ void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes
 void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
                  const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then);
 void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then);
-/* A part of it: BLK_SUMS_ONLY or BLK_WITHOUT_SUMS; 0: all. */
-void cow_io_flush_part(struct cow_store *s, struct cow_io *io, uint32_t flags, cow_io_fn *then);
+/* Of a device that has them: the checksums of what has been submitted. */
+void cow_io_flush_sums(struct cow_store *s, struct cow_io *io, cow_io_fn *then);
 void cow_io_grow(struct cow_store *s, struct cow_io *io, uint64_t size_bytes, cow_io_fn *then);
 /* Fill *reterr from a failed request: "WHAT NUMBER of DEVICE: No space left on device". */
 int cow_io_err(const struct cow_store *s, const struct cow_io *io, int result, const char *what,
@@ -157,7 +157,6 @@ enum cow_step {
     COW_STEP_IDLE,
     COW_STEP_AHEAD, /* areas behind the current one are being written */
     COW_STEP_FLUSH, /* covers the group's data, those areas, and the areas of acking */
-    COW_STEP_SUMS,  /* acking is durable, but for its checksums */
     COW_STEP_AREA,  /* the current area is being written with the group's entries */
 };
 
@@ -204,6 +203,8 @@ struct cow_store {
     TAILQ_HEAD(, cow_write) free_writes, busy_writes; /* busy: the longest in flight first */
     uint64_t write_serial, busy_bytes;
     unsigned free_write_count;
+    struct cow_io sums_io;
+    bool sums_flushing; /* sums_io is in use */
 
     /* commit */
     enum cow_step step;
@@ -214,9 +215,6 @@ struct cow_store {
     int ahead_result;
     struct err ahead_err;
     struct cow_io commit_io;
-    struct cow_io sums_io; /* the flush of the group's checksums, beside the rest of its commit */
-    bool sums_flushing;    /* sums_io is in use */
-    bool ack_needs_sums;   /* … since before the flush under way began: acking waits for it */
 
     /* growth */
     struct cow_io grow_io;

@@ -40,11 +40,10 @@ enum blk_op {
 };
 
 enum {
-    BLK_FUA = 1 << 0,    /* BLK_WRITE, BLK_ZERO: durable when done */
-    BLK_FILLER = 1 << 1, /* BLK_WRITE: only makes room; nobody will be held to the content */
-    /* BLK_FLUSH of a device that has sums: of their part only, or of all but that one */
-    BLK_SUMS_ONLY = 1 << 2,
-    BLK_WITHOUT_SUMS = 1 << 3,
+    BLK_FUA = 1 << 0,       /* BLK_WRITE, BLK_ZERO: durable when done */
+    BLK_FILLER = 1 << 1,    /* BLK_WRITE: only makes room; nobody will be held to the content */
+    BLK_SUMS_ONLY = 1 << 2, /* BLK_FLUSH, where has_sums: those of writes in flight, too, so that
+                             * a later flush of all finds less to do; promises nothing */
 };
 
 enum { BLK_IOV_MAX = 256 };
@@ -85,7 +84,7 @@ struct blk_info {
     bool read_only;
     bool can_grow;    /* a regular file */
     bool is_block;    /* a block special file */
-    bool has_sums;    /* see sum.h: a flush has two parts */
+    bool has_sums;    /* see sum.h */
     const char *name; /* path, for texts; the device's own */
 };
 

@@ -133,58 +133,55 @@ struct cache_block *cache_take(struct blk_cache *c, uint32_t view, uint64_t no)
 
 /* -- the whole --------------------------------------------------------------------------------- */
 
-/* Pages come with the first writing to them, large ones where the system likes. */
+/* Blocks, then the tables: pages come with the first writing to them, large ones where the system
+ * likes, which makes the tables cheap to look into. */
 static int memory_map(struct blk_cache *c)
 {
-    c->mapped_bytes = (size_t)c->count * BLK_CACHE_BLOCK_BYTES + MEMORY_ALIGN_BYTES;
+    size_t buckets = (size_t)c->buckets_mask + 1;
+    size_t data = (size_t)c->count * BLK_CACHE_BLOCK_BYTES;
+    size_t tables = CACHE_SLOTS * sizeof *c->slots + c->count * sizeof *c->blocks +
+                    buckets * (sizeof *c->buckets + sizeof *c->ghosts);
+    c->mapped_bytes = data + tables + MEMORY_ALIGN_BYTES;
     c->mapped = mmap(NULL, c->mapped_bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->mapped == MAP_FAILED)
         return SNAP_ENOMEM;
     uintptr_t base = (uintptr_t)c->mapped;
     c->memory = (uint8_t *)c->mapped + (u64_align_up(base, MEMORY_ALIGN_BYTES) - base);
-    size_t len = (size_t)c->count * BLK_CACHE_BLOCK_BYTES;
-    if (len >= MEMORY_ALIGN_BYTES)
-        (void)madvise(c->memory, len, MADV_HUGEPAGE);
-    (void)madvise(c->memory, len, MADV_DONTDUMP);
+    if (data >= MEMORY_ALIGN_BYTES)
+        (void)madvise(c->memory, data + tables, MADV_HUGEPAGE);
+    (void)madvise(c->memory, data, MADV_DONTDUMP);
+    c->slots = (struct cache_slot *)(void *)(c->memory + data);
+    c->blocks = (struct cache_block *)(void *)(c->slots + CACHE_SLOTS);
+    c->buckets = (int32_t *)(void *)(c->blocks + c->count);
+    c->ghosts = (uint32_t *)(void *)(c->buckets + buckets);
+    for (size_t i = 0; i < buckets; i++)
+        c->buckets[i] = CACHE_NONE;
     return 0;
 }
 
 static void cache_release(struct blk_cache *c)
 {
-    if (c->mapped != NULL && c->mapped != MAP_FAILED)
-        (void)munmap(c->mapped, c->mapped_bytes);
-    free(c->blocks);
-    free(c->buckets);
-    free(c->ghosts);
-    free(c->slots);
+    (void)munmap(c->mapped, c->mapped_bytes);
     free(c);
 }
 
 int blk_cache_new(uint64_t size_bytes, struct blk_cache **ret, struct err *reterr)
 {
     uint64_t count = u64_max(size_bytes / BLK_CACHE_BLOCK_BYTES, BLK_CACHE_BLOCKS_MIN);
-    struct blk_cache *c = count <= INT32_MAX ? calloc(1, sizeof *c) : NULL;
-    if (c == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "a block cache of %llu bytes",
-                       (unsigned long long)size_bytes);
-    c->count = (uint32_t)count;
-    uint32_t buckets = 1;
-    while (buckets < c->count)
+    uint64_t buckets = 1;
+    while (buckets < count)
         buckets *= 2;
-    c->buckets_mask = buckets - 1;
-    c->blocks = calloc(c->count, sizeof *c->blocks);
-    c->buckets = malloc(buckets * sizeof *c->buckets);
-    c->ghosts = calloc(buckets, sizeof *c->ghosts);
-    c->slots = calloc(CACHE_SLOTS, sizeof *c->slots);
-    if (c->blocks == NULL || c->buckets == NULL || c->ghosts == NULL || c->slots == NULL ||
-        memory_map(c) < 0) {
-        cache_release(c);
+    struct blk_cache *c = buckets <= INT32_MAX ? calloc(1, sizeof *c) : NULL;
+    if (c != NULL) {
+        c->count = (uint32_t)count;
+        c->buckets_mask = (uint32_t)buckets - 1;
+    }
+    if (c == NULL || memory_map(c) < 0) {
+        free(c);
         return err_set(reterr, SNAP_ENOMEM, "a block cache of %llu bytes",
                        (unsigned long long)size_bytes);
     }
-    for (uint32_t i = 0; i < buckets; i++)
-        c->buckets[i] = CACHE_NONE;
     *ret = c;
     return 0;
 }

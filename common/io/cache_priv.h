@@ -38,13 +38,13 @@ struct cache_slot {
 };
 
 struct blk_cache {
-    uint8_t *memory; /* count blocks; pages come when they are written to */
+    void *mapped; /* all of the following */
     size_t mapped_bytes;
-    void *mapped;
+    uint8_t *memory;            /* count blocks */
     struct cache_block *blocks; /* [count] */
     uint32_t count;
     _Atomic uint32_t used;
-    int32_t *buckets; /* [buckets_mask + 1] */
+    int32_t *buckets; /* [buckets_mask + 1]: places, or CACHE_NONE */
     uint32_t *ghosts; /* likewise: prints of blocks that had to go soon after they came */
     uint32_t buckets_mask;
     struct cache_queue fresh, proven;

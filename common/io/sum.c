@@ -4,7 +4,7 @@
  *   WRITE   pages at hand ──(overwriting: marked as in doubt)──> sums noted ─┬> below ─┬> done
  *                                                                            └> pages ─┘
  *   FLUSH   ├─> flush below ───────────────────────────────┐
- *           └─> write dirty pages ──> flush the side ──────┴─> done     (or one of the two)
+ *           └─> write dirty pages ──> flush the side ──────┴─> done
  *   GROW    the side ──> zeros written to what it gained ──> below ──> done
  *
  * Pages go to the side device beside the data, so that a flush finds little to write: a page that
@@ -16,6 +16,10 @@
  * the flush behind the first write waits for the file's own metadata too. A page that
  * cannot be read or written fails every flush from then on: the writer takes that for what
  * it is, a device whose content is unknown until it is opened again.
+ *
+ * Two flushes of one disk come one after the other. A writer that waits for both may ask for
+ * that of the side when it submits its writes: it is done beside them, and the flush of all
+ * leaves the side out, or waits for the flush of it that is under way.
  *
  * No side request is without a request of ours that waits for it, so a device without
  * requests can be closed. Thread: the engine's.
@@ -304,11 +308,26 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
     op_end(op, op->result, op->sys_errno);
 }
 
+static void flush_step(struct sum_op *op);
+
 static void flush_side_done(struct blk_req *req, int result)
 {
-    struct sum_op *op = req->user;
+    struct sum_op *op = req->user, *other, *next;
+    struct sum_dev *d = op->dev;
+    op->side_flushing = false;
     if (result == 0)
-        op->dev->side_flushed = u64_max(op->dev->side_flushed, op->side_mark);
+        d->side_flushed = u64_max(d->side_flushed, op->side_mark);
+    for (other = TAILQ_FIRST(&d->flushes); other != NULL; other = next) {
+        next = TAILQ_NEXT(other, link);
+        if (other->side_carrier != op)
+            continue;
+        other->side_carrier = NULL;
+        other->side_begun = result < 0;
+        if (result < 0)
+            flush_part_end(other, result, req->sys_errno);
+        else
+            flush_step(other);
+    }
     flush_part_end(op, result, req->sys_errno);
 }
 
@@ -317,11 +336,23 @@ static void flush_below_done(struct blk_req *req, int result)
     flush_part_end(req->user, result, req->sys_errno);
 }
 
+/* A flush of the side that is under way and covers all that is written. */
+static struct sum_op *flush_carrier(struct sum_dev *d)
+{
+    struct sum_op *op;
+    TAILQ_FOREACH (op, &d->flushes, link)
+        if (op->side_flushing && op->side_mark == d->side_written)
+            return op;
+    return NULL;
+}
+
 /* Go on with the side's part if its pages are written. */
 static void flush_step(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    if (op->side_begun || !flush_pages(op))
+    if (op->side_begun || op->side_carrier != NULL || !flush_pages(op))
+        return;
+    if (d->failed == 0 && (op->side_carrier = flush_carrier(d)) != NULL)
         return;
     op->side_begun = true;
     op->side_mark = d->side_written;
@@ -330,6 +361,7 @@ static void flush_step(struct sum_op *op)
     } else if (d->side_flushed == d->side_written) {
         flush_part_end(op, 0, 0);
     } else {
+        op->side_flushing = true;
         op->side = (struct blk_req){.op = BLK_FLUSH, .done = flush_side_done, .user = op};
         blk_submit(d->side, &op->side);
     }
@@ -355,14 +387,10 @@ static void flush_begin(struct sum_op *op)
     bool below = (op->outer->flags & BLK_SUMS_ONLY) == 0;
     op->gen = ++d->gen;
     op->pending = 2;
-    op->side_begun = (op->outer->flags & BLK_WITHOUT_SUMS) != 0;
     TAILQ_INSERT_TAIL(&d->flushes, op, link);
     if (below)
         op_forward(op, flush_below_done);
-    if (op->side_begun)
-        op->pending--;
-    else
-        flush_step(op); /* the other part has not ended: op does not either */
+    flush_step(op); /* the other part has not ended: op does not either */
     if (!below)
         flush_sums_begun(op);
 }

@@ -62,22 +62,23 @@ class Ends(PluginCase):
     """nbdkit is told to end."""
 
     def test_requests_that_wait_for_an_absent_daemon_end(self):
-        nbd = self.serve("volume=v", "timeout=0")
+        nbd = self.serve("volume=v", "timeout=600")
         nbd.write(0, self.rng.randbytes(CHUNK))
         self.d.kill()
         waiting = [nbd.begin(WRITE, MIB, data=self.rng.randbytes(CHUNK)),
                    nbd.begin(READ, 0, CHUNK), nbd.begin(FLUSH)]
         time.sleep(1.5)
         self.assertFalse(any(w.done.is_set() for w in waiting))
-        self.stop(within=5)
+        self.process.send_signal(signal.SIGTERM)
         for w in waiting:
             with self.assertRaises((NbdError, ConnectionError)):
-                w.wait()
+                w.wait(5)
         nbd.close()
+        self.stop(within=5)
         self.assertRegex(self.log(), "v at unix:.*: write of 4096 bytes at 1048576: nbdkit ends")
 
     def test_also_when_their_client_has_gone(self):
-        nbd = self.serve("volume=v", "timeout=0")
+        nbd = self.serve("volume=v", "timeout=600")
         nbd.write(0, self.rng.randbytes(CHUNK))
         self.d.kill()
         nbd.begin(WRITE, 0, data=self.rng.randbytes(CHUNK))
@@ -86,7 +87,7 @@ class Ends(PluginCase):
         self.stop(within=5)
 
     def test_an_absent_daemon_that_comes_back_before_is_waited_for(self):
-        nbd = self.serve("volume=v", "timeout=0")
+        nbd = self.serve("volume=v", "timeout=600")
         data = self.rng.randbytes(CHUNK)
         nbd.write(0, data)
         self.d.kill()

@@ -205,6 +205,44 @@ void write_counts(struct op *o)
         log_begin(o);
 }
 
+/* how: 0 and 1: zeros */
+static bool write_range(struct sim *s, struct subject *u, struct node *n, unsigned how, bool fua)
+{
+    uint32_t first = s->at_first, count = s->at_count;
+    if (!content_can_write(&n->content, first, count))
+        return false;
+    struct op *o = op_new(s, OP_WRITE, u, n);
+    if (o == NULL)
+        return false;
+    o->first = first;
+    o->count = count;
+    o->version = s->next_version++ | (how < 2 ? VERSION_ZERO : 0);
+    write_data(o, how);
+    o->write.fua = o->write.fua || fua;
+    sim_say(s, "write %s grains %u+%u version %u", op_who(o), first, count,
+            version_time(o->version));
+    write_counts(o);
+    u->writes += n == &u->nodes[0] ? 1 : 0;
+    volume_write_start(u->volume, &o->write);
+    return true;
+}
+
+/* What a clone reads through, at the same time, down to the volume itself: what is preserved, or
+ * read for an edge, is being overwritten. */
+static void write_below(struct sim *s, struct subject *u, const struct node *n)
+{
+    for (unsigned depth = 0; n != NULL && n->clone && depth < SIM_NODES; depth++) {
+        struct node *below = source_of(u, n);
+        while (below != NULL && below != &u->nodes[0] && !below->clone)
+            below = &u->nodes[0];
+        bool writable = u->rollback == ROLLBACK_NONE || u->rollback == ROLLBACK_ASKED;
+        if (below == NULL || (below == &u->nodes[0] && !writable) ||
+            !write_range(s, u, below, 2 + sim_pick(s, 4), false))
+            return;
+        n = below;
+    }
+}
+
 void write_start(struct sim *s, struct subject *u, struct node *n)
 {
     uint32_t first = sim_pick(s, s->span);
@@ -214,21 +252,14 @@ void write_start(struct sim *s, struct subject *u, struct node *n)
         first &= ~31U;
         count = s->span - first < 64 ? s->span - first : 32 * (1 + sim_pick(s, 2));
     }
-    if (!content_can_write(&n->content, first, count))
-        return;
-    struct op *o = op_new(s, OP_WRITE, u, n);
-    if (o == NULL)
-        return;
     unsigned how = sim_pick(s, 8);
-    o->first = first;
-    o->count = count;
-    o->version = s->next_version++ | (how < 2 ? VERSION_ZERO : 0);
-    write_data(o, how);
-    sim_say(s, "write %s grains %u+%u version %u", op_who(o), first, count,
-            version_time(o->version));
-    write_counts(o);
-    u->writes += n == &u->nodes[0] ? 1 : 0;
-    volume_write_start(u->volume, &o->write);
+    bool again = how < 2 && s->at_count > 0 && sim_pick(s, 3) == 0;
+    if (!again) { /* else zeros, perhaps, over zeros that are not durable yet */
+        s->at_first = first;
+        s->at_count = count;
+    }
+    if (write_range(s, u, n, how, again) && n->clone && sim_pick(s, 4) == 0)
+        write_below(s, u, n);
 }
 
 void flush_start(struct sim *s, struct subject *u, struct node *n)

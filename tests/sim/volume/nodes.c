@@ -119,7 +119,7 @@ void clone_start(struct sim *s, struct subject *u)
 
 /* -- again ------------------------------------------------------------------------------ */
 
-static struct node *source_of(struct subject *u, const struct node *n)
+struct node *source_of(struct subject *u, const struct node *n)
 {
     if (!n->clone)
         return &u->nodes[0];
@@ -215,11 +215,23 @@ static struct node *pick_source(struct sim *s, struct subject *u)
     return clone == NULL ? NULL : source_of(u, clone);
 }
 
+/* By others than those who read and write it: these hear that it is gone. */
+static bool is_used(const struct sim *s, const struct node *n)
+{
+    unsigned io = 0;
+    for (unsigned i = 0; i < SIM_OPS; i++) {
+        enum op_kind kind = s->ops[i].kind;
+        bool is_io = kind == OP_READ || kind == OP_WRITE || kind == OP_FLUSH;
+        io += is_io && s->ops[i].node == n ? 1 : 0;
+    }
+    return n->busy > io;
+}
+
 void delete_start(struct sim *s, struct subject *u)
 {
     struct node *n = sim_pick(s, 2) == 0 ? pick_source(s, u) : NULL;
     n = n != NULL && n->state == NODE_THERE ? n : node_pick(s, u, false);
-    struct op *o = n == NULL || n->busy > 0 ? NULL : op_new(s, OP_DELETE, u, n);
+    struct op *o = n == NULL || is_used(s, n) ? NULL : op_new(s, OP_DELETE, u, n);
     if (o == NULL)
         return;
     n->state = NODE_GOING;

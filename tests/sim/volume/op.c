@@ -121,6 +121,11 @@ static bool node_is_gone(const struct node *n)
     return n != NULL && n->state == NODE_NONE;
 }
 
+static bool op_is_write(const struct op *o)
+{
+    return o->kind == OP_WRITE || o->kind == OP_FLUSH;
+}
+
 static bool op_excused(const struct op *o, int code)
 {
     const struct sim *s = o->sim;
@@ -149,6 +154,7 @@ static bool op_excused(const struct op *o, int code)
     case SNAP_ESTALE:
         return (s->closing && op_is_change(o)) || (o->kind == OP_DELETE && node_is_gone(o->node)) ||
                (o->kind == OP_READ && node_is_gone(o->node)) ||
+               (op_is_write(o) && (node_is_gone(o->node) || o->node->state == NODE_GOING)) ||
                (o->kind == OP_CLONE && node_is_gone(o->source)) ||
                (o->kind == OP_CHECK && o->node->state != NODE_THERE);
     default:

@@ -130,8 +130,9 @@ struct sim {
     uint64_t seed;
     struct world *world;
     struct rng rng;
-    bool checksums, faults; /* of this scenario: are there any? */
-    uint32_t span;          /* grains that are written: all, or few, which then meet often */
+    bool checksums, faults;      /* of this scenario: are there any? */
+    uint32_t at_first, at_count; /* grains of the write begun last */
+    uint32_t span;               /* grains that are written: all, or few, which then meet often */
     struct subject subjects[SIM_VOLUMES];
     struct op ops[SIM_OPS];
     struct group group;
@@ -160,6 +161,8 @@ const char *op_who(const struct op *o);
 /* Is that an answer that such an operation may get? */
 bool op_refused(struct op *o, int code, const struct err *err);
 struct node *node_free(struct subject *u);
+/* What a clone was made of; the volume itself of a snapshot. NULL: it is not there any more. */
+struct node *source_of(struct subject *u, const struct node *n);
 struct node *node_pick(struct sim *s, struct subject *u, bool clones_only);
 /* As the record has it: shown. */
 bool node_is_recorded(const struct subject *u, const struct node *n);

@@ -7,9 +7,11 @@
 #include "client/nbdkit/nbdkit_api.h"
 #include "tests/lib/cm.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,8 @@ static struct {
     pthread_mutex_t lock; /* over the others */
     unsigned errors;
     int sys_errno;
-    char text[1500]; /* of the last error */
+    char text[1500];    /* of the last error */
+    atomic_bool ending; /* to be set by the test: nbdkit was told to end */
 } told = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void nbdkit_error(const char *fmt, ...)
@@ -41,6 +44,13 @@ void nbdkit_verror(const char *fmt, va_list args)
 void nbdkit_set_error(int err)
 {
     told.sys_errno = err;
+}
+
+int nbdkit_nanosleep(unsigned sec, unsigned nsec)
+{
+    assert_true(sec == 0 && nsec == 0); /* it is only asked whether nbdkit ends */
+    errno = ESHUTDOWN;
+    return atomic_load(&told.ending) ? -1 : 0;
 }
 
 int nbdkit_parse_unsigned(const char *what, const char *str, unsigned *r)

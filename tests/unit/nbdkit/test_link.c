@@ -81,6 +81,7 @@ static int setup(void **state)
     atomic_store(&there.drop, false);
     atomic_store(&there.asked, 0);
     atomic_store(&there.drops, 0);
+    atomic_store(&told.ending, false);
     return pthread_create(&there.thread, NULL, daemon_run, there.f);
 }
 
@@ -256,6 +257,65 @@ static void link_free__at_once(void **state)
     link_free(NULL);
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &t), 0);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Of an absent daemon; those that come later too. */
+static void link__what_waits_ends_when_nbdkit_does(void **state)
+{
+    struct link_op ops[WORKERS], late = {.submit = ping};
+    struct link *l = link_to("unix:/nonexistent/socket");
+    const uint64_t begun = now_ms();
+    (void)state;
+    for (unsigned i = 0; i < WORKERS; i++) {
+        ops[i] = (struct link_op){.submit = ping};
+        link_begin(l, &ops[i]);
+    }
+    atomic_store(&told.ending, true);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        assert_int_equal(link_wait(&ops[i]), SNAPWIRE_ECANCELED);
+        assert_string_equal(ops[i].error.text, "nbdkit ends");
+    }
+    assert_true(now_ms() - begun >= 1000); /* what may still be answered is given that */
+    assert_true(now_ms() - begun < 5000);
+    assert_int_equal(link_run(l, &late), SNAPWIRE_ECANCELED);
+    assert_string_equal(late.error.text, "nbdkit ends");
+    link_free(l);
+}
+
+static void link__a_slow_answer_is_waited_for_while_nbdkit_ends(void **state)
+{
+    struct link_op op = {.submit = ping};
+    struct link *l = link_to(there.f->address);
+    (void)state;
+    assert_int_equal(link_run(l, &op), 0);
+    atomic_store(&there.hold, true);
+    atomic_store(&told.ending, true);
+    link_begin(l, &op);
+    nap_ms(2500);
+    atomic_store(&there.hold, false);
+    assert_int_equal(link_wait(&op), 0);
+    link_free(l);
+}
+
+/* However long it was idle before: it has its time. */
+static void link__idle_time_does_not_count(void **state)
+{
+    struct link_op op = {.submit = ping};
+    struct link *l = link_to(there.f->address);
+    (void)state;
+    assert_int_equal(link_run(l, &op), 0);
+    nap_ms(1200);
+    atomic_store(&told.ending, true);
+    atomic_store(&there.drop, true);
+    assert_int_equal(link_run(l, &op), 0);
+    link_free(l);
+}
+
 static void link__a_refusal_is_the_answer(void **state)
 {
     struct link_op op = {.submit = refuse};
@@ -313,6 +373,9 @@ int main(void)
         CASE(link__what_was_held_survives_a_lost_connection),
         CASE(link_free__ends_what_is_under_way),
         CASE(link_free__at_once),
+        CASE(link__what_waits_ends_when_nbdkit_does),
+        CASE(link__a_slow_answer_is_waited_for_while_nbdkit_ends),
+        CASE(link__idle_time_does_not_count),
         CASE(link__a_refusal_is_the_answer),
         CASE(fault_errno__is_one_that_nbd_can_carry),
         CASE(fault_say__tells_where_why_and_what_helps),

@@ -356,6 +356,30 @@ static void delete__of_a_clone_waits_for_its_writes(void **state)
     assert_false(fixture_look(f, a).there);
 }
 
+/* What it preserves it reads through its source, which nobody may change meanwhile. */
+static void write__of_a_clone_preserves_what_its_source_holds_still(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t data[CHUNK_BYTES] = {7};
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
+                b = fixture_clone(f, a, "b"), d = fixture_clone(f, b, "d");
+    struct lock l = {.clone = a};
+    struct writing g = {.write = {.node = b,
+                                  .op = VOLUME_WRITE,
+                                  .offset_bytes = CHUNK_BYTES,
+                                  .len_bytes = CHUNK_BYTES},
+                        .data = data};
+    struct call c;
+    assert_int_equal(call(f, do_lock, &l), 0);
+    call_begin(&c, f, fixture_do_write, &g);
+    assert_true(still_waits(&c));
+    assert_int_equal(fixture_look(f, d).exceptions, 0);
+    assert_int_equal(call(f, do_unlock, &l), 0);
+    assert_int_equal(call_wait(&c), 0);
+    assert_int_equal(fixture_look(f, d).exceptions, 1);
+    fixture_expect_byte(f, d, 0, SIZE, 0);
+}
+
 /* -- the gate ------------------------------------------------------------------------------ */
 
 struct gate {
@@ -596,6 +620,7 @@ int main(void)
         HOSTED(hand_down__of_a_clones_clone_waits_for_the_clones_writes),
         HOSTED(hand_down__waits_for_the_writes_of_the_clone_it_goes_to),
         HOSTED(delete__of_a_clone_waits_for_its_writes),
+        HOSTED(write__of_a_clone_preserves_what_its_source_holds_still),
         HOSTED(gate__holds_writes_until_it_is_open_as_often_as_closed),
         HOSTED(gate__is_closed_when_writes_under_way_have_ended),
         HOSTED(gate__held_writes_are_refused_when_the_volume_goes),

@@ -14,9 +14,15 @@ enum { SIZE = CHUNKS * CHUNK_BYTES };
 
 static const struct uuid itself;
 static atomic_int passes, failures; /* so many succeed, then so many fail */
+static atomic_bool stalls;          /* the next one says that it has begun, and waits */
+static sem_t begun, go_on;
 
 int fdatasync(int fd)
 {
+    if (atomic_exchange(&stalls, false)) {
+        sem_post(&begun);
+        sem_wait(&go_on);
+    }
     int left = atomic_load(&passes);
     while (left > 0)
         if (atomic_compare_exchange_weak(&passes, &left, left - 1))
@@ -191,6 +197,65 @@ static void flush__of_a_clones_exceptions_that_failed_is_told_too(void **state)
     assert_int_equal(client_op(f, c, VOLUME_FLUSH, a, false), 0);
 }
 
+/* A flush makes durable what had been written when it began, and nothing that comes during it. */
+static void flush__does_not_cover_what_is_written_during_it(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make();
+    struct writing g = {.write = {.op = VOLUME_FLUSH, .client = a}};
+    struct call flushing;
+    sem_init(&begun, 0, 0);
+    sem_init(&go_on, 0, 0);
+    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
+    atomic_store(&stalls, true);
+    call_begin(&flushing, f, fixture_do_write, &g);
+    sem_wait(&begun);
+    assert_int_equal(client_op(f, itself, VOLUME_WRITE, b, false), 0);
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&flushing), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), SNAP_EIO);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, b, false), SNAP_EIO);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+}
+
+/* -- while it is opened again ------------------------------------------------------------- */
+
+/* A read says so, and is never of what lies behind; a write waits. */
+static void reopening__clones_reads_are_put_off_and_their_writes_wait(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t data[CHUNK_BYTES], got[100];
+    memset(data, 3, sizeof data);
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE / 2, 2), 0); /* s1 has it now */
+    struct writing over = {
+        .write = {.op = VOLUME_WRITE, .offset_bytes = SIZE / 2, .len_bytes = sizeof data},
+        .data = data};
+    struct writing own = {
+        .write = {.node = c, .op = VOLUME_WRITE, .offset_bytes = 100, .len_bytes = 100},
+        .data = data};
+    struct call calls[2];
+    atomic_store(&failures, 1000);
+    call_begin(&calls[0], f, fixture_do_write, &over);
+    for (int i = 0; i < 2000 && fixture_look(f, s1).state != SNAPSHOT_POISONED; i++)
+        (void)usleep(1000);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_POISONED);
+    assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
+    assert_int_equal(fixture_read(f, s1, SIZE - 100, sizeof got, got), SNAP_EPOISONED);
+    call_begin(&calls[1], f, fixture_do_write, &own);
+    (void)usleep(50000);
+    assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
+    atomic_store(&failures, 0);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), 0);
+    fixture_expect_byte(f, c, 0, 100, 1);
+    fixture_expect_byte(f, c, 100, 200, 3);
+    fixture_expect_byte(f, c, 200, SIZE, 1);
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+}
+
 int main(void)
 {
 #define HOSTED(test) cmocka_unit_test_setup_teardown(test, fixture_setup_hosted, fixture_teardown)
@@ -202,6 +267,8 @@ int main(void)
         HOSTED(flush__that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__that_failed_in_a_clone_is_told_to_each_who_had_written),
         HOSTED(flush__of_a_clones_exceptions_that_failed_is_told_too),
+        HOSTED(flush__does_not_cover_what_is_written_during_it),
+        HOSTED(reopening__clones_reads_are_put_off_and_their_writes_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
