@@ -15,6 +15,9 @@
 #include "common/base/check.h"
 
 #include <errno.h>
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
 #include <time.h>
 
 static void waiter_take(struct guard *g, struct guard_waiter *w, struct guard_waiters *to)
@@ -60,6 +63,10 @@ static bool waiter_sleep(struct guard_waiter *w, uint64_t until_ns)
     do
         rc = sem_clockwait(&w->woken, CLOCK_MONOTONIC, &t);
     while (rc != 0 && errno == EINTR);
+#ifdef __SANITIZE_THREAD__ /* which does not know sem_clockwait() */
+    if (rc == 0)
+        __tsan_acquire(&w->woken);
+#endif
     return rc == 0;
 }
 

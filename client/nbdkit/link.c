@@ -46,7 +46,7 @@ struct link {
     struct link_op *held_first, **held_end;
     struct link_op *answered; /* in this turn, newest first */
     bool stop, lost;
-    atomic_bool failed;
+    atomic_bool failed, watches;
 };
 
 static const struct snapwire_error nbdkit_ends = {.code = SNAPWIRE_ECANCELED,
@@ -242,7 +242,7 @@ static void stop(void *user)
 /* Has nothing been answered for so long that nothing may ever be, and nbdkit waits for it? */
 static bool is_given_up(const struct link *l)
 {
-    if (l->unanswered == 0)
+    if (l->unanswered == 0 || !atomic_load(&l->watches))
         return false;
     const bool connected = snapwire_client_state(l->client) == SNAPWIRE_STATE_CONNECTED;
     const uint64_t ms = (now_ns() - l->moved_ns) / 1000000;
@@ -310,6 +310,11 @@ int link_new(const struct snapwire_config *config, const char *name, struct link
     }
     *ret = l;
     return 0;
+}
+
+void link_watch(struct link *l)
+{
+    atomic_store(&l->watches, true);
 }
 
 void link_free(struct link *l)

@@ -30,6 +30,9 @@ struct link_op {
  * Thread: none may fork after it before link_free(). */
 int link_new(const struct snapwire_config *config, const char *name, struct link **ret,
              struct snapwire_error *reterr) SNAP_WUR;
+/* From now on what waits for an absent daemon ends when nbdkit does. Not before after_fork: until
+ * then nbdkit cannot be asked, and a signal ends it by itself. */
+void link_watch(struct link *l);
 /* No operation is under way any more. Takes NULL. */
 void link_free(struct link *l);
 

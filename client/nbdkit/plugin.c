@@ -100,13 +100,15 @@ static int link_make(struct link **ret)
     return -1;
 }
 
-/* The link of that number, opened if need be; NULL: told why not. */
+/* The link of that number, opened if need be; NULL: told why not. After the fork. */
 static struct link *link_get(unsigned no)
 {
     (void)pthread_mutex_lock(&plugin.lock);
     if (!plugin.links[no] && link_make(&plugin.links[no]) < 0)
         plugin.links[no] = NULL;
     struct link *l = plugin.links[no];
+    if (l)
+        link_watch(l);
     (void)pthread_mutex_unlock(&plugin.lock);
     return l;
 }

@@ -82,12 +82,6 @@ void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then)
     io_submit(s, io, BLK_FLUSH, 0, 0, then);
 }
 
-void cow_io_flush_sums(struct cow_store *s, struct cow_io *io, cow_io_fn *then)
-{
-    io->req = (struct blk_req){.flags = BLK_SUMS_ONLY};
-    io_submit(s, io, BLK_FLUSH, 0, 0, then);
-}
-
 void cow_io_grow(struct cow_store *s, struct cow_io *io, uint64_t size_bytes, cow_io_fn *then)
 {
     io->req = (struct blk_req){0};

@@ -66,8 +66,6 @@ void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes
 void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
                  const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then);
 void cow_io_flush(struct cow_store *s, struct cow_io *io, cow_io_fn *then);
-/* Of a device that has them: the checksums of what has been submitted. */
-void cow_io_flush_sums(struct cow_store *s, struct cow_io *io, cow_io_fn *then);
 void cow_io_grow(struct cow_store *s, struct cow_io *io, uint64_t size_bytes, cow_io_fn *then);
 /* Fill *reterr from a failed request: "WHAT NUMBER of DEVICE: No space left on device". */
 int cow_io_err(const struct cow_store *s, const struct cow_io *io, int result, const char *what,
@@ -203,8 +201,6 @@ struct cow_store {
     TAILQ_HEAD(, cow_write) free_writes, busy_writes; /* busy: the longest in flight first */
     uint64_t write_serial, busy_bytes;
     unsigned free_write_count;
-    struct cow_io sums_io;
-    bool sums_flushing; /* sums_io is in use */
 
     /* commit */
     enum cow_step step;

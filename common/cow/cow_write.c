@@ -10,10 +10,6 @@
  *
  * A chunk larger than one write takes several; it is written when all are done.
  * A metadata chunk in between ends a write. Requests are kept for reuse.
- *
- * When nothing else is under way, the checksums of a small write are flushed beside it, so that
- * the commit's flush, which needs them durable, does not wait for two flushes of one disk. A crash
- * then leaves checksums of chunks that no exception points to.
  * Thread: the engine's.
  */
 #include "common/cow/cow_store_priv.h"
@@ -108,27 +104,6 @@ static void write_done(struct cow_store *s, struct cow_io *io, int result)
     write_give_back(s, w);
 }
 
-static void write_sums_flushed(struct cow_store *s, struct cow_io *io, int result)
-{
-    struct err err = ERR_INIT;
-
-    s->sums_flushing = false;
-    if (result >= 0)
-        return;
-    /* the commit's flush may succeed though some were lost, so this one counts as any other */
-    cow_io_err(s, io, result, "flush checksums before chunk", s->next_free, &err);
-    cow_store_poison(s, &err);
-}
-
-static void write_flush_sums(struct cow_store *s)
-{
-    if (!blk_dev_info(s->dev)->has_sums || s->sums_flushing || s->step != COW_STEP_IDLE ||
-        !TAILQ_EMPTY(&s->acking) || s->outstanding > COW_LONE_MAX)
-        return;
-    s->sums_flushing = true;
-    cow_io_flush_sums(s, &s->sums_io, write_sums_flushed);
-}
-
 void cow_write_submit(struct cow_store *s)
 {
     struct cow_write *w = s->gather;
@@ -146,7 +121,6 @@ void cow_write_submit(struct cow_store *s)
     s->count.data_writes++;
     s->count.data_bytes += w->len_bytes;
     cow_io_writev(s, &w->io, w->offset_bytes, w->iov, w->iov_count, w->len_bytes, write_done);
-    write_flush_sums(s);
 }
 
 /* A gathered write that takes at least one byte at dev_offset, with the slot entered.

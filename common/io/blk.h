@@ -40,10 +40,9 @@ enum blk_op {
 };
 
 enum {
-    BLK_FUA = 1 << 0,       /* BLK_WRITE, BLK_ZERO: durable when done */
-    BLK_FILLER = 1 << 1,    /* BLK_WRITE: only makes room; nobody will be held to the content */
-    BLK_SUMS_ONLY = 1 << 2, /* BLK_FLUSH, where has_sums: those of writes in flight, too, so that
-                             * a later flush of all finds less to do; promises nothing */
+    BLK_FUA = 1 << 0,    /* BLK_WRITE, BLK_ZERO: durable when done */
+    BLK_FILLER = 1 << 1, /* BLK_WRITE: only makes room; nobody will be held to the content */
+    BLK_ONCE = 1 << 3,   /* BLK_READ: will not be wanted again, no cache need keep it */
 };
 
 enum { BLK_IOV_MAX = 256 };
@@ -84,7 +83,6 @@ struct blk_info {
     bool read_only;
     bool can_grow;    /* a regular file */
     bool is_block;    /* a block special file */
-    bool has_sums;    /* see sum.h */
     const char *name; /* path, for texts; the device's own */
 };
 

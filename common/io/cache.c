@@ -3,7 +3,8 @@
  *
  *   READ     all there ──> copied ──> done
  *            else: below ──(ended well, nothing changed meanwhile)──> kept ──> done
- *   WRITE    forgotten ──> below ──(ended well, no other change of it meanwhile)──> kept ──> done
+ *   WRITE    forgotten ──> below ──(ended well, no other change of it meanwhile)──> kept, where
+ *            there is a block ──> done
  *   ZERO, DISCARD, fillers   forgotten ──> below ──> done
  *   FLUSH    below ──(failed: all that there is of the device is forgotten)──> done
  *
@@ -148,12 +149,13 @@ static bool copy_out(struct cache_dev *d, uint64_t at, uint64_t end, struct curs
     return true;
 }
 
-static void keep_piece(struct cache_op *op, const struct piece *p, struct cursor *x)
+/* b: its block; NULL: it is not kept. */
+static void keep_piece(struct cache_op *op, struct cache_block *b, const struct piece *p,
+                       struct cursor *x)
 {
-    struct blk_cache *c = op->dev->cache;
-    struct cache_block *b = cache_take(c, op->view, p->no);
-    b->valid |= p->sectors;
-    cursor_move(x, cache_data(c, b) + p->from, p->len, true);
+    if (b != NULL)
+        b->valid |= p->sectors;
+    cursor_move(x, b != NULL ? cache_data(op->dev->cache, b) + p->from : NULL, p->len, true);
 }
 
 /* Too much at once would leave nothing of others. */
@@ -213,13 +215,12 @@ static void read_done(struct blk_req *req, int result)
     uint64_t at = req->offset_bytes, end = at + req->len_bytes;
     struct cursor x;
     cursor_init(&x, op->outer);
-    while (result == 0 && keeps(op) && at < end) {
+    bool keep = result == 0 && keeps(op) && (op->outer->flags & BLK_ONCE) == 0;
+    while (keep && at < end) {
         struct piece p = piece_at(at, end);
         const struct cache_slot *s = cache_slot(d->cache, d->number, p.no);
-        if (s->busy == 0 && s->changed <= op->clock)
-            keep_piece(op, &p, &x);
-        else
-            cursor_move(&x, NULL, p.len, true);
+        bool steady = s->busy == 0 && s->changed <= op->clock;
+        keep_piece(op, steady ? cache_take(d->cache, d->view, p.no) : NULL, &p, &x);
         at += p.len;
     }
     op_end(op, req, result);
@@ -259,10 +260,9 @@ static void change_done(struct blk_req *req, int result)
         struct cache_slot *s = cache_slot(d->cache, d->number, p.no);
         s->changed = d->cache->clock;
         s->busy--;
-        if (keep && s->busy == 0 && !s->mixed)
-            keep_piece(op, &p, &x);
-        else if (keep)
-            cursor_move(&x, NULL, p.len, true);
+        bool alone = s->busy == 0 && !s->mixed;
+        if (keep)
+            keep_piece(op, alone ? cache_find(d->cache, d->view, p.no) : NULL, &p, &x);
         s->mixed = s->mixed && s->busy > 0;
         at += p.len;
     }

@@ -3,7 +3,10 @@
  *
  *   reader ──> cached device ──(all of it in memory: copied)──> done
  *                    └────────(else)──> the device below ──(kept)──> done
- *   writer ──> cached device ──> the device below ──(kept when it has succeeded)──> done
+ *   writer ──> cached device ──> the device below ──(kept, if its block is there)──> done
+ *
+ * What is read comes into memory, what is written only to where something has been read: writing
+ * alone costs no copying.
  *
  * Nothing is written later than it would be without: what is durable, and when, is the matter of
  * the device below. The memory is shared by all devices that are opened over it, and is taken

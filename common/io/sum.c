@@ -17,10 +17,6 @@
  * cannot be read or written fails every flush from then on: the writer takes that for what
  * it is, a device whose content is unknown until it is opened again.
  *
- * Two flushes of one disk come one after the other. A writer that waits for both may ask for
- * that of the side when it submits its writes: it is done beside them, and the flush of all
- * leaves the side out, or waits for the flush of it that is under way.
- *
  * No side request is without a request of ours that waits for it, so a device without
  * requests can be closed. Thread: the engine's.
  */
@@ -298,8 +294,7 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
         return;
     TAILQ_REMOVE(&d->flushes, op, link);
     struct sum_page *p, *next;
-    bool settles = op->result == 0 && (op->outer->flags & BLK_SUMS_ONLY) == 0;
-    for (p = TAILQ_FIRST(&d->busy); p != NULL && settles; p = next) {
+    for (p = TAILQ_FIRST(&d->busy); p != NULL && op->result == 0; p = next) {
         next = TAILQ_NEXT(p, link);
         sum_page_settle(p, op->gen);
         if (!p->has_before)
@@ -308,26 +303,11 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
     op_end(op, op->result, op->sys_errno);
 }
 
-static void flush_step(struct sum_op *op);
-
 static void flush_side_done(struct blk_req *req, int result)
 {
-    struct sum_op *op = req->user, *other, *next;
-    struct sum_dev *d = op->dev;
-    op->side_flushing = false;
+    struct sum_op *op = req->user;
     if (result == 0)
-        d->side_flushed = u64_max(d->side_flushed, op->side_mark);
-    for (other = TAILQ_FIRST(&d->flushes); other != NULL; other = next) {
-        next = TAILQ_NEXT(other, link);
-        if (other->side_carrier != op)
-            continue;
-        other->side_carrier = NULL;
-        other->side_begun = result < 0;
-        if (result < 0)
-            flush_part_end(other, result, req->sys_errno);
-        else
-            flush_step(other);
-    }
+        op->dev->side_flushed = u64_max(op->dev->side_flushed, op->side_mark);
     flush_part_end(op, result, req->sys_errno);
 }
 
@@ -336,23 +316,11 @@ static void flush_below_done(struct blk_req *req, int result)
     flush_part_end(req->user, result, req->sys_errno);
 }
 
-/* A flush of the side that is under way and covers all that is written. */
-static struct sum_op *flush_carrier(struct sum_dev *d)
-{
-    struct sum_op *op;
-    TAILQ_FOREACH (op, &d->flushes, link)
-        if (op->side_flushing && op->side_mark == d->side_written)
-            return op;
-    return NULL;
-}
-
 /* Go on with the side's part if its pages are written. */
 static void flush_step(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    if (op->side_begun || op->side_carrier != NULL || !flush_pages(op))
-        return;
-    if (d->failed == 0 && (op->side_carrier = flush_carrier(d)) != NULL)
+    if (op->side_begun || !flush_pages(op))
         return;
     op->side_begun = true;
     op->side_mark = d->side_written;
@@ -361,38 +329,19 @@ static void flush_step(struct sum_op *op)
     } else if (d->side_flushed == d->side_written) {
         flush_part_end(op, 0, 0);
     } else {
-        op->side_flushing = true;
         op->side = (struct blk_req){.op = BLK_FLUSH, .done = flush_side_done, .user = op};
         blk_submit(d->side, &op->side);
     }
 }
 
-/* With nothing to write or flush it is over now, but `done` never runs inside a submit. */
-static void flush_sums_begun(struct sum_op *op)
-{
-    struct sum_dev *d = op->dev;
-    if (--op->pending > 0)
-        return;
-    struct blk_req *outer = op->outer;
-    int result = op->result, sys_errno = op->sys_errno;
-    TAILQ_REMOVE(&d->flushes, op, link);
-    op_free(op);
-    blk_complete(outer, result, sys_errno);
-    blk_engine_poke(d->base.engine);
-}
-
 static void flush_begin(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    bool below = (op->outer->flags & BLK_SUMS_ONLY) == 0;
     op->gen = ++d->gen;
     op->pending = 2;
     TAILQ_INSERT_TAIL(&d->flushes, op, link);
-    if (below)
-        op_forward(op, flush_below_done);
-    flush_step(op); /* the other part has not ended: op does not either */
-    if (!below)
-        flush_sums_begun(op);
+    op_forward(op, flush_below_done);
+    flush_step(op); /* the flush below has not ended: op does not either */
 }
 
 /* -- growing ----------------------------------------------------------------------------- */
@@ -401,7 +350,6 @@ static void grow_done(struct blk_req *req, int result)
 {
     struct sum_op *op = req->user;
     op->dev->base.info = *blk_dev_info(op->dev->below);
-    op->dev->base.info.has_sums = true;
     op_end(op, result, req->sys_errno);
 }
 
@@ -584,7 +532,6 @@ struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
     LIST_INIT(&d->under_way);
     blk_dev_init(&d->base, &sum_ops, dev->engine);
     d->base.info = dev->info;
-    d->base.info.has_sums = true;
     return d;
 }
 

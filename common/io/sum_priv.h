@@ -51,10 +51,8 @@ struct sum_op {
     uint64_t gen;                /* of a flush: its number */
     uint64_t side_mark;          /* of a flush: pages written when its side flush was submitted */
     uint64_t side_from, side_to; /* of a grow: what the side gains */
-    bool side_begun;             /* of a flush: the side's part needs nothing more from here */
-    bool side_flushing;          /* its side flush is under way */
-    struct sum_op *side_carrier; /* another one's is waited for instead */
-    bool leaves_pages;           /* of a change: its sums were not in what it had written */
+    bool side_begun;
+    bool leaves_pages; /* of a change: its sums were not in what it had written */
     int result, sys_errno;
     TAILQ_ENTRY(sum_op) link;
     LIST_ENTRY(sum_op) under_way;

@@ -170,9 +170,9 @@ static int check_int(cfg_t *cfg, cfg_opt_t *opt)
 
 static void set_checks(cfg_t *cfg)
 {
-    static const char *const sizes[] = {"cow|limit", "cow|grow_step", "limits|space_per_client",
-                                        "limits|window", "limits|buffers",
-                                        "cache|size"};
+    static const char *const sizes[] = {
+        "cow|limit",     "cow|grow_step",  "limits|space_per_client",
+        "limits|window", "limits|buffers", "cache|size"};
     static const char *const paths[] = {"state_dir", "tls|ca", "tls|certificate", "tls|key",
                                         "tls|crl"};
     static const char *const ints[] = {

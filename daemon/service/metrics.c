@@ -298,6 +298,26 @@ static void scrape_histogram(struct metrics_text *out, const struct server *serv
                      (unsigned long long)below);
 }
 
+static void scrape_cache(struct metrics_text *out, const struct server *server)
+{
+    struct blk_cache_stats sum = {.size_bytes = 0};
+    for (unsigned i = 0; i < server->part_count; i++) {
+        struct blk_cache_stats one = blk_cache_stats(server->parts[i].shard->cache);
+        sum.size_bytes += one.size_bytes;
+        sum.used_bytes += one.used_bytes;
+        sum.hits += one.hits;
+        sum.misses += one.misses;
+    }
+    metrics_text_add(out,
+                     "# TYPE snapwire_cache_size_bytes gauge\nsnapwire_cache_size_bytes %llu\n"
+                     "# TYPE snapwire_cache_used_bytes gauge\nsnapwire_cache_used_bytes %llu\n",
+                     (unsigned long long)sum.size_bytes, (unsigned long long)sum.used_bytes);
+    metrics_text_add(out,
+                     "# TYPE snapwire_cache_hits counter\nsnapwire_cache_hits_total %llu\n"
+                     "# TYPE snapwire_cache_misses counter\nsnapwire_cache_misses_total %llu\n",
+                     (unsigned long long)sum.hits, (unsigned long long)sum.misses);
+}
+
 static void scrape_counters(struct metrics_text *out, const struct server *server)
 {
     metrics_text_add(out, "# TYPE snapwire_requests counter\n");
@@ -358,6 +378,7 @@ int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, stru
     metrics_text_add(&out, "# TYPE snapwire_connections gauge\nsnapwire_connections %u\n",
                      atomic_load(&server->connections));
     scrape_gauges(&out, s);
+    scrape_cache(&out, server);
     scrape_counters(&out, server);
     metrics_text_add(&out, "# EOF\n");
     pthread_mutex_unlock(&s->lock);

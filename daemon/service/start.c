@@ -400,8 +400,7 @@ static bool service_needs_restart(const struct config *a, const struct config *b
     bool same = strcmp(a->state_dir, b->state_dir) == 0 && a->listen_count == b->listen_count &&
                 strcmp(a->metrics_listen, b->metrics_listen) == 0 && a->shards == b->shards &&
                 strcmp(a->io_engine, b->io_engine) == 0 && a->poll_us == b->poll_us &&
-                a->lease_ttl_ms == b->lease_ttl_ms &&
-                a->cow_limit_bytes == b->cow_limit_bytes &&
+                a->lease_ttl_ms == b->lease_ttl_ms && a->cow_limit_bytes == b->cow_limit_bytes &&
                 a->chunk_size_sectors == b->chunk_size_sectors &&
                 a->cow_grow_step_bytes == b->cow_grow_step_bytes &&
                 a->full_policy == b->full_policy && a->checksums == b->checksums &&

@@ -1,20 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Looking for completions of the disk for a while, instead of sleeping until one wakes us.
  *
- *   few in flight ──> look ──found──> vain = 0
- *                      │ too long
- *                      └──> vain + 1 ──LOOK_VAIN_MAX──> the next LOOK_REST are left out
+ *   few in flight ──> look ──found──> go on
+ *                      ├─ too long ──> the LOOK_VAIN_MAX-th in a row? rest
+ *                      └─ others had the processor for long ──> rest
  *
  * A writer who waits for each of its chunks has few disk requests in flight, one after
  * another, each about as short as falling asleep and being woken are together; so has a
  * stream between two groups of chunks. It costs processor time that nobody else wanted: each
  * look gives way first to whoever is ready to run, the kernel's workers that flush among them.
+ * Who has given way to a program that computes comes back late, milliseconds perhaps, and
+ * later than one who slept and is woken: then, too, looks are left out.
  *
  * It must not know whose completions these are. Thread: the shard's.
  */
 #include "daemon/shard/look.h"
 
 #include <sched.h>
+
+static void look_rest_for_others(struct shard_look *l)
+{
+    l->last_rest = l->last_rest == 0 ? LOOK_REST_MIN : l->last_rest * 2;
+    if (l->last_rest > LOOK_REST_MAX)
+        l->last_rest = LOOK_REST_MAX;
+    l->rest = l->last_rest;
+    l->vain = 0;
+}
 
 bool shard_look_before_sleep(struct shard_look *l, const struct clock *clock, unsigned inflight,
                              shard_look_fn *poll, void *user)
@@ -25,17 +36,23 @@ bool shard_look_before_sleep(struct shard_look *l, const struct clock *clock, un
         l->rest--;
         return false;
     }
-    uint64_t end_ns = clock_now_ns(clock) + l->longest_ns;
+    uint64_t now_ns = clock_now_ns(clock), end_ns = now_ns + l->longest_ns;
     do {
+        uint64_t before_ns = now_ns;
         (void)sched_yield();
+        now_ns = clock_now_ns(clock);
+        if (now_ns - before_ns >= LOOK_AWAY_US * UINT64_C(1000)) {
+            look_rest_for_others(l);
+            return poll(user) > 0;
+        }
         if (poll(user) > 0) {
-            l->vain = 0;
+            l->vain = l->last_rest = 0;
             return true;
         }
-    } while (clock_now_ns(clock) < end_ns);
+    } while (now_ns < end_ns);
     if (++l->vain == LOOK_VAIN_MAX) {
         l->vain = 0;
-        l->rest = LOOK_REST;
+        l->rest = LOOK_REST_MIN;
     }
     return false;
 }

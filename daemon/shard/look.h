@@ -13,12 +13,16 @@ enum {
     LOOK_US_MAX = 1000,
     LOOK_REQUESTS_MAX = 3, /* in flight; with more there is enough to do without */
     LOOK_VAIN_MAX = 8,     /* in a row: this disk is slower than that, and … */
-    LOOK_REST = 64,        /* … so many are left out */
+    LOOK_REST_MIN = 64,    /* … so many are left out */
+    LOOK_AWAY_US = 500,    /* giving way for so long: somebody computes, and as many, twice … */
+    LOOK_REST_MAX = 4096,  /* … as many each time up to about a second's work, are left out */
 };
 
 struct shard_look {
     uint64_t longest_ns; /* 0: never */
-    unsigned vain, rest;
+    unsigned vain;       /* in a row */
+    unsigned rest;       /* still to be left out */
+    unsigned last_rest;  /* because of others; 0: a look has found something since */
 };
 
 /* Runs what has completed; how many. */

@@ -138,6 +138,7 @@ static int fetch_add(struct fetch *f, struct snapshot *node, uint64_t dev_offset
         f->cap = cap;
     }
     f->ios[f->count++] = (struct fetch_io){.req = {.op = BLK_READ,
+                                                   .flags = f->once ? BLK_ONCE : 0,
                                                    .offset_bytes = dev_offset_bytes,
                                                    .len_bytes = len_bytes,
                                                    .data = data,

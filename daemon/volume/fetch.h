@@ -46,6 +46,7 @@ struct fetch {
     struct volume *volume;
     struct snapshot *place;
     uint64_t offset_bytes, len_bytes;
+    bool once;                               /* it is about to be overwritten */
     uint8_t *data;                           /* where the origin's device has ended: zeros */
     void (*done)(struct fetch *f, int code); /* once, possibly inside fetch_start() */
     void *user;

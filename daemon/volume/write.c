@@ -152,11 +152,7 @@ void write_plan(struct write_part *p)
         write_fail(p);
         return;
     }
-    if (p->place != NULL && p->place->hidden) { /* it waited for a store, and that went */
-        (void)err_set(&w->err, SNAP_ENOENT, "the clone has been deleted");
-        write_fail(p);
-        return;
-    }
+    CHECK(p->place == NULL || !p->place->hidden); /* its deletion waits for its writes */
     if (write_keep_plan(p, &w->err) < 0)
         write_fail(p);
     else if (p->lacks)

@@ -481,6 +481,7 @@ static void keep_read(struct write_part *p)
                               .place = p->place,
                               .offset_bytes = p->want_first * chunk_bytes,
                               .len_bytes = len,
+                              .once = true,
                               .data = p->buf->data,
                               .done = keep_fetched,
                               .user = p,

@@ -31,7 +31,7 @@ writes half of its part.
 Reads: 16 KiB, 64 in flight, of what the writes have left. Peers read through the page cache, the
 daemon does not. Rows are cold: the image's pages are dropped and the server is started anew
 before each run. Rows named warm: the same run once more on the same server, so the file plugin then
-reads memory and never the disk.
+reads memory and never the disk. Rows named cache: with nbdkit's cache filter over our plugin.
 
 Guard: nbdkit's file plugin is the bare origin. First overwrites, then the same blocks again; both
 origins' pages are dropped before the first (guard_first) or all read before it
@@ -79,6 +79,14 @@ class Nbd:
     def snapwire(self, export):
         w = self.world
         process, port, _ = self.nbdkit(w.program("nbdkit-snapwire-plugin.so"), *self.remote())
+        return process, port, export
+
+    def cached(self, export):
+        """A snapshot never changes: what was read of it may be kept beside its reader."""
+        environment = dict(self.world.peer_environment, TMPDIR=self.dir)
+        process, port, _ = self.nbdkit(
+            "-r", "--filter=cache", self.world.program("nbdkit-snapwire-plugin.so"),
+            *self.remote(), "cache-on-read=true", environment=environment)
         return process, port, export
 
     def remote(self):
@@ -241,6 +249,7 @@ class Nbd:
         return {
             "volume": (lambda: self.snapwire("nbd0"), "", True),
             "snapshot": (lambda: self.snapwire(f"nbd{n}@s1"), "", True),
+            "cached": (lambda: self.cached(f"nbd{n}@s1"), "", True),
             "file": (lambda: self.nbdkit("-r", "file", self.file), "nbdkit file", True),
             "qcow2": (lambda: self.qemu("qcow2", self.qcow2[n], "-r", "-l", "snapshot.name=s1"),
                       f"qcow2, the oldest of {n} internal snapshots", False),
@@ -268,6 +277,8 @@ class Nbd:
                     ("", "volume", "file", "cold"), ("_warm", "volume", "file", "warm"),
                     ("_snapshot", "snapshot", "file", "cold"),
                     ("_snapshot_warm", "snapshot", "file", "warm"),
+                    ("_snapshot_cache", "cached", "file", "cold"),
+                    ("_snapshot_cache_warm", "cached", "file", "warm"),
                     ("_qcow2", "snapshot", "qcow2", "cold"),
                     ("_overlay", "volume", "overlay", "cold"), ("_cow", "volume", "cow", "cold")):
                 self.bench.add(f"nbd_read_{pattern}{suffix}", found[(ours, heat)],

@@ -58,6 +58,14 @@ class PluginCase(Case):
         self.assertNotRegex(self.log(), "AddressSanitizer|runtime error:")
 
 
+class Starts(PluginCase):
+    def test_without_its_daemon_it_says_so_after_its_time(self):
+        self.d.kill()
+        with self.assertRaisesRegex(AssertionError, "v at unix:.*timeout= says"):
+            self.serve("volume=v", "timeout=3")
+        self.assertEqual(self.process.returncode, 1)
+
+
 class Ends(PluginCase):
     """nbdkit is told to end."""
 

@@ -97,7 +97,7 @@ static void begin_something(struct sim *s)
         write_start(s, u, &u->nodes[0]);
     else if (what < 49 && clone != NULL)
         write_start(s, u, clone);
-    else if (what < 53 && u->rollback == ROLLBACK_NONE)
+    else if (what < 53 && steady)
         flush_start(s, u, &u->nodes[0]);
     else if (what < 56 && clone != NULL)
         flush_start(s, u, clone);

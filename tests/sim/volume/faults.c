@@ -55,6 +55,8 @@ static struct snapshot *fault_pick(struct sim *s, struct subject *u)
     struct snapshot_list *lists[] = {&u->volume->chain, &u->volume->clones};
     struct snapshot *x, *found = NULL;
     unsigned n = 0;
+    if (u->volume->job != NULL && sim_pick(s, 2) == 0) /* what is handed down, perhaps */
+        return TAILQ_FIRST(&u->volume->hidden);
     for (unsigned i = 0; i < 2; i++)
         TAILQ_FOREACH (x, lists[i], link)
             if (sim_pick(s, ++n) == 0)

@@ -215,14 +215,15 @@ static struct node *pick_source(struct sim *s, struct subject *u)
     return clone == NULL ? NULL : source_of(u, clone);
 }
 
-/* By others than those who read and write it: these hear that it is gone. */
+/* By others than those who read, write, clone it or return to it: these hear that it is gone. */
 static bool is_used(const struct sim *s, const struct node *n)
 {
     unsigned io = 0;
     for (unsigned i = 0; i < SIM_OPS; i++) {
         enum op_kind kind = s->ops[i].kind;
-        bool is_io = kind == OP_READ || kind == OP_WRITE || kind == OP_FLUSH;
+        bool is_io = kind == OP_READ || kind == OP_WRITE || kind == OP_FLUSH || kind == OP_ROLLBACK;
         io += is_io && s->ops[i].node == n ? 1 : 0;
+        io += kind == OP_CLONE && s->ops[i].source == n ? 1 : 0;
     }
     return n->busy > io;
 }

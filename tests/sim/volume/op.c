@@ -154,8 +154,10 @@ static bool op_excused(const struct op *o, int code)
     case SNAP_ESTALE:
         return (s->closing && op_is_change(o)) || (o->kind == OP_DELETE && node_is_gone(o->node)) ||
                (o->kind == OP_READ && node_is_gone(o->node)) ||
-               (op_is_write(o) && (node_is_gone(o->node) || o->node->state == NODE_GOING)) ||
-               (o->kind == OP_CLONE && node_is_gone(o->source)) ||
+               ((op_is_write(o) || o->kind == OP_ROLLBACK) &&
+                (node_is_gone(o->node) || o->node->state == NODE_GOING)) ||
+               (o->kind == OP_CLONE &&
+                (node_is_gone(o->source) || o->source->state == NODE_GOING)) ||
                (o->kind == OP_CHECK && o->node->state != NODE_THERE);
     default:
         return false;

@@ -454,6 +454,10 @@ void world_boot(struct world *w, bool checksums)
     TAILQ_INIT(&w->shard->kicks);
     w->shard->engine = w->engine;
     w->shard->loop = (struct loop *)w; /* is there, and that is all */
+    /* small, so that blocks go; some lives have none */
+    uint64_t blocks = rng_below(&w->rng, 32);
+    if (blocks >= BLK_CACHE_BLOCKS_MIN)
+        CHECK(blk_cache_new(blocks * BLK_CACHE_BLOCK_BYTES, &w->shard->cache, NULL) == 0);
     w->shard->pool = buf_pool_new(0);
     w->shard->answer_pool = buf_pool_new((size_t)8 << 20);
     w->shard->zeros = aligned_alloc(BUF_ALIGN_BYTES, SHARD_ZERO_BYTES);
@@ -503,6 +507,8 @@ bool world_step(struct world *w)
 void world_power_loss(struct world *w)
 {
     mem_engine_power_loss(w->engine);
+    blk_cache_abandon(w->shard->cache);
+    w->shard->cache = NULL;
     struct file *f, *next;
     for (f = TAILQ_FIRST(&w->files); f != NULL; f = next) {
         next = TAILQ_NEXT(f, link);

@@ -123,7 +123,7 @@ static void put__told_before_a_power_loss_has_its_checksum_after_it(void **state
     }
 }
 
-/* One put after another: its checksum is flushed once, beside its data. */
+/* One put after another: a flush of its checksum and two of the rest. */
 static void put__alone_flushes_its_checksum_once(void **state)
 {
     struct disks d;
@@ -144,7 +144,7 @@ static void put__alone_flushes_its_checksum_once(void **state)
 static void put__fails_when_its_checksum_cannot_be_flushed(void **state)
 {
     (void)state;
-    for (unsigned seed = 0; seed < 32; seed++) { /* before and after the rest of the commit */
+    for (unsigned seed = 0; seed < 32; seed++) {
         struct disks d;
         struct fix f = sums_fix(seed, &d);
 

@@ -278,23 +278,44 @@ static void read__in_pieces_of_memory_from_several_blocks(void **state)
     assert_false(has(d, 1) && has(d, 0)); /* of their sectors only these */
 }
 
-static void write__is_kept_and_on_the_disk(void **state)
+static void write__is_kept_where_something_was_read(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     assert_int_equal(write_block(w, d, 5, 0x5a), 0);
     assert_int_equal(mem_dev_image(d->mem)[5 * BLOCK], 0x5a);
+    assert_false(has(d, 5)); /* nobody has read it */
+    assert_int_equal(read_block(w, d, 5), 0);
+    assert_int_equal(write_block(w, d, 5, 0x5b), 0);
+    assert_int_equal(mem_dev_image(d->mem)[5 * BLOCK], 0x5b);
     assert_true(has(d, 5));
     memset(buf, 0x11, SECTOR);
     assert_int_equal(run(w, d, BLK_WRITE, 5 * BLOCK + SECTOR, SECTOR, buf), 0);
     assert_true(has(d, 5)); /* a part of it is another */
-    assert_int_equal(reads(d), 0);
+    assert_int_equal(reads(d), 1);
+}
+
+static void read__once_is_not_kept(void **state)
+{
+    struct world *w = *state;
+    struct disk *d = &w->disks[0];
+    struct probe p = {.req = {.op = BLK_READ,
+                              .flags = BLK_ONCE,
+                              .offset_bytes = BLOCK,
+                              .len_bytes = BLOCK,
+                              .data = buf,
+                              .done = probe_done}};
+    p.req.user = &p;
+    blk_submit(d->dev, &p.req);
+    end(w, &p);
+    assert_false(has(d, 1));
 }
 
 static void filler__is_not_kept(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
+    assert_int_equal(read_block(w, d, 1), 0);
     struct probe p = {.req = {.op = BLK_WRITE,
                               .flags = BLK_FILLER,
                               .offset_bytes = BLOCK,
@@ -344,8 +365,11 @@ static void failed_flush__leaves_nothing_of_its_device(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    for (uint64_t i = 0; i < 4; i++)
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_int_equal(read_block(w, d, i), 0);
         assert_int_equal(write_block(w, d, i, 0x77), 0);
+        assert_true(has(d, i));
+    }
     assert_int_equal(read_block(w, &w->disks[1], 0), 0);
     mem_dev_fault_at(d->mem, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
     assert_true(run(w, d, BLK_FLUSH, 0, 0, NULL) < 0);
@@ -380,8 +404,9 @@ static void read__that_a_write_overtakes_is_not_kept(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    struct probe r, c;
+    struct probe r;
     static uint8_t old[BLOCK] __attribute__((aligned(4096)));
+    assert_int_equal(run(w, d, BLK_READ, 2 * BLOCK, SECTOR, buf), 0); /* a block is there */
     d->late->holds = true;
     start(d, &r, BLK_READ, 2 * BLOCK, BLOCK, old);
     while (d->late->count == 0)
@@ -392,15 +417,28 @@ static void read__that_a_write_overtakes_is_not_kept(void **state)
     assert_true(r.ran);
     assert_int_equal(mem_dev_image(d->mem)[2 * BLOCK], 0x33);
     (void)has(d, 2); /* right, if it is there */
-    /* one that was under way when the read began */
+}
+
+static void read__during_a_write_is_not_kept(void **state)
+{
+    struct world *w = *state;
+    struct disk *d = &w->disks[0];
+    static uint8_t old[BLOCK] __attribute__((aligned(4096)));
     d->late->holds = true;
-    memset(buf, 0x44, BLOCK);
-    start(d, &r, BLK_READ, 3 * BLOCK, BLOCK, old);
-    start(d, &c, BLK_WRITE, 3 * BLOCK, BLOCK, buf);
-    while (d->late->count < 2)
-        assert_true(mem_engine_step(w->engine));
-    late_all(d);
-    (void)has(d, 3);
+    for (uint64_t no = 0; no < 40; no++) { /* in what order they happen is drawn */
+        struct probe r, c;
+        memset(buf, 0x44, BLOCK);
+        start(d, &c, BLK_WRITE, no * BLOCK, BLOCK, buf);
+        start(d, &r, BLK_READ, no * BLOCK, BLOCK, old);
+        while (d->late->count < 2)
+            assert_true(mem_engine_step(w->engine));
+        while (!c.ran) {
+            assert_false(has(d, no));
+            assert_true(late_step(d->late, 0));
+        }
+        late_all(d);
+        (void)has(d, no); /* right, if it is there */
+    }
 }
 
 static void writes_of_one_block_at_once__leave_nothing(void **state)
@@ -410,6 +448,9 @@ static void writes_of_one_block_at_once__leave_nothing(void **state)
     static uint8_t other[BLOCK] __attribute__((aligned(4096)));
     for (unsigned order = 0; order < 2; order++) {
         struct probe a, b;
+        d->late->holds = false;
+        assert_int_equal(read_block(w, d, 4), 0);
+        assert_true(has(d, 4));
         memset(buf, 0xa, BLOCK);
         memset(other, 0xb, BLOCK);
         d->late->holds = true;
@@ -504,6 +545,7 @@ static void device__grows_and_is_bounded(void **state)
     assert_int_equal(blk_grow_sync(d->dev, size + BLOCK, NULL), 0);
     assert_int_equal(blk_dev_info(d->dev)->size_bytes, size + BLOCK);
     assert_int_equal(write_block(w, d, DISK_BLOCKS, 4), 0);
+    assert_int_equal(read_block(w, d, DISK_BLOCKS), 0);
     assert_true(has(d, DISK_BLOCKS));
     assert_false(blk_cache_read(d->mem, 0, buf, SECTOR)); /* no such device */
 }
@@ -642,7 +684,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(read__second_one_needs_no_disk),
         CASE(read__in_pieces_of_memory_from_several_blocks),
-        CASE(write__is_kept_and_on_the_disk),
+        CASE(write__is_kept_where_something_was_read),
+        CASE(read__once_is_not_kept),
         CASE(filler__is_not_kept),
         CASE(write__is_not_in_memory_before_it_is_on_the_disk),
         CASE(failed_write__leaves_nothing),
@@ -650,6 +693,7 @@ int main(void)
         CASE(failed_flush__leaves_nothing_of_its_device),
         CASE(zero_and_discard__are_forgotten),
         CASE(read__that_a_write_overtakes_is_not_kept),
+        CASE(read__during_a_write_is_not_kept),
         CASE(writes_of_one_block_at_once__leave_nothing),
         CASE(scan__leaves_what_is_used),
         CASE(scan__in_small_pieces_is_no_use),

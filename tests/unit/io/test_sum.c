@@ -206,88 +206,6 @@ static void flush__without_new_sums_leaves_the_side_alone(void **state)
     world_free(&w);
 }
 
-static void start_flags(struct world *w, struct probe *p, uint32_t flags)
-{
-    *p = (struct probe){.req = {.op = BLK_FLUSH, .flags = flags, .done = probe_done, .user = p}};
-    blk_submit(w->dev, &p->req);
-    assert_false(p->ran);
-}
-
-static int flush_sums(struct world *w)
-{
-    struct probe p;
-    start_flags(w, &p, BLK_SUMS_ONLY);
-    while (!p.ran)
-        assert_true(mem_engine_step(w->engine));
-    return p.result;
-}
-
-static void flush__of_sums_leaves_the_flush_of_all_less_to_do(void **state)
-{
-    (void)state;
-    struct world w;
-    world_new(&w, 1, BLOCKS * BLOCK);
-    assert_true(blk_dev_info(w.dev)->has_sums);
-    put(&w, 5, 'a');
-    struct mem_counters data = mem_dev_counters(w.data), side = mem_dev_counters(w.side);
-    assert_int_equal(flush_sums(&w), 0);
-    assert_int_equal(flush_sums(&w), 0); /* nothing is left for it */
-    assert_int_equal(mem_dev_counters(w.data).flushes, data.flushes);
-    assert_int_equal(mem_dev_counters(w.side).flushes, side.flushes + 1);
-    flush(&w);
-    assert_int_equal(mem_dev_counters(w.data).flushes, data.flushes + 1);
-    assert_int_equal(mem_dev_counters(w.side).flushes, side.flushes + 1);
-    plug(&w);
-    assert_true(look(&w, 5).now == sum_at(&w, 5));
-    world_free(&w);
-}
-
-/* A flush of all, begun while that of the sums is under way, waits for it and does none itself. */
-static void flush__shares_the_one_of_sums_under_way(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 0; seed < 64; seed++) {
-        struct world w;
-        struct probe sums, all;
-        world_new(&w, seed, BLOCKS * BLOCK);
-        put(&w, 5, 'a');
-        struct mem_counters side = mem_dev_counters(w.side);
-        bool fails = seed % 2 == 1;
-        if (fails)
-            mem_dev_fault_at(w.side, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
-        start_flags(&w, &sums, BLK_SUMS_ONLY);
-        start_flags(&w, &all, 0);
-        while (!all.ran)
-            assert_true(mem_engine_step(w.engine));
-        while (!sums.ran)
-            assert_true(mem_engine_step(w.engine));
-        assert_int_equal(mem_dev_counters(w.side).flushes, side.flushes + 1);
-        assert_int_equal(all.result, fails ? SNAP_EIO : 0);
-        assert_int_equal(sums.result, fails ? SNAP_EIO : 0);
-        if (!fails) {
-            plug(&w);
-            assert_true(look(&w, 5).now == sum_at(&w, 5));
-        }
-        world_free(&w);
-    }
-}
-
-static void flush__of_sums_alone_forgets_no_content_before(void **state)
-{
-    (void)state;
-    struct world w;
-    world_new(&w, 1, BLOCKS * BLOCK);
-    put(&w, 5, 'a');
-    flush(&w);
-    uint64_t before = sum_at(&w, 5);
-    put(&w, 5, 'b');
-    assert_int_equal(flush_sums(&w), 0); /* the content may be lost still */
-    assert_true(look(&w, 5).before == before);
-    flush(&w);
-    assert_true(look(&w, 5).before == 0);
-    world_free(&w);
-}
-
 static void overwrite__is_marked_before_it_and_unmarked_when_idle(void **state)
 {
     (void)state;
@@ -508,9 +426,6 @@ int main(void)
         cmocka_unit_test(sum_of__depends_on_place_and_not_on_the_vector),
         cmocka_unit_test(flush__makes_sums_durable_with_the_data),
         cmocka_unit_test(flush__without_new_sums_leaves_the_side_alone),
-        cmocka_unit_test(flush__of_sums_leaves_the_flush_of_all_less_to_do),
-        cmocka_unit_test(flush__shares_the_one_of_sums_under_way),
-        cmocka_unit_test(flush__of_sums_alone_forgets_no_content_before),
         cmocka_unit_test(overwrite__is_marked_before_it_and_unmarked_when_idle),
         cmocka_unit_test(write__of_part_of_a_block_leaves_it_without_a_sum),
         cmocka_unit_test(grow__takes_the_side_along),

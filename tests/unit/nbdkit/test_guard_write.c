@@ -147,10 +147,14 @@ static void assert_waits(const struct guard *g, const struct writer *w)
 
 /* -- the link's part --------------------------------------------------------------------------- */
 
+/* What a writer has claimed; waits for it. */
 static struct guard_copy *next_copy(struct guard *g)
 {
     struct guard_copy *c = NULL;
+    const uint64_t end = guard_now_ns() + 10 * NS_PER_S;
     while (!c) {
+        if (guard_now_ns() > end)
+            fail_msg("nothing is claimed");
         (void)pthread_mutex_lock(&g->lock);
         c = TAILQ_FIRST(&g->queue);
         if (c)
@@ -160,6 +164,30 @@ static struct guard_copy *next_copy(struct guard *g)
             nap_ms(1);
     }
     return c;
+}
+
+static unsigned in_flight(struct guard *g)
+{
+    (void)pthread_mutex_lock(&g->lock);
+    unsigned n = g->inflight;
+    (void)pthread_mutex_unlock(&g->lock);
+    return n;
+}
+
+static bool is_queued(struct guard *g)
+{
+    (void)pthread_mutex_lock(&g->lock);
+    bool any = !TAILQ_EMPTY(&g->queue);
+    (void)pthread_mutex_unlock(&g->lock);
+    return any;
+}
+
+static bool is_break_wanted(struct guard *g)
+{
+    (void)pthread_mutex_lock(&g->lock);
+    bool wanted = g->break_wanted;
+    (void)pthread_mutex_unlock(&g->lock);
+    return wanted;
 }
 
 static void settle(struct guard *g, struct guard_copy *c, int code)
@@ -290,7 +318,7 @@ static void write__two_on_one_chunk_send_it_once(void **state)
     struct guard_copy *c = next_copy(g);
     begin(g, &b, 200, 100);
     assert_waits(g, &b);
-    assert_true(TAILQ_EMPTY(&g->queue));
+    assert_false(is_queued(g));
     settle(g, c, 0);
     assert_int_equal(end(&a), 0);
     assert_int_equal(end(&b), 0);
@@ -308,7 +336,7 @@ static void write__copies_are_bounded(void **state)
         struct guard_copy *c = next_copy(g);
         assert_waits(g, &w);
         assert_int_equal(c->first, 2 * i);
-        assert_true(TAILQ_EMPTY(&g->queue));
+        assert_false(is_queued(g));
         settle(g, c, 0);
     }
     assert_int_equal(end(&w), 0);
@@ -375,7 +403,7 @@ static void write__none_begins_while_a_head_is_made(void **state)
     set(g, hold);
     begin(g, &w, 0, CHUNK);
     assert_waits(g, &w);
-    assert_int_equal(g->inflight, 0);
+    assert_int_equal(in_flight(g), 0);
     set(g, new_head);
     set(g, release);
     struct guard_copy *c = next_copy(g);
@@ -393,10 +421,10 @@ static void write__one_that_has_begun_ends_before_the_head(void **state)
     struct guard_copy *c = next_copy(g);
     set(g, hold);
     assert_waits(g, &w);
-    assert_int_equal(g->inflight, 1);
+    assert_int_equal(in_flight(g), 1);
     settle(g, c, 0);
     assert_int_equal(end(&w), 0);
-    assert_int_equal(g->inflight, 0);
+    assert_int_equal(in_flight(g), 0);
     assert_true(g->wake); /* the link is told that nothing is in flight any more */
 }
 
@@ -462,7 +490,7 @@ static void away__broken_writes_only_once_the_mark_is_there(void **state)
     set(g, go_away);
     begin(g, &w, 0, CHUNK);
     nap_ms(200);
-    assert_true(g->break_wanted);
+    assert_true(is_break_wanted(g));
     assert_waits(g, &w);
     set(g, be_broken);
     assert_int_equal(end(&w), 0);

@@ -106,6 +106,7 @@ static struct link *link_to(const char *address)
     struct link *l = NULL;
     if (link_new(&config, "test", &l, &why) < 0)
         fail_msg("%s", why.text);
+    link_watch(l);
     return l;
 }
 
@@ -287,6 +288,21 @@ static void link__what_waits_ends_when_nbdkit_does(void **state)
     link_free(l);
 }
 
+/* Before it serves, nbdkit cannot be asked: it would abort. */
+static void link__nbdkit_is_not_asked_before_it_serves(void **state)
+{
+    const struct snapwire_config config = {
+        .size = sizeof config, .addresses = "unix:/nonexistent", .request_timeout_ms = 2000};
+    struct link_op op = {.submit = ping};
+    struct snapwire_error why = {0};
+    struct link *l = NULL;
+    (void)state;
+    atomic_store(&told.ending, true);
+    assert_int_equal(link_new(&config, "test", &l, &why), 0);
+    assert_int_not_equal(link_run(l, &op), SNAPWIRE_ECANCELED);
+    link_free(l);
+}
+
 static void link__a_slow_answer_is_waited_for_while_nbdkit_ends(void **state)
 {
     struct link_op op = {.submit = ping};
@@ -374,6 +390,7 @@ int main(void)
         CASE(link_free__ends_what_is_under_way),
         CASE(link_free__at_once),
         CASE(link__what_waits_ends_when_nbdkit_does),
+        CASE(link__nbdkit_is_not_asked_before_it_serves),
         CASE(link__a_slow_answer_is_waited_for_while_nbdkit_ends),
         CASE(link__idle_time_does_not_count),
         CASE(link__a_refusal_is_the_answer),

@@ -43,7 +43,7 @@ static void load__takes_every_value(void **state)
                         "cow {\n limit = 2G\n grow_step = \"1.5M\"\n chunk_size = 4K\n"
                         " full_policy = invalidate\n}\n"
                         "limits { connections = 9\n window = 1M\n buffers = 64M }\n"
-                        "timeouts { keepalive_ms = 500 }\n",
+                        "timeouts { keepalive_ms = 500 }\ncache { size = 24M }\n",
                   c, &e);
     if (rc < 0)
         fail_msg("%s", e.text);
@@ -59,6 +59,7 @@ static void load__takes_every_value(void **state)
     assert_int_equal(c->connections_total, 9);
     assert_int_equal(c->window_bytes, MIB);
     assert_int_equal(c->keepalive_ms, 500);
+    assert_int_equal(c->cache_bytes, 24 * MIB);
     assert_int_equal(c->frame_timeout_ms, 30000);
     assert_int_equal(c->log_level, LOG_LEVEL_DEBUG);
     free(c);
@@ -72,6 +73,7 @@ static void defaults__are_those_of_an_empty_file(void **state)
     assert_string_equal(c->state_dir, "/var/lib/snapwire");
     assert_int_equal(c->chunk_size_sectors, LIMIT_CHUNK_SECTORS_DEFAULT);
     assert_int_equal(c->listen_count, 2);
+    assert_int_equal(c->cache_bytes, GIB);
     free(c);
 }
 
@@ -88,6 +90,7 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "io_engine = magic\n", ":2:", "io_engine"},
         {LOCAL "poll_us = 1001\n", ":2:", "poll_us"},
         {LOCAL "log_level = loud\n", ":2:", "log_level"},
+        {LOCAL "cache {\n size = much\n}\n", ":3:", "size"},
         {LOCAL "cow {\n limit = 2Q\n}\n", ":3:", "limit"},
         {LOCAL "cow {\n\n chunk_size = 5000\n}\n", ":4:", "chunk_size"},
         {LOCAL "cow {\n full_policy = explode\n}\n", ":3:", "full_policy"},

@@ -215,6 +215,66 @@ static void job__hand_down_is_shown_and_cannot_be_cancelled(void **state)
     assert_int_equal(call(f, tree_do_show, &g), SNAP_ENOENT);
 }
 
+struct twins {
+    struct clone_spec spec;
+    int first;
+    unsigned ended;
+};
+
+static void twin_made(void *user, int code, const struct err *err)
+{
+    struct twins *t = user;
+    (void)err;
+    t->first = code;
+    t->ended++;
+}
+
+static void do_twins(struct call *c)
+{
+    struct twins *t = c->arg;
+    volume_clone_start(c->f->volume, &t->spec, twin_made, t);
+    volume_clone_start(c->f->volume, &t->spec, call_end, c);
+}
+
+static void clone__asked_for_twice_at_once_is_made_once(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1");
+    struct twins t = {.spec = {.id = uuid_make(), .source = s, .name = "c1"}, .first = 1};
+    assert_int_equal(call(f, do_twins, &t), 0);
+    assert_int_equal(t.ended, 1);
+    assert_int_equal(t.first, 0);
+    assert_int_equal(tree_nodes(f), 2);
+    tree_write(f, t.spec.id, 0, 8, 1);
+}
+
+/* Files are made, but not opened afterwards. */
+static int open_new_only(void *user, struct blk_engine *e, const char *path, unsigned flags,
+                         struct blk_dev **ret, struct err *reterr)
+{
+    if ((flags & BLK_OPEN_CREATE) == 0)
+        return err_set(reterr, SNAP_EIO, "%s: no", path);
+    return volume_storage_files.open(user, e, path, flags, ret, reterr);
+}
+
+/* The record lists it: it is damaged, and its file stays. */
+static void clone__that_cannot_be_opened_once_it_is_made_stays(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES];
+    struct volume_storage storage = volume_storage_files;
+    struct clone_spec spec = {.id = uuid_make(), .source = fixture_create(f, "s1"), .name = "c1"};
+    storage.open = open_new_only;
+    f->env.storage = &storage;
+    assert_int_equal(call(f, fixture_do_clone, &spec), SNAP_EIO);
+    f->env.storage = &volume_storage_files;
+    assert_int_equal(fixture_look(f, spec.id).state, SNAPSHOT_DAMAGED);
+    assert_int_equal(access(fixture_cow_path(f, spec.id, path, sizeof path), F_OK), 0);
+    fixture_reopen(f);
+    assert_int_equal(fixture_look(f, spec.id).state, SNAPSHOT_OK);
+    tree_write(f, spec.id, 0, 8, 1);
+}
+
 static _Atomic unsigned nearly_full;
 
 static void tell(void *user, const struct volume *v, const char *snapshot, const char *what,
@@ -291,6 +351,8 @@ int main(void)
         CASE(clone__of_a_clone_keeps_the_moment),
         CASE(clone__the_same_again_is_the_same_and_others_are_refused),
         CASE(clone__depth_is_bounded),
+        CASE(clone__asked_for_twice_at_once_is_made_once),
+        CASE(clone__that_cannot_be_opened_once_it_is_made_stays),
         cmocka_unit_test_setup_teardown(clone__of_a_remote_volume_is_not_supported, fixture_setup,
                                         fixture_teardown),
         CASE(delete__sole_snapshot_is_handed_down_to_its_clone),

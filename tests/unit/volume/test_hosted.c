@@ -396,10 +396,44 @@ static void damaged__policy_makes_it_invalid_for_good_and_the_write_succeeds(voi
     assert_int_equal(fixture_fill(f, itself, 0, 512, 4), 0);
     fixture_expect_byte(f, s3, 0, 512, 2);
     assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    fixture_settle(f); /* what it lacks, the older one lacks as well, for good */
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
     assert_int_equal(fixture_delete(f, s1, uuid_make(), false), 0);
     fixture_settle(f);
     fixture_expect_byte(f, s3, 0, 512, 2);
     assert_int_equal(fixture_look(f, s3).nodes, 1);
+}
+
+static int save_nothing(void *user, const char *dir, const struct volume_record *r,
+                        struct err *reterr)
+{
+    (void)user;
+    (void)dir;
+    (void)r;
+    return err_set(reterr, SNAP_EIO, "this disk is not written any more");
+}
+
+/* That it is given up is durable before what it lacks is overwritten. */
+static void damaged__is_not_given_up_when_that_cannot_be_recorded(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1, s2;
+    struct volume_storage storage = volume_storage_files;
+    make_damaged(f, &s1, &s2);
+    storage.save = save_nothing;
+    f->env.storage = &storage;
+    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), SNAP_EIO);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_DAMAGED);
+    f->env.storage = &volume_storage_files;
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    damage_header(f, s2, 'S');
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_OK);
+    uint8_t was[512], is[512];
+    assert_int_equal(fixture_read(f, itself, 0, sizeof was, was), 0);
+    assert_int_equal(fixture_read(f, s2, 0, sizeof is, is), 0);
+    assert_memory_equal(was, is, sizeof is);
+    assert_int_not_equal(is[0], 2);
 }
 
 int main(void)
@@ -425,6 +459,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             damaged__policy_makes_it_invalid_for_good_and_the_write_succeeds, setup_invalidate,
             fixture_teardown),
+        cmocka_unit_test_setup_teardown(damaged__is_not_given_up_when_that_cannot_be_recorded,
+                                        setup_invalidate, fixture_teardown),
         HOSTED(open__missing_origin_is_shown_and_io_says_so),
         HOSTED(extents__tell_data_from_zeros),
     };

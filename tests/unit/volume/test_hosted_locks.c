@@ -356,6 +356,31 @@ static void delete__of_a_clone_waits_for_its_writes(void **state)
     assert_false(fixture_look(f, a).there);
 }
 
+static void do_set_busy(struct call *c)
+{
+    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
+    s->busy = !s->busy;
+    call_end(c, 0, NULL);
+}
+
+/* What the hidden one holds is the older one's content, also where its neighbours are preserved. */
+static void write__puts_nothing_over_what_is_yet_to_be_handed_down(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    assert_int_equal(fixture_fill(f, itself, CHUNK_BYTES, CHUNK_BYTES, 2), 0);
+    assert_int_equal(call(f, do_set_busy, &s1), 0); /* the hand-down waits */
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    assert_int_equal(fixture_fill(f, itself, 0, 3 * CHUNK_BYTES, 3), 0);
+    assert_int_equal(fixture_look(f, s1).exceptions, 2);
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    fixture_reopen(f);
+    fixture_settle(f);
+    fixture_expect_byte(f, s1, 0, SIZE, 1);
+}
+
 /* What it preserves it reads through its source, which nobody may change meanwhile. */
 static void write__of_a_clone_preserves_what_its_source_holds_still(void **state)
 {
@@ -620,6 +645,7 @@ int main(void)
         HOSTED(hand_down__of_a_clones_clone_waits_for_the_clones_writes),
         HOSTED(hand_down__waits_for_the_writes_of_the_clone_it_goes_to),
         HOSTED(delete__of_a_clone_waits_for_its_writes),
+        HOSTED(write__puts_nothing_over_what_is_yet_to_be_handed_down),
         HOSTED(write__of_a_clone_preserves_what_its_source_holds_still),
         HOSTED(gate__holds_writes_until_it_is_open_as_often_as_closed),
         HOSTED(gate__is_closed_when_writes_under_way_have_ended),

@@ -131,6 +131,30 @@ static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(vo
     assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), 0);
 }
 
+static void clone__of_a_clone_fails_when_that_cannot_be_flushed(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
+    struct clone_spec spec = {.id = uuid_make(), .source = a, .name = "b"};
+    unsigned failed = 0;
+    for (int n = 0; n < 12; n++) {
+        atomic_store(&passes, n);
+        atomic_store(&failures, 1);
+        int code = call(f, fixture_do_clone, &spec);
+        atomic_store(&passes, 0);
+        if (atomic_exchange(&failures, 0) != 0) {
+            assert_int_equal(code, 0);
+            break;
+        }
+        assert_int_equal(code, SNAP_EIO);
+        if (fixture_look(f, spec.id).there) /* it is made, and could not be opened */
+            break;
+        assert_int_equal(fixture_fill(f, a, 0, 10, n + 1), 0); /* the gate is open */
+        failed++;
+    }
+    assert_in_range(failed, 2, 8);
+}
+
 /* -- who hears of it ---------------------------------------------------------------------- */
 
 static int client_op(struct fixture *f, struct uuid node, enum volume_write_op op,
@@ -148,7 +172,8 @@ static int client_op(struct fixture *f, struct uuid node, enum volume_write_op o
 /* In the volume itself, or in a clone's own chunks. */
 static void each_hears_once(struct fixture *f, struct uuid node)
 {
-    struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make(), d = uuid_make();
+    struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make(), d = uuid_make(),
+                late = uuid_make();
     assert_int_equal(client_op(f, node, VOLUME_WRITE, d, false), 0);
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, d, false), 0);
     assert_int_equal(client_op(f, node, VOLUME_WRITE, a, false), 0);
@@ -168,6 +193,9 @@ static void each_hears_once(struct fixture *f, struct uuid node)
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, b, false), SNAP_EIO);
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, b, false), 0);
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, a, false), 0);
+    /* who comes later has nothing to do with it */
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, late, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_FLUSH, late, false), 0);
 }
 
 static void flush__that_failed_is_told_to_each_who_had_written(void **state)
@@ -219,6 +247,59 @@ static void flush__does_not_cover_what_is_written_during_it(void **state)
     assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
 }
 
+/* … nor does a gate that has been closed make anybody hear of what was durable by then. */
+static void flush__of_a_gate_covers_what_was_written_before(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid a = uuid_make(), c = uuid_make();
+    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
+    (void)fixture_create(f, "s1");
+    atomic_store(&failures, 1);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), SNAP_EIO);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+}
+
+/* A gate flushes clones as well; what fails there is told to those who wrote them. */
+static void flush__of_a_gate_that_failed_in_a_clone_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c"), a = uuid_make();
+    unsigned told = 0;
+    assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 1), 0); /* from now on in place */
+    for (int n = 0; n < 12; n++) {
+        struct make m = {.id = uuid_make(), .name = "s2"};
+        assert_int_equal(client_op(f, c, VOLUME_WRITE, a, false), 0);
+        atomic_store(&passes, n);
+        atomic_store(&failures, 1);
+        int code = call(f, fixture_do_create, &m);
+        atomic_store(&passes, 0);
+        if (atomic_exchange(&failures, 0) != 0)
+            break;
+        assert_int_equal(code, SNAP_EIO);
+        told += client_op(f, c, VOLUME_FLUSH, a, false) == SNAP_EIO ? 1 : 0;
+        assert_int_equal(client_op(f, c, VOLUME_FLUSH, a, false), 0);
+    }
+    assert_int_equal(told, 1);
+}
+
+static void do_rollback(struct call *c)
+{
+    volume_rollback_start(c->f->volume, c->arg, call_end, c);
+}
+
+/* What was answered before it might be lost, and cancelling would not bring it back. */
+static void rollback__origin_that_cannot_be_flushed_refuses_it(void **state)
+{
+    struct fixture *f = *state;
+    struct rollback_spec spec = {.job = uuid_make(), .snapshot = fixture_create(f, "s1")};
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(call(f, do_rollback, &spec), SNAP_EIO);
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_int_equal(fixture_fill(f, itself, 0, 10, 2), 0);
+    fixture_expect_byte(f, itself, 10, SIZE, 1);
+}
+
 /* -- while it is opened again ------------------------------------------------------------- */
 
 /* A read says so, and is never of what lies behind; a write waits. */
@@ -244,10 +325,10 @@ static void reopening__clones_reads_are_put_off_and_their_writes_wait(void **sta
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_POISONED);
     assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
     assert_int_equal(fixture_read(f, s1, SIZE - 100, sizeof got, got), SNAP_EPOISONED);
-    call_begin(&calls[1], f, fixture_do_write, &own);
-    (void)usleep(50000);
-    assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
+    (void)usleep(200000); /* it has been tried once, and waits a second */
     atomic_store(&failures, 0);
+    call_begin(&calls[1], f, fixture_do_write, &own);
+    assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
     fixture_expect_byte(f, c, 0, 100, 1);
@@ -264,10 +345,14 @@ int main(void)
         HOSTED(write__several_wait_together),
         HOSTED(write__closing_meanwhile_ends_it),
         HOSTED(create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate),
+        HOSTED(clone__of_a_clone_fails_when_that_cannot_be_flushed),
         HOSTED(flush__that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__that_failed_in_a_clone_is_told_to_each_who_had_written),
         HOSTED(flush__of_a_clones_exceptions_that_failed_is_told_too),
         HOSTED(flush__does_not_cover_what_is_written_during_it),
+        HOSTED(flush__of_a_gate_covers_what_was_written_before),
+        HOSTED(flush__of_a_gate_that_failed_in_a_clone_is_told),
+        HOSTED(rollback__origin_that_cannot_be_flushed_refuses_it),
         HOSTED(reopening__clones_reads_are_put_off_and_their_writes_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

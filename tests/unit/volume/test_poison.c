@@ -10,9 +10,15 @@
 #include <sys/syscall.h>
 
 static atomic_int failures;
+static atomic_bool stalls; /* the next one says that it has begun, and waits */
+static sem_t begun, go_on;
 
 int fdatasync(int fd)
 {
+    if (atomic_exchange(&stalls, false)) {
+        sem_post(&begun);
+        sem_wait(&go_on);
+    }
     int left = atomic_load(&failures);
     while (left > 0)
         if (atomic_compare_exchange_weak(&failures, &left, left - 1)) {
@@ -175,6 +181,170 @@ static void poison__older_one_that_cannot_be_made_invalid_is_tried_again(void **
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
 }
 
+static void do_delete_and_put(struct call *c)
+{
+    struct with_put *w = c->arg;
+    snapshot_delete(c->f->volume, &w->spec, call_end, c);
+    fixture_do_put(&w->putting);
+}
+
+static void put__head_that_is_being_deleted_is_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct with_put w = with_put(f, s1);
+    w.putting.arg = &w.batch;
+    w.spec = (struct snapshot_delete_spec){.id = s1, .key = uuid_make()};
+    assert_int_equal(call(f, do_delete_and_put, &w), 0);
+    assert_int_equal(call_wait(&w.putting), SNAP_ESTALE);
+}
+
+/* What it was asked to take is in it before it goes. */
+static void delete__waits_for_the_puts_under_way(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct batch b = fixture_batch(s1, fixture_lease(f), 0, 1, 1);
+    struct snapshot_delete_spec spec = {.id = s1, .key = uuid_make()};
+    struct call putting, deleting;
+    sem_init(&begun, 0, 0);
+    sem_init(&go_on, 0, 0);
+    atomic_store(&stalls, true);
+    call_begin(&putting, f, fixture_do_put, &b);
+    sem_wait(&begun);
+    call_begin(&deleting, f, fixture_do_delete, &spec);
+    (void)usleep(100000);
+    struct look l = fixture_look(f, s1);
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&putting), 0);
+    assert_int_equal(call_wait(&deleting), 0);
+    assert_true(l.there && !l.hidden);
+    assert_int_equal(b.added, 1);
+}
+
+static void put__head_that_is_damaged_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    char path[2 * LIMIT_PATH_BYTES];
+    struct uuid s1 = fixture_create(f, "s1");
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_int_equal(unlink(fixture_cow_path(f, s1, path, sizeof path)), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct batch b = fixture_batch(s1, fixture_lease(f), 0, 1, 1);
+    assert_int_equal(call(f, fixture_do_put, &b), SNAP_ECORRUPT);
+}
+
+/* -- the queue -------------------------------------------------------------------------------- */
+
+struct queue {
+    struct batch batches[2];
+    struct call calls[2];
+    struct uuid head;
+};
+
+static void do_queue(struct call *c)
+{
+    struct queue *q = c->arg;
+    struct volume *v = c->f->volume;
+    struct snapshot *s = volume_snapshot_find(v, &q->head);
+    s->busy = true;
+    q->calls[0].fn(&q->calls[0]);
+    s->busy = false;
+    q->calls[1].fn(&q->calls[1]);
+    volume_put_resume(v);
+    call_end(c, 0, NULL);
+}
+
+static void put__nobody_passes_by_one_that_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    struct queue q = {.head = s1};
+    for (unsigned i = 0; i < 2; i++) {
+        q.batches[i] = fixture_batch(s1, epoch, 0, 1, (uint8_t)(10 + i));
+        q.calls[i] = (struct call){.f = f, .fn = fixture_do_put, .arg = &q.batches[i]};
+        sem_init(&q.calls[i].done, 0, 0);
+    }
+    assert_int_equal(call(f, do_queue, &q), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(call_wait(&q.calls[i]), 0);
+    assert_int_equal(q.batches[0].added, 1);
+    assert_int_equal(q.batches[1].existed, 1);
+}
+
+static void do_set_busy(struct call *c)
+{
+    struct snapshot *s = volume_head(c->f->volume);
+    s->busy = !s->busy;
+    call_end(c, 0, NULL);
+}
+
+static void put__without_the_lease_is_not_let_into_the_queue(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct batch b = fixture_batch(s1, fixture_lease(f) + 1, 0, 1, 1);
+    assert_int_equal(call(f, do_set_busy, NULL), 0);
+    assert_int_equal(call(f, fixture_do_put, &b), SNAP_ESTALE);
+    assert_int_equal(call(f, do_set_busy, NULL), 0);
+}
+
+static void do_fill_window(struct call *c)
+{
+    struct volume *v = c->f->volume;
+    v->put_bytes_inflight += *(const int64_t *)c->arg < 0 ? -(uint64_t)VOLUME_PUT_BYTES_MAX
+                                                          : (uint64_t)VOLUME_PUT_BYTES_MAX;
+    volume_put_resume(v);
+    call_end(c, 0, NULL);
+}
+
+static void put__waits_when_too_much_is_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct batch b = fixture_batch(s1, fixture_lease(f), 0, 1, 1);
+    struct call putting;
+    int64_t by = 1;
+    assert_int_equal(call(f, do_fill_window, &by), 0);
+    call_begin(&putting, f, fixture_do_put, &b);
+    (void)usleep(50000);
+    assert_int_equal(fixture_look(f, s1).exceptions, 0);
+    by = -1;
+    assert_int_equal(call(f, do_fill_window, &by), 0);
+    assert_int_equal(call_wait(&putting), 0);
+    assert_int_equal(b.added, 1);
+}
+
+struct read_and_close {
+    struct reading reading;
+    struct call call;
+};
+
+static void do_read_and_close(struct call *c)
+{
+    struct read_and_close *r = c->arg;
+    struct snapshot *s = volume_snapshot_find(c->f->volume, &r->reading.snapshot);
+    r->call.fn(&r->call);
+    snapshot_close(s, true, call_end, c);
+}
+
+static void read__device_is_closed_after_it(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    fixture_put(f, s1, fixture_lease(f), 0, 10, 0);
+    struct read_and_close *r = calloc(1, sizeof *r);
+    r->reading.snapshot = s1;
+    r->reading.len = CHUNKS * CHUNK_BYTES;
+    r->call = (struct call){.f = f, .fn = fixture_do_read, .arg = &r->reading};
+    sem_init(&r->call.done, 0, 0);
+    assert_int_equal(call(f, do_read_and_close, r), 0);
+    assert_int_equal(call_wait(&r->call), 0);
+    assert_int_equal(r->reading.bytes[9 * CHUNK_BYTES], 9);
+    free(r);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -185,6 +355,13 @@ int main(void)
         CASE(poison__check_meanwhile_is_refused),
         CASE(poison__deleting_the_snapshot_meanwhile_ends),
         CASE(poison__older_one_that_cannot_be_made_invalid_is_tried_again),
+        CASE(put__head_that_is_being_deleted_is_stale),
+        CASE(delete__waits_for_the_puts_under_way),
+        CASE(put__head_that_is_damaged_is_refused),
+        CASE(put__nobody_passes_by_one_that_waits),
+        CASE(put__without_the_lease_is_not_let_into_the_queue),
+        CASE(put__waits_when_too_much_is_in_flight),
+        CASE(read__device_is_closed_after_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

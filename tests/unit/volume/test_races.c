@@ -186,6 +186,36 @@ static void merge__begun_again_as_the_sole_one_goes_by_the_table(void **state)
     assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EBUSY);
 }
 
+static void do_stale_merge(struct call *c)
+{
+    struct merging *g = c->arg;
+    g->call = c;
+    g->m.identity = "w";
+    g->m.epoch = c->f->volume->lease.epoch + 1;
+    g->m.done = fixture_merge_called;
+    g->m.user = g;
+    g->fn(c->f->volume, &g->m);
+}
+
+/* By another than the writer, of one that nobody has begun, of a second beside the first. */
+static void merge__out_of_turn_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
+    (void)fixture_lease(f);
+    struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_end};
+    assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EINVAL);
+    assert_true(fixture_look(f, s1).there);
+    g = (struct merging){.m = {.snapshot = s1}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, do_stale_merge, &g), SNAP_ESTALE);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_OK);
+    g = (struct merging){.m = {.snapshot = s1}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, fixture_do_merge, &g), 0);
+    g = (struct merging){.m = {.snapshot = s2}, .fn = volume_merge_begin};
+    assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EBUSY);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_OK);
+}
+
 static void merge__snapshot_asked_for_meanwhile_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -375,6 +405,7 @@ int main(void)
         CASE(lease__kept_with_a_new_origin_does_not_undo_a_theft),
         CASE(merge__view_mode_ends_though_the_others_are_gone_by_then),
         CASE(merge__begun_again_as_the_sole_one_goes_by_the_table),
+        CASE(merge__out_of_turn_is_refused),
         CASE(merge__snapshot_asked_for_meanwhile_is_refused),
         CASE(merge__deletion_asked_for_meanwhile_is_refused),
         CASE(merge__damaged_meanwhile_can_be_deleted_by_force),

@@ -133,7 +133,8 @@ static inline int fixture_setup_as(void **state, const struct fixture_spec *spec
     char path[TMPDIR_FILE_BYTES], dir[LIMIT_PATH_BYTES];
     struct err err = ERR_INIT;
     struct shard_config config = {.io_engine = "threads",
-                                  .answer_bytes_max = spec->answer_bytes_max};
+                                  .answer_bytes_max = spec->answer_bytes_max,
+                                  .cache_bytes = UINT64_C(32) * BLK_CACHE_BLOCK_BYTES};
     tmpdir_make(&f->dir);
     (void)tmpdir_file(&f->dir, "volumes", path);
     f->id = uuid_make();
