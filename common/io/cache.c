@@ -137,10 +137,8 @@ static bool copy_out(struct cache_dev *d, uint64_t at, uint64_t end, struct curs
     while (at < end) {
         struct piece p = piece_at(at, end);
         struct cache_block *b = cache_find(c, d->view, p.no);
-        if (b == NULL || (b->valid & p.sectors) != p.sectors) {
-            atomic_store_explicit(&c->misses, c->misses + 1, memory_order_relaxed);
+        if (b == NULL || (b->valid & p.sectors) != p.sectors)
             return false;
-        }
         cache_use(b);
         cursor_move(x, cache_data(c, b) + p.from, p.len, false);
         at += p.len;
@@ -303,6 +301,7 @@ static void cache_submit(struct blk_dev *dev, struct blk_req *req)
     }
     switch (req->op) {
     case BLK_READ:
+        atomic_store_explicit(&d->cache->misses, d->cache->misses + 1, memory_order_relaxed);
         op_forward(op, read_done);
         break;
     case BLK_WRITE:

@@ -44,7 +44,7 @@ bool blk_cache_read(struct blk_dev *d, uint64_t offset_bytes, void *data, uint64
 
 struct blk_cache_stats {
     uint64_t size_bytes, used_bytes;
-    uint64_t hits, misses; /* reads */
+    uint64_t hits, misses; /* reads from memory, and from below */
 };
 /* Takes NULL: zeros. Thread: any. */
 struct blk_cache_stats blk_cache_stats(const struct blk_cache *c);
