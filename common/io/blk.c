@@ -60,7 +60,7 @@ void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_e
 {
     d->ops = ops;
     d->engine = e;
-    d->inflight = 0;
+    blk_dev_forget(d);
     e->devices++;
 }
 
@@ -74,13 +74,48 @@ void blk_complete(struct blk_req *req, int result, int sys_errno)
     e->done_count++;
 }
 
-void blk_finish(struct blk_req *req, int result, int sys_errno)
+static void flush_begin(struct blk_dev *d, struct blk_req *req)
+{
+    d->flushing = true;
+    d->ops->submit(d, req);
+}
+
+/* The next flush is for all who wait; it is the engine's before this one is told, its result
+ * comes later. */
+static void flush_next(struct blk_dev *d)
+{
+    struct blk_req *req = STAILQ_FIRST(&d->to_flush);
+    d->flushing = false;
+    if (req == NULL)
+        return;
+    STAILQ_REMOVE_HEAD(&d->to_flush, link);
+    STAILQ_CONCAT(&d->flushed, &d->to_flush);
+    flush_begin(d, req);
+}
+
+static void tell(struct blk_req *req, int result, int sys_errno)
 {
     req->result = result;
     req->sys_errno = sys_errno;
     req->dev->engine->inflight--;
     req->dev->inflight--;
     req->done(req, result);
+}
+
+void blk_finish(struct blk_req *req, int result, int sys_errno)
+{
+    struct blk_req_list others = STAILQ_HEAD_INITIALIZER(others);
+    struct blk_req *other;
+
+    if (req->op == BLK_FLUSH) {
+        STAILQ_CONCAT(&others, &req->dev->flushed);
+        flush_next(req->dev);
+    }
+    tell(req, result, sys_errno);
+    while ((other = STAILQ_FIRST(&others)) != NULL) {
+        STAILQ_REMOVE_HEAD(&others, link);
+        tell(other, result, sys_errno);
+    }
 }
 
 void blk_engine_poke(struct blk_engine *e)
@@ -94,6 +129,14 @@ void blk_engine_forget(struct blk_engine *e)
     STAILQ_INIT(&e->done);
     e->done_count = 0;
     e->inflight = 0;
+}
+
+void blk_dev_forget(struct blk_dev *d)
+{
+    d->inflight = 0;
+    d->flushing = false;
+    STAILQ_INIT(&d->flushed);
+    STAILQ_INIT(&d->to_flush);
 }
 
 /* -- engines ----------------------------------------------------------------- */
@@ -149,10 +192,8 @@ static unsigned run_done(struct blk_engine *e)
     while (ran < budget && (req = STAILQ_FIRST(&e->done)) != NULL) {
         STAILQ_REMOVE_HEAD(&e->done, link);
         e->done_count--;
-        e->inflight--;
-        req->dev->inflight--;
         ran++;
-        req->done(req, req->result);
+        blk_finish(req, req->result, req->sys_errno);
     }
     return ran;
 }
@@ -312,6 +353,14 @@ void blk_submit(struct blk_dev *d, struct blk_req *req)
     d->inflight++;
     d->engine->inflight++;
     int r = validate(&d->info, req, &nothing);
+    if (r == 0 && req->op == BLK_FLUSH && d->flushing) {
+        STAILQ_INSERT_TAIL(&d->to_flush, req, link);
+        return;
+    }
+    if (r == 0 && req->op == BLK_FLUSH) {
+        flush_begin(d, req);
+        return;
+    }
     if (r == 0 && !nothing) {
         d->ops->submit(d, req);
         return;

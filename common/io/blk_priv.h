@@ -8,6 +8,10 @@
  *   blk_submit ─ valid ──> dev->ops->submit ──> … ──> ops->collect ─┐
  *        └────── invalid, or nothing to do ──────────> e->done <────┘ blk_complete
  *                                                         └──> done()   reap, wait
+ *
+ * A device has one flush under way; those that come meanwhile wait, and the next one is for all
+ * of them. A flush that fails may take back what was written, and one beside it may then find
+ * nothing to do and succeed: so none ends well that began before a failure was told.
  */
 #ifndef SNAP_IO_BLK_PRIV_H
 #define SNAP_IO_BLK_PRIV_H
@@ -59,6 +63,9 @@ struct blk_dev {
     struct blk_engine *engine;
     struct blk_info info;
     unsigned inflight;
+    bool flushing;                /* a flush is the engine's */
+    struct blk_req_list flushed;  /* end with it */
+    struct blk_req_list to_flush; /* came meanwhile */
 };
 
 /* with_fd: make an eventfd. Errors: as eventfd(2). */
@@ -75,5 +82,6 @@ void blk_finish(struct blk_req *req, int result, int sys_errno);
 void blk_engine_poke(struct blk_engine *e);
 /* Forget every request in flight, `done` not run: after a simulated power loss. */
 void blk_engine_forget(struct blk_engine *e);
+void blk_dev_forget(struct blk_dev *d);
 
 #endif

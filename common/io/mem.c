@@ -389,7 +389,7 @@ void mem_engine_power_loss(struct blk_engine *base)
     for (d = TAILQ_FIRST(&e->devices); d != NULL; d = TAILQ_NEXT(d, link)) {
         mem_disk_power_loss(&d->disk, &e->rng, e->garbage_percent);
         d->base.info.size_bytes = d->disk.size_bytes;
-        d->base.inflight = 0;
+        blk_dev_forget(&d->base);
         d->fault_count = 0;
     }
     blk_engine_forget(base);

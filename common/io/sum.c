@@ -283,23 +283,13 @@ static bool flush_pages(struct sum_op *op)
     return clear || d->failed < 0;
 }
 
-static void flush_fail(struct sum_op *op, int result, int sys_errno)
-{
-    if (op->result == 0) {
-        op->result = result;
-        op->sys_errno = sys_errno;
-    }
-}
-
-/* A failed flush may take back what others wait for; until it is told of, which takes its other
- * side, no flush may say that all is there. */
 static void flush_part_end(struct sum_op *op, int result, int sys_errno)
 {
     struct sum_dev *d = op->dev;
-    struct sum_op *other;
-    if (result < 0)
-        TAILQ_FOREACH (other, &d->flushes, link)
-            flush_fail(other, result, sys_errno);
+    if (result < 0 && op->result == 0) {
+        op->result = result;
+        op->sys_errno = sys_errno;
+    }
     if (--op->pending > 0)
         return;
     TAILQ_REMOVE(&d->flushes, op, link);
@@ -349,9 +339,6 @@ static void flush_begin(struct sum_op *op)
     struct sum_dev *d = op->dev;
     op->gen = ++d->gen;
     op->pending = 2;
-    const struct sum_op *last = TAILQ_LAST(&d->flushes, sum_op_list);
-    if (last != NULL && last->result < 0)
-        flush_fail(op, last->result, last->sys_errno);
     TAILQ_INSERT_TAIL(&d->flushes, op, link);
     op_forward(op, flush_below_done);
     flush_step(op); /* the flush below has not ended: op does not either */

@@ -201,41 +201,42 @@ static bool jobs_step(struct world *w)
 
 /* -- files --------------------------------------------------------------------------- */
 
-struct grow {
+struct forward {
     struct blk_req req;
     struct blk_req *outer;
     struct handle *handle;
 };
 
-static void handle_grown(struct blk_req *req, int result)
+static void handle_forwarded(struct blk_req *req, int result)
 {
-    struct grow *g = req->user;
-    struct blk_req *outer = g->outer;
+    struct forward *f = req->user;
+    struct blk_req *outer = f->outer;
     int sys_errno = req->sys_errno;
-    g->handle->base.info = g->handle->file->disk->info;
-    free(g);
+    f->handle->base.info = f->handle->file->disk->info;
+    free(f);
     blk_finish(outer, result, sys_errno);
 }
 
-static void handle_grow(struct handle *h, struct blk_req *outer)
+/* The device's own view of its size, and of its flushes, has to hear of the end. */
+static void handle_forward(struct handle *h, struct blk_req *outer)
 {
-    struct grow *g = calloc(1, sizeof *g);
-    CHECK(g != NULL);
-    *g = (struct grow){.req = {.op = BLK_GROW,
-                               .offset_bytes = outer->offset_bytes,
-                               .done = handle_grown,
-                               .user = g},
-                       .outer = outer,
-                       .handle = h};
-    blk_submit(h->file->disk, &g->req);
+    struct forward *f = calloc(1, sizeof *f);
+    CHECK(f != NULL);
+    *f = (struct forward){.req = {.op = outer->op,
+                                  .offset_bytes = outer->offset_bytes,
+                                  .done = handle_forwarded,
+                                  .user = f},
+                          .outer = outer,
+                          .handle = h};
+    blk_submit(h->file->disk, &f->req);
 }
 
 static void handle_submit(struct blk_dev *d, struct blk_req *req)
 {
     struct handle *h = (struct handle *)d;
     struct blk_dev *disk = h->file->disk;
-    if (req->op == BLK_GROW) {
-        handle_grow(h, req);
+    if (req->op == BLK_GROW || req->op == BLK_FLUSH) {
+        handle_forward(h, req);
         return;
     }
     d->inflight--;

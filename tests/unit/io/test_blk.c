@@ -312,6 +312,33 @@ static void fua__write_is_read_back(void **state)
     assert_memory_equal(env.a + 8192, env.b + 8192, 4096);
 }
 
+/* None begins beside another, since one that fails may make another succeed; and those that wait
+ * become one. */
+static void flush__those_that_come_meanwhile_are_one(void **state)
+{
+    enum { COUNT = 40 };
+    struct probe p[COUNT], more = {0}, read = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < COUNT; i++)
+        probe_submit(&p[i], BLK_FLUSH, 0, 0, NULL);
+    probe_submit(&read, BLK_READ, 0, DEV_BYTES, env.b); /* waits for none of them */
+    assert_int_equal(blk_engine_inflight(env.engine), COUNT + 1);
+    while (p[0].ran == 0) {
+        for (unsigned i = 1; i < COUNT; i++)
+            assert_int_equal(p[i].ran, 0);
+        (void)blk_engine_wait(env.engine, -1);
+    }
+    probe_submit(&more, BLK_FLUSH, 0, 0, NULL);
+    drain();
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_true(p[i].ran == 1 && p[i].result == 0);
+    assert_true(more.ran == 1 && more.result == 0);
+    assert_true(read.ran == 1 && read.result == 0);
+    if (env.make == MAKE_MEMORY)
+        assert_in_range(mem_dev_counters(env.dev).flushes, 2, 3);
+}
+
 static void holes__are_told_from_data(void **state)
 {
     (void)state;
@@ -662,6 +689,7 @@ static int run_make(enum make make, unsigned open_flags, const char *name)
         CASE(zero__reads_as_zeros),
         CASE(discard__leaves_the_rest_alone),
         CASE(fua__write_is_read_back),
+        CASE(flush__those_that_come_meanwhile_are_one),
         CASE(holes__are_told_from_data),
         CASE(many_in_flight__beyond_the_depth_all_complete),
         CASE(done__may_submit_again),

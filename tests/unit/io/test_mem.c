@@ -506,6 +506,33 @@ static void fault_at__failed_flush_takes_some_writes_back(void **state)
     assert_true(gone > 0 && later_durable > 0);
 }
 
+/* One that begins after the failure finds nothing to do; those that waited share the next one. */
+static void fault_at__failed_flush_is_told_before_another_succeeds(void **state)
+{
+    enum { COUNT = 5 };
+
+    (void)state;
+    for (unsigned seed = 1; seed <= 50; seed++) {
+        struct disk d = disk_new(seed, 0);
+        struct probe p[COUNT] = {0};
+        unsigned fails = 1 + seed % 2;
+        mem_dev_fault_at(d.dev, BLK_FLUSH, fails, MEM_FAULT_ERROR, EIO);
+        for (unsigned i = 0; i < COUNT; i++)
+            submit(&d, &p[i], BLK_FLUSH, 0, 0, NULL);
+        while (p[0].ran == 0) {
+            assert_true(mem_engine_step(d.engine));
+            for (unsigned i = 1; i < COUNT; i++)
+                assert_true(p[i].ran == 0 || p[0].ran == 1);
+        }
+        while (p[COUNT - 1].ran == 0)
+            assert_true(mem_engine_step(d.engine));
+        assert_int_equal(p[0].result, fails == 1 ? SNAP_EIO : 0);
+        for (unsigned i = 1; i < COUNT; i++)
+            assert_int_equal(p[i].result, fails == 2 ? SNAP_EIO : 0);
+        disk_free(&d);
+    }
+}
+
 static void fail_range__until_it_is_taken_back(void **state)
 {
     struct disk d = disk_new(9, 0);
@@ -665,6 +692,7 @@ int main(void)
         CASE(fault_at__failed_write_does_nothing_or_a_first_part),
         CASE(fault_at__short_requests_are_resumed),
         CASE(fault_at__failed_flush_takes_some_writes_back),
+        CASE(fault_at__failed_flush_is_told_before_another_succeeds),
         CASE(fail_range__until_it_is_taken_back),
         CASE(grow__up_to_the_limit),
         CASE(counters__count_each_kind),

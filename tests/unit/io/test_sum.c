@@ -5,7 +5,6 @@
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
 #include "common/base/rng.h"
-#include "common/io/blk_priv.h"
 #include "common/io/mem.h"
 #include "common/io/sum.h"
 #include "tests/lib/seed.h"
@@ -289,34 +288,6 @@ static void flush__fails_when_sums_cannot_be_written(void **state)
     world_free(&w);
 }
 
-/* The one that fails waits for its side yet; none that begins before that is told may succeed,
- * since the data that it finds nothing to do for may be gone. */
-static void flush__beside_one_that_has_failed_fails_too(void **state)
-{
-    (void)state;
-    unsigned beside = 0;
-    for (uint64_t seed = 1; seed <= 50; seed++) {
-        struct probe first, second;
-        struct world w;
-        world_new(&w, seed, BLOCKS * BLOCK);
-        put(&w, 5, 'a');
-        mem_dev_fault_at(w.data, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
-        start(&w, &first, BLK_FLUSH, 0, 0, NULL);
-        while (w.data->inflight > 0)
-            assert_true(mem_engine_step(w.engine));
-        beside += first.ran ? 0 : 1;
-        int expected = first.ran ? 0 : SNAP_EIO;
-        start(&w, &second, BLK_FLUSH, 0, 0, NULL);
-        while (!first.ran || !second.ran)
-            assert_true(mem_engine_step(w.engine));
-        assert_int_equal(first.result, SNAP_EIO);
-        assert_int_equal(second.result, expected);
-        flush(&w);
-        world_free(&w);
-    }
-    assert_in_range(beside, 10, 40);
-}
-
 static void open__refuses_what_is_not_its_own(void **state)
 {
     (void)state;
@@ -460,7 +431,6 @@ int main(void)
         cmocka_unit_test(grow__takes_the_side_along),
         cmocka_unit_test(grow__writes_zeros_where_sums_will_stand),
         cmocka_unit_test(flush__fails_when_sums_cannot_be_written),
-        cmocka_unit_test(flush__beside_one_that_has_failed_fails_too),
         cmocka_unit_test(open__refuses_what_is_not_its_own),
         cmocka_unit_test(set__makes_a_sum_anew),
         cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),

@@ -2,8 +2,8 @@
 /* A flush that fails under a hosted volume: writes wait for the store to be opened again and then
  * succeed; what snapshots and clones hold stays as it was.
  *
- * fdatasync() is this program's own: the threads engine calls it, and it fails as often as
- * a case asks for. */
+ * fdatasync() and pwritev2() are this program's own: the threads engine calls them, and they fail
+ * as often as a case asks for. */
 #include "tests/unit/volume/volume_fixture.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@ enum { SIZE = CHUNKS * CHUNK_BYTES };
 
 static const struct uuid itself;
 static atomic_int passes, failures; /* so many succeed, then so many fail */
+static atomic_bool fua_fails;       /* the next write that is to be durable at once */
 static atomic_bool stalls;          /* the next one says that it has begun, and waits */
 static sem_t begun, go_on;
 
@@ -34,6 +35,15 @@ int fdatasync(int fd)
             return -1;
         }
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    if ((flags & RWF_DSYNC) != 0 && atomic_exchange(&fua_fails, false)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
 }
 
 static void write__waits_for_a_poisoned_snapshot_and_succeeds(void **state)
@@ -211,6 +221,20 @@ static void flush__that_failed_in_a_clone_is_told_to_each_who_had_written(void *
     each_hears_once(f, c);
 }
 
+/* Its flush may be what failed, and with it all that came before. */
+static void write__with_fua_that_failed_is_told_to_each_who_had_written(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make();
+    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
+    atomic_store(&fua_fails, true);
+    assert_int_equal(client_op(f, itself, VOLUME_WRITE, b, true), SNAP_EIO);
+    assert_false(atomic_load(&fua_fails));
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), 0);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), SNAP_EIO);
+    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+}
+
 /* The commit's flush and not its own; what was written in place before may be gone all the same. */
 static void flush__of_a_clones_exceptions_that_failed_is_told_too(void **state)
 {
@@ -348,6 +372,7 @@ int main(void)
         HOSTED(clone__of_a_clone_fails_when_that_cannot_be_flushed),
         HOSTED(flush__that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__that_failed_in_a_clone_is_told_to_each_who_had_written),
+        HOSTED(write__with_fua_that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__of_a_clones_exceptions_that_failed_is_told_too),
         HOSTED(flush__does_not_cover_what_is_written_during_it),
         HOSTED(flush__of_a_gate_covers_what_was_written_before),
