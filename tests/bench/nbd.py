@@ -197,7 +197,7 @@ class Nbd:
 
     def peers(self, snapshots):
         """(suffix, name, start, durable) of those with as many snapshots."""
-        qcow2 = ("qcow2", f"qcow2, {snapshots} internal snapshots",
+        qcow2 = ("qcow2", f"qcow2, {snapshots} internal snapshot{'' if snapshots == 1 else 's'}",
                  lambda: self.qemu("qcow2", self.qcow2[snapshots]), True)
         if snapshots == 0:
             return (("file", "nbdkit file", lambda: self.nbdkit("file", self.file), True), qcow2)
