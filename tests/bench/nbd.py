@@ -29,8 +29,8 @@ best durable peer with as many snapshots, the others follow with their names in 
 writes half of its part.
 
 Reads: 16 KiB, 64 in flight, of what the writes have left. Peers read through the page cache, the
-daemon does not. Rows are cold: the image's pages are dropped and the server is started anew
-before each run. Rows named warm: the same run once more on the same server, so the file plugin then
+daemon through its block cache. Rows are cold: the image's pages are dropped, server and daemon
+are started anew before each run. Rows named warm: the same run once more on the same server, so the file plugin then
 reads memory and never the disk. Rows named cache: with nbdkit's cache filter over our plugin.
 
 Guard: nbdkit's file plugin is the bare origin. First overwrites, then the same blocks again; both
@@ -238,8 +238,9 @@ class Nbd:
                                -rate, name, "MiB/s")
 
     def forget(self):
-        """All images' pages; what our daemon and its plugin keep goes with their start."""
+        """All images' pages and the daemon's memory; what servers keep goes with their start."""
         os.sync()
+        self.world.restart_daemon()
         for name in os.listdir(self.dir):
             forget(self.path(name))
 

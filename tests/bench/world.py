@@ -183,6 +183,7 @@ class World:
     # -- our side ---------------------------------------------------------------------------
 
     def start_daemon(self, config=""):
+        self.config = config
         pki = self.path("pki")
         path = self.path("snapwired.conf")
         with open(path, "w", encoding="utf-8") as f:
@@ -215,6 +216,11 @@ class World:
 
     def stop_daemon(self):
         self.stop(self.daemon)
+
+    def restart_daemon(self):
+        """What it kept in memory is gone."""
+        self.stop_daemon()
+        self.start_daemon(self.config)
 
     def snapctl(self, *words):
         return self.run([self.program("snapctl"), *words])
