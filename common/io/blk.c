@@ -42,6 +42,7 @@ int blk_engine_init(struct blk_engine *e, const struct blk_engine_ops *ops, bool
 {
     *e = (struct blk_engine){.ops = ops, .event_fd = -1};
     STAILQ_INIT(&e->done);
+    STAILQ_INIT(&e->joined);
     if (!with_fd)
         return 0;
     e->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -93,29 +94,48 @@ static void flush_next(struct blk_dev *d)
     flush_begin(d, req);
 }
 
-static void tell(struct blk_req *req, int result, int sys_errno)
+static void tell(struct blk_req *req)
 {
-    req->result = result;
-    req->sys_errno = sys_errno;
     req->dev->engine->inflight--;
     req->dev->inflight--;
-    req->done(req, result);
+    req->done(req, req->result);
 }
 
+/* How many. */
+static unsigned tell_joined(struct blk_engine *e)
+{
+    struct blk_req *req;
+    unsigned count = 0;
+
+    while ((req = STAILQ_FIRST(&e->joined)) != NULL) {
+        STAILQ_REMOVE_HEAD(&e->joined, link);
+        tell(req);
+        count++;
+    }
+    return count;
+}
+
+/* The device may be gone with the last of them; in between a `done` may wait for the others. */
 void blk_finish(struct blk_req *req, int result, int sys_errno)
 {
-    struct blk_req_list others = STAILQ_HEAD_INITIALIZER(others);
+    struct blk_dev *d = req->dev;
+    struct blk_engine *e = d->engine;
     struct blk_req *other;
 
+    req->result = result;
+    req->sys_errno = sys_errno;
     if (req->op == BLK_FLUSH) {
-        STAILQ_CONCAT(&others, &req->dev->flushed);
-        flush_next(req->dev);
+        if (result < 0)
+            STAILQ_CONCAT(&d->flushed, &d->to_flush);
+        STAILQ_FOREACH (other, &d->flushed, link) {
+            other->result = result;
+            other->sys_errno = sys_errno;
+        }
+        STAILQ_CONCAT(&e->joined, &d->flushed);
+        flush_next(d);
     }
-    tell(req, result, sys_errno);
-    while ((other = STAILQ_FIRST(&others)) != NULL) {
-        STAILQ_REMOVE_HEAD(&others, link);
-        tell(other, result, sys_errno);
-    }
+    tell(req);
+    (void)tell_joined(e);
 }
 
 void blk_engine_poke(struct blk_engine *e)
@@ -127,6 +147,7 @@ void blk_engine_poke(struct blk_engine *e)
 void blk_engine_forget(struct blk_engine *e)
 {
     STAILQ_INIT(&e->done);
+    STAILQ_INIT(&e->joined);
     e->done_count = 0;
     e->inflight = 0;
 }
@@ -186,6 +207,7 @@ void blk_engine_register_memory(struct blk_engine *e, void *base, size_t len_byt
 static unsigned run_done(struct blk_engine *e)
 {
     unsigned budget = e->done_count;
+    unsigned joined = tell_joined(e);
     unsigned ran = 0;
     struct blk_req *req;
 
@@ -195,7 +217,12 @@ static unsigned run_done(struct blk_engine *e)
         ran++;
         blk_finish(req, req->result, req->sys_errno);
     }
-    return ran;
+    return joined + ran;
+}
+
+static bool is_to_tell(const struct blk_engine *e)
+{
+    return e->done_count > 0 || !STAILQ_EMPTY(&e->joined);
 }
 
 unsigned blk_engine_reap(struct blk_engine *e)
@@ -210,7 +237,7 @@ unsigned blk_engine_reap(struct blk_engine *e)
 
 unsigned blk_engine_poll(struct blk_engine *e)
 {
-    if (e->done_count == 0 && e->ops->has_completed != NULL && !e->ops->has_completed(e))
+    if (!is_to_tell(e) && e->ops->has_completed != NULL && !e->ops->has_completed(e))
         return 0;
     return blk_engine_reap(e);
 }
@@ -229,7 +256,7 @@ unsigned blk_engine_wait(struct blk_engine *e, int timeout_ms)
             uint64_t now_ns = clock_now_ns(clock);
             rest_ms = now_ns < deadline_ns ? (int)((deadline_ns - now_ns + 999999) / 1000000) : 0;
         }
-        if (e->done_count > 0 || rest_ms == 0) {
+        if (is_to_tell(e) || rest_ms == 0) {
             e->ops->kick(e);
             e->ops->collect(e);
             return run_done(e);

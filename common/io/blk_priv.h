@@ -10,8 +10,9 @@
  *                                                         └──> done()   reap, wait
  *
  * A device has one flush under way; those that come meanwhile wait, and the next one is for all
- * of them. A flush that fails may take back what was written, and one beside it may then find
- * nothing to do and succeed: so none ends well that began before a failure was told.
+ * of them. A flush that fails may take back what was written, and the next one may then find
+ * nothing to do and succeed: so those that wait fail with it, since whoever asked for them has not
+ * heard of the failure and takes what was written before for durable.
  */
 #ifndef SNAP_IO_BLK_PRIV_H
 #define SNAP_IO_BLK_PRIV_H
@@ -55,6 +56,7 @@ struct blk_engine {
     unsigned devices;
     struct blk_req_list done; /* completed, `done` not run yet */
     unsigned done_count;
+    struct blk_req_list joined; /* flushes that another's end was for, `done` not run yet */
 };
 
 /* The head of every device. */

@@ -7,6 +7,7 @@
  *            there is a block ──> done
  *   ZERO, DISCARD, fillers   forgotten ──> below ──> done
  *   FLUSH    below ──(failed: all that there is of the device is forgotten)──> done
+ *   FUA      likewise: it may be its flush that failed
  *
  * Who may keep what is decided by a clock of changes and a table of slots, one for each block,
  * or several:
@@ -16,7 +17,7 @@
  *
  * Two writes of a block at once leave nothing, since nobody knows which the disk has done last. A
  * write that fails leaves nothing: what it was to replace was forgotten when it began. A flush
- * that fails may take back what was written before it.
+ * that fails may take back what was written before it, whoever wrote it.
  *
  * It must not know which blocks stay in memory. Thread: the engine's.
  */
@@ -224,6 +225,12 @@ static void read_done(struct blk_req *req, int result)
     op_end(op, req, result);
 }
 
+/* Nothing that is there, or on its way, is of the device any more. */
+static void forget_all(struct cache_dev *d)
+{
+    d->view = ++d->cache->views;
+}
+
 static void change_begin(struct cache_op *op)
 {
     struct cache_dev *d = op->dev;
@@ -264,15 +271,16 @@ static void change_done(struct blk_req *req, int result)
         s->mixed = s->mixed && s->busy > 0;
         at += p.len;
     }
+    if (result < 0 && (req->flags & BLK_FUA) != 0)
+        forget_all(d);
     op_end(op, req, result);
 }
 
 static void flush_done(struct blk_req *req, int result)
 {
     struct cache_op *op = req->user;
-    struct cache_dev *d = op->dev;
     if (result < 0)
-        d->view = ++d->cache->views;
+        forget_all(op->dev);
     op_end(op, req, result);
 }
 

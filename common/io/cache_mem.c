@@ -21,7 +21,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { FRESH_PART = 10 };
+enum {
+    FRESH_PART = 10,
+    PASSED_OVER_MAX = 64, /* for one that comes: where all are used, each would be, thrice */
+};
 #define MEMORY_ALIGN_BYTES ((size_t)2 << 20) /* of a huge page */
 
 /* -- finding ------------------------------------------------------------------------------- */
@@ -94,11 +97,11 @@ static uint32_t print_of(uint64_t hash)
 
 static int32_t evict(struct blk_cache *c)
 {
-    for (;;) {
+    for (unsigned passed = 0;; passed++) {
         bool fresh = c->fresh.count > c->count / FRESH_PART || c->proven.count == 0;
         int32_t place = queue_get(c, fresh ? &c->fresh : &c->proven);
         struct cache_block *b = &c->blocks[place];
-        if (b->uses > 0 && b->valid != 0) {
+        if (b->uses > 0 && b->valid != 0 && passed < PASSED_OVER_MAX) {
             b->uses = fresh ? 0 : b->uses - 1;
             queue_put(c, &c->proven, place);
             continue;

@@ -13,9 +13,9 @@
  * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
  * began; its side flush is left out when no page was written since the last one. It is short,
  * since pages go to space that was written before: where a file system has only set space aside,
- * the flush behind the first write waits for the file's own metadata too. A page that
- * cannot be read or written fails every flush from then on: the writer takes that for what
- * it is, a device whose content is unknown until it is opened again.
+ * the flush behind the first write waits for the file's own metadata too. A page that cannot be
+ * read or written, or a flush of the side that fails, fails every flush from then on: the writer
+ * takes that for what it is, a device whose content is unknown until it is opened again.
  *
  * No side request is without a request of ours that waits for it, so a device without
  * requests can be closed. Thread: the engine's.
@@ -303,12 +303,19 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
     op_end(op, op->result, op->sys_errno);
 }
 
+/* One that fails may take back pages, also those that another waits for: one of marks was before
+ * it, or a later one finds nothing to do. */
 static void flush_side_done(struct blk_req *req, int result)
 {
     struct sum_op *op = req->user;
-    if (result == 0)
-        op->dev->side_flushed = u64_max(op->dev->side_flushed, op->side_mark);
-    flush_part_end(op, result, req->sys_errno);
+    struct sum_dev *d = op->dev;
+    if (result < 0 && d->failed == 0) {
+        d->failed = result;
+        d->failed_errno = req->sys_errno;
+    }
+    if (d->failed == 0)
+        d->side_flushed = u64_max(d->side_flushed, op->side_mark);
+    flush_part_end(op, d->failed, d->failed_errno);
 }
 
 static void flush_below_done(struct blk_req *req, int result)

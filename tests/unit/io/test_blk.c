@@ -339,6 +339,38 @@ static void flush__those_that_come_meanwhile_are_one(void **state)
         assert_in_range(mem_dev_counters(env.dev).flushes, 2, 3);
 }
 
+static void waiting_done(struct blk_req *req, int result)
+{
+    struct probe *others = req->user;
+
+    assert_int_equal(result, 0);
+    for (unsigned i = 0; i < 100 && others[1].ran + others[2].ran < 2; i++)
+        (void)blk_engine_wait(env.engine, 20);
+    assert_true(others[1].ran == 1 && others[2].ran == 1);
+    others[0].ran++;
+}
+
+/* Those that end with it are told of inside its wait. */
+static void flush__done_may_wait_for_those_that_end_with_it(void **state)
+{
+    struct probe first = {0}, p[3] = {0};
+
+    (void)state;
+    for (unsigned who = 0; who < 2; who++) {
+        probe_submit(&first, BLK_FLUSH, 0, 0, NULL);
+        for (unsigned i = 0; i < 3; i++)
+            probe_submit(&p[i], BLK_FLUSH, 0, 0, NULL);
+        struct blk_req *waits = who == 0 ? &p[0].req : &first.req; /* one of theirs; before them */
+        waits->done = waiting_done;
+        waits->user = p;
+        drain();
+        assert_int_equal(p[0].ran, who == 0 ? 1 : 2);
+        assert_true(p[1].ran == 1 && p[1].result == 0);
+        assert_true(p[2].ran == 1 && p[2].result == 0);
+    }
+    assert_int_equal(blk_engine_inflight(env.engine), 0);
+}
+
 static void holes__are_told_from_data(void **state)
 {
     (void)state;
@@ -690,6 +722,7 @@ static int run_make(enum make make, unsigned open_flags, const char *name)
         CASE(discard__leaves_the_rest_alone),
         CASE(fua__write_is_read_back),
         CASE(flush__those_that_come_meanwhile_are_one),
+        CASE(flush__done_may_wait_for_those_that_end_with_it),
         CASE(holes__are_told_from_data),
         CASE(many_in_flight__beyond_the_depth_all_complete),
         CASE(done__may_submit_again),

@@ -288,6 +288,47 @@ static void flush__fails_when_sums_cannot_be_written(void **state)
     world_free(&w);
 }
 
+/* A flush of the side that fails may take back what was written there, and a later one finds
+ * nothing to do. */
+static void flush__of_the_side_that_failed_fails_the_next_ones_too(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    mem_dev_fault_at(w.side, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
+    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
+    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
+    world_free(&w);
+}
+
+/* A flush of marks is one of the side like others: one that waited for it does not end well. */
+static void flush__behind_marks_that_failed_fails_too(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct world w;
+        struct probe over, first;
+        world_new(&w, seed, BLOCKS * BLOCK);
+        put(&w, 5, 'a');
+        flush(&w);
+        put(&w, SUM_PAGE_SLOTS + 5, 'b'); /* another page's; it is to be flushed */
+        mem_dev_fault_at(w.side, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
+        uint64_t flushes = mem_dev_counters(w.side).flushes;
+        uint8_t *b = filled(BLOCK, 'c');
+        start(&w, &over, BLK_WRITE, 5 * BLOCK, BLOCK, b);
+        while (mem_dev_counters(w.side).flushes == flushes)
+            assert_true(mem_engine_step(w.engine));
+        start(&w, &first, BLK_FLUSH, 0, 0, NULL);
+        while (!first.ran || !over.ran)
+            assert_true(mem_engine_step(w.engine));
+        assert_int_equal(over.result, SNAP_EIO);
+        assert_int_equal(first.result, SNAP_EIO);
+        free(b);
+        world_free(&w);
+    }
+}
+
 static void open__refuses_what_is_not_its_own(void **state)
 {
     (void)state;
@@ -431,6 +472,8 @@ int main(void)
         cmocka_unit_test(grow__takes_the_side_along),
         cmocka_unit_test(grow__writes_zeros_where_sums_will_stand),
         cmocka_unit_test(flush__fails_when_sums_cannot_be_written),
+        cmocka_unit_test(flush__of_the_side_that_failed_fails_the_next_ones_too),
+        cmocka_unit_test(flush__behind_marks_that_failed_fails_too),
         cmocka_unit_test(open__refuses_what_is_not_its_own),
         cmocka_unit_test(set__makes_a_sum_anew),
         cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),
