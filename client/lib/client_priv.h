@@ -35,6 +35,7 @@ enum {
 
 struct request_answer {
     const struct err *err; /* NULL: it went well, and the rest holds; valid during done() */
+    uint64_t loss;         /* with err: as the daemon's Error has it; 0: nothing */
     const uint8_t *control;
     uint32_t control_bytes;
     const struct buf *payload; /* NULL: none */
@@ -190,7 +191,7 @@ struct snapwire_client {
     struct tls_context *tls; /* NULL: Unix sockets only */
     struct buf_pool *pool;
     struct uuid instance;
-    struct uuid boot; /* of the daemon's machine, as last told */
+    struct uuid boot; /* what the daemon's HELLO said last */
     unsigned boots;   /* changes of it that were seen */
     LIST_HEAD(, io_node) io_nodes;
     struct rng rng;
@@ -240,7 +241,7 @@ void client_abort(struct snapwire_client *client, const struct err *why);
 /* End those that wait for jobs (job.c). */
 void job_wait_end_all(struct snapwire_client *client, const struct err *why);
 
-/* The connection is up: has the daemon's machine been started anew? (volume_io.c) */
+/* The connection is up: may the daemon have lost what it had answered? (volume_io.c) */
 void io_connected(struct snapwire_client *client, const struct uuid *boot);
 void io_nodes_free(struct snapwire_client *client);
 
@@ -293,8 +294,9 @@ int convert_merge_state(const struct request_answer *a, void **ret, struct err *
 int convert_merge_run(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_snapshot_list(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_job(const struct request_answer *a, void **ret, struct err *reterr);
-/* An Error message as an err. Never 0. */
-void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret);
+/* An Error message as an err, never 0, and its `loss`. */
+void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret,
+                   uint64_t *ret_loss);
 /* 0 for a number that is no chunk size */
 uint64_t chunk_bytes_of(uint32_t sectors);
 

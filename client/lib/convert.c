@@ -74,11 +74,13 @@ static void text_append(char *buf, size_t buf_bytes, const char *text)
     buf[len] = '\0';
 }
 
-void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret)
+void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret,
+                   uint64_t *ret_loss)
 {
     Snapwire__V1__Error *m = snapwire__v1__error__unpack(NULL, control_bytes, control);
     char text[ERR_TEXT_BYTES] = "";
 
+    *ret_loss = m != NULL ? m->loss : 0;
     if (m == NULL || m->code == 0) {
         (void)pb_refuse(ret, "error");
     } else {

@@ -307,8 +307,9 @@ void request_pump(struct snapwire_client *c)
 static void answer_error(struct snapwire_client *c, struct request *rq, const struct chan_frame *f)
 {
     struct err why = ERR_INIT;
+    uint64_t loss;
 
-    convert_error(f->control, f->header.control_bytes, &why);
+    convert_error(f->control, f->header.control_bytes, &why, &loss);
     if (why.code == SNAP_ESHUTDOWN) { /* it was refused, not done: for the next connection */
         sent_remove(c, rq);
         rq->tries--;
@@ -317,7 +318,7 @@ static void answer_error(struct snapwire_client *c, struct request *rq, const st
         return;
     }
     client_proven(c);
-    request_finish(rq, &(struct request_answer){.err = &why});
+    request_finish(rq, &(struct request_answer){.err = &why, .loss = loss});
 }
 
 void request_answer(struct snapwire_client *c, const struct chan_frame *f)

@@ -75,8 +75,9 @@ SNAPWIRE_API int snapwire_io_zero_sync(struct snapwire_client *client,
                                        uint64_t len_bytes, unsigned flags,
                                        struct snapwire_error *reterr) SNAPWIRE_WUR;
 /* Everything whose callback ran before this call is durable when its callback runs.
- * Errors: also SNAPWIRE_EIO when the daemon's machine was started anew after a write that was
- * answered and not flushed: it may be lost. That is told once. */
+ * Errors: also SNAPWIRE_EIO when what was answered and not flushed may be lost: the daemon's
+ * machine was started anew since, or a flush has failed, whoever asked for it. That is told once,
+ * and perhaps to each of several flushes that are under way together. */
 SNAPWIRE_API int snapwire_io_flush(struct snapwire_client *client,
                                    const struct snapwire_uuid *volume,
                                    const struct snapwire_uuid *snapshot, snapwire_done_cb cb,

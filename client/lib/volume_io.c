@@ -10,9 +10,13 @@
  * itself, so that a call costs one allocation. After the first error no further piece begins, and
  * the call ends when those under way have.
  *
- * What was answered and not flushed outlives the daemon's process, not its machine. So each volume
- * and clone that is written is remembered with the run of the machine that answered: a flush that
- * another run answers did not cover it, and says so.
+ * What was answered and not flushed outlives the daemon's process, not its machine, nor perhaps a
+ * failed flush. So each volume and clone that is written is remembered with the `boot` under which
+ * that was answered: a flush that is answered under another one did not cover it, and says so.
+ *
+ * A flush that failed in the daemon is told until the client says that it has heard of it: by the
+ * failure's number, in its next flush. A flush that is sent again says what it said the first
+ * time, so that what was told to a broken connection is told anew.
  *
  * Pieces are sent again after a reconnect as any request is; the daemon sees to it that one of
  * an older connection does not come after one of a newer (docs/protocol.md).
@@ -31,7 +35,7 @@
 enum {
     PIECE_BYTES = 1 << 20,
     PIECES_MAX = 16,     /* of one call under way together */
-    CONTROL_BYTES = 128, /* two uuids, two numbers, two flags */
+    CONTROL_BYTES = 128, /* two uuids, two numbers, two flags; or a number of ten bytes */
 };
 #define ZERO_PIECE_BYTES (UINT64_C(4) << 30)
 
@@ -45,18 +49,19 @@ struct io_piece {
     uint8_t control[CONTROL_BYTES];
 };
 
-/* What has been written: it lives as long as the client. */
+/* What has been written or flushed: it lives as long as the client. */
 struct io_node {
     struct snapwire_uuid volume, snapshot;
     bool dirty;     /* answered, not flushed */
     unsigned boots; /* the client's count when it became so */
     uint64_t writes;
+    uint64_t heard; /* the last failure of a flush that the daemon told of; 0: none */
     LIST_ENTRY(io_node) link;
 };
 
 struct io_op {
     struct snapwire_client *client;
-    struct io_node *node; /* NULL: nothing to remember */
+    struct io_node *node; /* NULL: nothing to remember; a flush has one */
     uint64_t writes;      /* flush: the node's count when it began */
     uint16_t method;
     unsigned flags;
@@ -142,21 +147,19 @@ static int node_flushed(const struct io_op *op, struct err *reterr)
     if (!lost)
         return 0;
     return err_set(reterr, SNAP_EIO,
-                   "the daemon's machine was started anew after it had answered writes: they may "
-                   "be lost");
+                   "the daemon's machine was started anew, or the daemon after a flush had "
+                   "failed: writes that it had answered may be lost");
 }
 
 /* Which node an operation is about, if that is to be known. */
 static int node_take(struct snapwire_client *c, struct io_op *op, struct err *reterr)
 {
-    if (op->method == M(FLUSH)) {
-        op->node = node_find(c, op);
-        op->writes = op->node != NULL ? op->node->writes : 0;
-    } else if (op->method != M(SNAPSHOT_READ) && !(op->flags & SNAPWIRE_IO_FUA)) {
-        op->node = node_make(c, op);
-        if (op->node == NULL)
-            return err_set(reterr, SNAP_ENOMEM, "out of memory for a request");
-    }
+    if (op->method == M(SNAPSHOT_READ) || (op->flags & SNAPWIRE_IO_FUA))
+        return 0;
+    op->node = node_make(c, op);
+    if (op->node == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "out of memory for a request");
+    op->writes = op->node->writes;
     return 0;
 }
 
@@ -169,7 +172,7 @@ static void io_pack(struct io_piece *p)
     Snapwire__V1__WriteRequest write = SNAPWIRE__V1__WRITE_REQUEST__INIT;
     Snapwire__V1__ZeroRequest zero = SNAPWIRE__V1__ZERO_REQUEST__INIT;
     Snapwire__V1__ReadRequest read = SNAPWIRE__V1__READ_REQUEST__INIT;
-    Snapwire__V1__SnapshotRef flush = SNAPWIRE__V1__SNAPSHOT_REF__INIT;
+    Snapwire__V1__FlushRequest flush = SNAPWIRE__V1__FLUSH_REQUEST__INIT;
     const ProtobufCMessage *m = &flush.base;
 
     if (op->method == M(WRITE)) {
@@ -195,6 +198,8 @@ static void io_pack(struct io_piece *p)
     } else {
         flush.volume = volume;
         flush.snapshot = snapshot;
+        flush.says_case = SNAPWIRE__V1__FLUSH_REQUEST__SAYS_HEARD;
+        flush.heard = op->node->heard;
     }
     p->rq.control_bytes = (uint32_t)protobuf_c_message_get_packed_size(m);
     CHECK(p->rq.control_bytes <= sizeof p->control);
@@ -275,11 +280,13 @@ static void piece_done(struct request *rq, const struct request_answer *a)
     struct err err = ERR_INIT;
 
     op->pending--;
+    if (a->loss != 0 && op->method == M(FLUSH))
+        op->node->heard = a->loss;
     if (a->err != NULL)
         io_fail(op, a->err);
     else if (op->method == M(SNAPSHOT_READ) && read_take(p, a, &err) < 0)
         io_fail(op, &err);
-    else if (op->node != NULL && op->method == M(FLUSH) && node_flushed(op, &err) < 0)
+    else if (op->method == M(FLUSH) && node_flushed(op, &err) < 0)
         io_fail(op, &err);
     else if (op->node != NULL && op->method != M(FLUSH))
         node_written(op);

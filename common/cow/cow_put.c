@@ -307,9 +307,9 @@ void cow_put_run_ready(struct cow_store *s)
 {
     struct cow_put *put;
 
-    if (s->invalidating) /* who hears of it may change what it kept: not before it is durable */
-        return;
-    while ((put = TAILQ_FIRST(&s->ready))) {
+    /* who hears of an invalidation may change what it kept: not before it is durable; the one
+     * that is told may begin it */
+    while (!s->invalidating && (put = TAILQ_FIRST(&s->ready))) {
         struct cow_put_state *ps = put->store_data[0];
 
         TAILQ_REMOVE(&s->ready, put, link);

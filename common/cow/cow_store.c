@@ -50,7 +50,7 @@ static void io_submit(struct cow_store *s, struct cow_io *io, enum blk_op op, ui
 void cow_io_read(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes, void *buf,
                  uint64_t len_bytes, cow_io_fn *then)
 {
-    io->req = (struct blk_req){.data = buf};
+    io->req = (struct blk_req){.data = buf, .flags = BLK_ONCE};
     io_submit(s, io, BLK_READ, offset_bytes, len_bytes, then);
 }
 

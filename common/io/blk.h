@@ -43,6 +43,7 @@ enum {
     BLK_FUA = 1 << 0,    /* BLK_WRITE, BLK_ZERO: durable when done */
     BLK_FILLER = 1 << 1, /* BLK_WRITE: only makes room; nobody will be held to the content */
     BLK_ONCE = 1 << 3,   /* BLK_READ: will not be wanted again, no cache need keep it */
+    BLK_MEDIUM = 1 << 4, /* BLK_READ: what the device has, whatever a cache has */
 };
 
 enum { BLK_IOV_MAX = 256 };

@@ -214,7 +214,7 @@ static void read_done(struct blk_req *req, int result)
     uint64_t at = req->offset_bytes, end = at + req->len_bytes;
     struct cursor x;
     cursor_init(&x, op->outer);
-    bool keep = result == 0 && keeps(op) && (op->outer->flags & BLK_ONCE) == 0;
+    bool keep = result == 0 && keeps(op) && (op->outer->flags & (BLK_ONCE | BLK_MEDIUM)) == 0;
     while (keep && at < end) {
         struct piece p = piece_at(at, end);
         const struct cache_slot *s = cache_slot(d->cache, d->number, p.no);
@@ -299,7 +299,7 @@ static void cache_submit(struct blk_dev *dev, struct blk_req *req)
     struct cache_dev *d = CONTAINER_OF(dev, struct cache_dev, base);
     struct cursor x;
     cursor_init(&x, req);
-    bool there = req->op == BLK_READ &&
+    bool there = req->op == BLK_READ && (req->flags & BLK_MEDIUM) == 0 &&
                  copy_out(d, req->offset_bytes, req->offset_bytes + req->len_bytes, &x);
     struct cache_op *op = there ? NULL : op_new(d, req);
     if (op == NULL) {

@@ -45,7 +45,7 @@ static const struct method methods[] = {
      .kind = METHOD_OF_HOSTED, .payload = true, .follows = true, .fn = service_write},
     {M(ZERO), "zero", &TYPE(zero_request), AT(ZeroRequest), .right = ACL_RIGHT_WRITE,
      .kind = METHOD_OF_HOSTED, .follows = true, .fn = service_zero},
-    {M(FLUSH), "flush", &TYPE(snapshot_ref), AT(SnapshotRef), .right = ACL_RIGHT_WRITE,
+    {M(FLUSH), "flush", &TYPE(flush_request), AT(FlushRequest), .right = ACL_RIGHT_WRITE,
      .kind = METHOD_OF_HOSTED, .follows = true, .fn = service_flush},
     {M(EXTENT_LIST), "extent-list", &TYPE(extent_list_request), AT(ExtentListRequest),
      .right = ACL_RIGHT_READ, .kind = METHOD_OF_HOSTED, .fn = service_extent_list},

@@ -75,7 +75,8 @@ struct server {
     struct loop *main_loop;
     struct clients *clients;
     struct uuid instance;
-    struct uuid boot; /* the machine's: what is written outlives the process, not the machine */
+    struct uuid boot;          /* see boot.c */
+    _Atomic bool flush_failed; /* that is on record */
     uint64_t started_ns;
     _Atomic uint64_t next_session;
     _Atomic uint32_t connections;
@@ -87,6 +88,13 @@ struct server {
 struct part *server_part_of(struct server *server, const struct uuid *volume);
 /* Any thread until the shards run; keeps at most SERVER_WARNINGS_MAX. */
 void server_warn(struct server *server, const char *fmt, ...) SNAP_PRINTF(2, 3);
+
+/* -- what outlives what, boot.c ---------------------------------------------------------- */
+
+/* For HELLO. The state directory is locked. */
+struct uuid boot_of(const char *state_dir);
+/* A flush has failed: the next run's boot is another one. user: the server. Thread: any. */
+void boot_flush_failed(void *user);
 
 /* -- sessions, service_session.c ------------------------------------------------------ */
 
@@ -187,6 +195,7 @@ struct request {
 
     int code;
     struct err err;
+    uint64_t loss;    /* with an error: what a flush is told of; 0: nothing */
     uint8_t *control; /* the packed answer */
     size_t control_bytes;
     struct iovec *iov; /* the answer's payload, inside buf */

@@ -45,6 +45,7 @@ static void io_done(struct volume_write *w, int code, const struct err *err)
 {
     struct request *req = w->user;
     struct metrics *m = &req->at->metrics;
+    req->loss = w->loss;
     if (code < 0) {
         request_fail(req, code, err);
         return;
@@ -124,10 +125,13 @@ void service_zero(struct request *req)
 
 void service_flush(struct request *req)
 {
-    const Snapwire__V1__SnapshotRef *in = REQUEST_IN(req, Snapwire__V1__SnapshotRef);
+    const Snapwire__V1__FlushRequest *in = REQUEST_IN(req, Snapwire__V1__FlushRequest);
     struct volume_write *w = io_new(req, VOLUME_FLUSH, &in->snapshot);
-    if (w != NULL)
-        volume_write_start(req->volume, w);
+    if (w == NULL)
+        return;
+    w->says_heard = in->says_case == SNAPWIRE__V1__FLUSH_REQUEST__SAYS_HEARD;
+    w->heard = in->heard;
+    volume_write_start(req->volume, w);
 }
 
 /* -- extents ---------------------------------------------------------------------------- */

@@ -138,6 +138,7 @@ static int session_send_answer(struct session *s, struct request *req, struct er
         Snapwire__V1__Error e = SNAPWIRE__V1__ERROR__INIT;
         e.code = (uint32_t)-req->code;
         e.text = req->err.text;
+        e.loss = req->loss;
         out.flags = FRAME_ERROR;
         out.iov_count = 0;
         out.control = packed;

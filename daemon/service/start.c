@@ -73,18 +73,6 @@ static void service_set_limits(struct server *server, const struct config *confi
     atomic_store(&l->space_per_client_bytes, config->space_per_client_bytes);
 }
 
-/* What tells one run of this machine from the next; unknown: every run of the daemon is one. */
-static struct uuid service_boot(void)
-{
-    char text[UUID_TEXT_BYTES] = "";
-    struct uuid boot;
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    bool read = f != NULL && fgets(text, sizeof text, f) != NULL;
-    if (f != NULL)
-        (void)fclose(f);
-    return read && uuid_parse_text(text, &boot, NULL) == 0 ? boot : uuid_make();
-}
-
 int service_new(const struct config *config, struct loop *main_loop, struct service **ret,
                 struct err *reterr)
 {
@@ -97,7 +85,6 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
     server->config = config;
     server->main_loop = main_loop;
     server->instance = uuid_make();
-    server->boot = service_boot();
     server->env = (struct volume_env){.state_dir = config->state_dir,
                                       .storage = &volume_storage_files,
                                       .clock = clock_system(),
@@ -108,7 +95,9 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
                                       .checksums = config->checksums,
                                       .idle_after_ms = SERVICE_IDLE_AFTER_MS,
                                       .scrub_interval_s = config->scrub_interval_s,
-                                      .notice = service_notice};
+                                      .notice = service_notice,
+                                      .flush_failed = boot_flush_failed,
+                                      .flush_failed_user = server};
     server->started_ns = clock_now_ns(server->env.clock);
     server->clients = clients_new();
     service_set_limits(server, config);
@@ -139,6 +128,7 @@ int service_open_state(struct service *s, bool rebuild_registry, struct err *ret
     int rc = state_dir_open(path, &s->lock_fd, reterr);
     if (rc < 0)
         return rc;
+    server->boot = boot_of(path);
     int n = snprintf(server->acl_path, sizeof server->acl_path, "%s/acl", path);
     if (n < 0 || (size_t)n >= sizeof server->acl_path)
         return err_set(reterr, SNAP_EINVAL, "the state directory's path is too long");

@@ -34,7 +34,7 @@ struct shard_config {
     unsigned poll_us;         /* look so long for completions before sleeping; 0: never */
     size_t receive_bytes_max; /* cap of the receive pool; 0: none */
     size_t answer_bytes_max;  /* cap of the pool for answers and jobs; 0: none */
-    uint64_t cache_bytes;     /* of origins' blocks in memory; 0: none are kept */
+    uint64_t cache_bytes;     /* of blocks in memory, of origins and COW devices; 0: none */
 };
 
 struct shard {
@@ -43,7 +43,7 @@ struct shard {
     struct blk_engine *engine;
     struct buf_pool *pool;        /* receive buffers of the shard's channels */
     struct buf_pool *answer_pool; /* what is read from disk, for answers and jobs */
-    struct blk_cache *cache;      /* of origins; NULL: none */
+    struct blk_cache *cache;      /* of origins and COW devices; NULL: none */
     uint8_t *zeros;               /* SHARD_ZERO_BYTES of zeros, aligned; never written */
 
     struct shard_kick_list kicks;

@@ -195,7 +195,7 @@ struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uin
         return NULL;
     }
     range_lock_init(ranges);
-    loss_init(&s->loss);
+    loss_init(&s->loss, v->set->env);
     s->volume = v;
     s->id = *id;
     s->seq = seq;
@@ -264,8 +264,8 @@ static enum snapshot_state snapshot_own_state(const struct snapshot *s)
     if (s->store == NULL)
         return s->reopening || s->open_done != NULL ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
     switch (cow_store_state(s->store)) {
-    case COW_INVALID:
-        return SNAPSHOT_INVALID;
+    case COW_INVALID: /* who hears it keeps nothing for it any more: not before it is durable */
+        return cow_store_invalidating(s->store) ? SNAPSHOT_POISONED : SNAPSHOT_INVALID;
     case COW_POISONED:
     case COW_CLOSING:
         return SNAPSHOT_POISONED;
@@ -493,6 +493,12 @@ static void snapshot_attached(void *user, int code, const struct err *err)
     cow_store_open(s->dev, &options, NULL, snapshot_opened, s);
 }
 
+int snapshot_cache(struct snapshot *s, struct err *reterr)
+{
+    struct blk_cache *cache = s->volume->set->shard->cache;
+    return cache != NULL ? blk_cache_open(cache, s->dev, &s->dev, reterr) : 0;
+}
+
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 {
     struct volume *v = s->volume;
@@ -508,6 +514,11 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
                                         BLK_OPEN_EXCLUSIVE, &s->dev, &err);
     if (rc < 0) {
         s->dev = NULL;
+        snapshot_open_end(s, rc, &err);
+        return;
+    }
+    rc = snapshot_cache(s, &err);
+    if (rc < 0) {
         snapshot_open_end(s, rc, &err);
         return;
     }

@@ -94,8 +94,8 @@ bool guard_is_away(const struct volume *v)
     const struct lease *l = &v->lease;
     if (uuid_is_zero(&v->record.guard))
         return false;
-    return l->phase == LEASE_FREE || l->fenced || !l->connected ||
-           !uuid_equal(&l->instance, &v->record.guard) || lease_expired(l, volume_now_ns(v));
+    return l->fenced || !l->connected || !uuid_equal(&l->instance, &v->record.guard) ||
+           lease_expired(l, volume_now_ns(v));
 }
 
 bool guard_doubts(const struct snapshot *s)

@@ -29,9 +29,10 @@
  * - A later write of a chunk that neither has puts it into D, never into H. The job does not touch
  *   that chunk, since H has not got it. So it does not matter where between the write's check and
  *   its put the drop falls.
- * - D is a clone and is written itself: a batch holds D's lock of its chunks until they are there,
- *   and what D has got meanwhile stays as it is: the first content of a chunk wins, and a write of
- *   D that comes second goes over it in place.
+ * - D is a clone and is written itself: of a chunk the first content that joins D's store wins. A
+ *   write of D that comes second finds it there and goes over it in place; where the job comes
+ *   second, what D has got stays as it is. Nobody is locked out for that: it is as with the writes
+ *   of P, which put into D beside D's own.
  * - D becomes hidden, or takes clones, meanwhile: it is H's only dependant all the same.
  * - A read of D that found its chunk in H holds H's device, which is closed after the last one.
  *   Until then H's exceptions stay in the chain's map under its seq, where no view finds them: D,
@@ -44,6 +45,7 @@
 #include "common/base/bytes.h"
 #include "daemon/volume/job.h"
 #include "daemon/volume/origin.h"
+#include "daemon/volume/put.h"
 #include "daemon/volume/sums.h"
 #include "daemon/volume/tree.h"
 
@@ -55,18 +57,9 @@ enum { HAND_DOWN_RETRY_MS = 10000 };
 
 static void hand_down_next(struct volume *v);
 
-void hand_down_unlock(struct hand_down *j)
-{
-    struct range_lock *l = j->range_of;
-    j->range_of = NULL;
-    if (l != NULL)
-        range_give(l, &j->range);
-}
-
 void hand_down_wait(struct hand_down *j)
 {
     struct volume *v = j->volume;
-    hand_down_unlock(j);
     v->job_wait = j->err;
     v->job = NULL;
     j->source->job_waits = true;
@@ -187,6 +180,7 @@ void hand_down_drop(struct hand_down *j)
 static void hand_down_invalidated(void *user, int code, const struct err *err)
 {
     struct hand_down *j = user;
+    volume_put_resume(j->volume);
     if (code < 0) {
         (void)err_copy(&j->err, err);
         snapshot_check_poison(j->target);
@@ -241,7 +235,7 @@ static void hand_down_begin(struct hand_down *j)
 static void hand_down_waited(struct range *r)
 {
     struct hand_down *j = r->user;
-    hand_down_unlock(j);
+    range_give(j->range_of, r);
     hand_down_begin(j);
 }
 

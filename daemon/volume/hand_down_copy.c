@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The copying of a hand-down: batch by batch what the target lacks, in the order of the map.
  *
- *   gather ──> (a clone: lock) ──> read ──> put, durable ──> next
- *     ^  └─ looks at a bounded number of runs and chunks a turn  │
- *     └──────────────────────────────────────────────────────────┘
+ *   gather ──> read ──> put, durable ──> next
+ *     ^  └─ looks at a bounded number   │
+ *     │     of runs and chunks a turn   │
+ *     └─────────────────────────────────┘
  *
  * Why it may go on beside writes: see hand_down.c. Thread: the shard's.
  */
@@ -14,7 +15,6 @@ static void hand_down_step(void *user);
 static void hand_down_put_done(struct cow_put *put, int code, const struct err *err)
 {
     struct hand_down *j = put->user;
-    hand_down_unlock(j);
     if (code < 0) {
         (void)err_copy(&j->err, err);
         snapshot_check_poison(j->target);
@@ -58,6 +58,7 @@ static void hand_down_read(struct hand_down *j)
     j->reads_pending = j->count;
     for (uint32_t i = 0; i < j->count; i++) {
         j->reqs[i] = (struct blk_req){.op = BLK_READ,
+                                      .flags = BLK_ONCE,
                                       .offset_bytes = j->new_chunks[i] * chunk_bytes,
                                       .len_bytes = chunk_bytes,
                                       .data = j->buf->data + (size_t)i * chunk_bytes,
@@ -110,31 +111,6 @@ bool hand_down_gather(struct hand_down *j, uint32_t max)
     return false;
 }
 
-static void hand_down_go(struct hand_down *j)
-{
-    if (j->count > 0) {
-        hand_down_read(j);
-        return;
-    }
-    hand_down_unlock(j);
-    if (j->end)
-        hand_down_drop(j);
-    else
-        shard_kick_later(j->volume->set->shard, &j->kick);
-}
-
-/* Nothing writes these chunks of the clone now. What has come into it since they were looked at
- * is there already, and stays as it is. */
-static void hand_down_locked(struct range *r)
-{
-    struct hand_down *j = r->user;
-    j->range_of = j->target->ranges;
-    if (hand_down_check(j) < 0)
-        hand_down_wait(j);
-    else
-        hand_down_read(j);
-}
-
 int hand_down_check(struct hand_down *j)
 {
     if (j->cancelled || j->volume->leaving)
@@ -162,15 +138,12 @@ static void hand_down_step(void *user)
     }
     j->count = 0;
     j->end = hand_down_gather(j, max);
-    if (j->count == 0 || j->target->ranges == NULL) {
-        hand_down_go(j);
-        return;
-    }
-    j->range = (struct range){.first = j->old_chunks[0],
-                              .last = j->old_chunks[j->count - 1],
-                              .granted = hand_down_locked,
-                              .user = j};
-    range_take(j->target->ranges, &j->range);
+    if (j->count > 0)
+        hand_down_read(j);
+    else if (j->end)
+        hand_down_drop(j);
+    else
+        shard_kick_later(v->set->shard, &j->kick);
 }
 
 void hand_down_copy(struct hand_down *j)

@@ -23,7 +23,7 @@ struct hand_down {
     uint64_t done_chunks, total_chunks;
     bool cancelled;
     struct shard_kick kick;
-    struct range range; /* all writes at the begin; then of the batch, in a clone */
+    struct range range; /* all writes, at the begin */
     struct range_lock *range_of;
 
     uint32_t count; /* of the batch */
@@ -50,8 +50,6 @@ struct hand_down {
 /* The job ends without having ended its work; it is taken up again later, the others that are
  * due before it. */
 void hand_down_wait(struct hand_down *j);
-/* The lock of the batch, if it has one. */
-void hand_down_unlock(struct hand_down *j);
 /* All is handed down. */
 void hand_down_drop(struct hand_down *j);
 

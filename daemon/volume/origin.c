@@ -94,7 +94,7 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
     (void)snprintf(o->fault_text, sizeof o->fault_text, "it has not been opened yet");
     range_lock_init(&o->writes);
     range_lock_init(&o->reads);
-    loss_init(&o->loss);
+    loss_init(&o->loss, v->set->env);
     STAILQ_INIT(&o->gate_waits);
     TAILQ_INIT(&o->held);
     TAILQ_INIT(&o->batches);

@@ -72,13 +72,34 @@ static void volume_put_finish(struct volume_put *p)
     volume_put_end(p, 0, NULL);
 }
 
+static bool volume_put_has(const struct volume_put *p, int outcome)
+{
+    for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
+        if (p->outcomes[i] == outcome)
+            return true;
+    return false;
+}
+
+static void volume_put_tell_as(struct volume_put *p, int outcome, int as)
+{
+    for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
+        if (p->outcomes[i] == outcome)
+            p->outcomes[i] = (int16_t)as;
+}
+
 /* What found no room belongs to a snapshot that is given up. */
 static void volume_put_give_up(struct volume_put *p)
 {
-    for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
-        if (p->outcomes[i] == SNAP_ENOSPC)
-            p->outcomes[i] = SNAP_EINVALID;
+    volume_put_tell_as(p, SNAP_ENOSPC, SNAP_EINVALID);
     (void)err_set(&p->first_fail, SNAP_EINVALID, "full, and so made invalid by its policy");
+}
+
+/* What was refused since it was to be invalid is refused for now: it is not. */
+static void volume_put_take_back(struct volume_put *p)
+{
+    volume_put_tell_as(p, SNAP_EINVALID, SNAP_EPOISONED);
+    if (p->first_fail.code == SNAP_EINVALID)
+        (void)err_set(&p->first_fail, SNAP_EPOISONED, "full, and could not be made invalid");
 }
 
 static void volume_put_invalidated(void *user, int code, const struct err *err)
@@ -88,8 +109,46 @@ static void volume_put_invalidated(void *user, int code, const struct err *err)
         volume_put_give_up(p);
         volume_notice(p->volume, p->node, "full, made invalid by its policy", NULL);
     } else {
+        volume_put_take_back(p);
         volume_notice(p->volume, p->node, "full, and could not be made invalid", err);
     }
+    volume_put_finish(p);
+}
+
+/* … for another one. */
+static void volume_put_waited(void *user, int code, const struct err *err)
+{
+    struct volume_put *p = user;
+    (void)err;
+    if (code == 0)
+        volume_put_give_up(p);
+    else
+        volume_put_take_back(p);
+    volume_put_finish(p);
+}
+
+/* All is decided. Who hears that the snapshot is invalid overwrites what it held at once, so
+ * nobody does before that is durable. */
+static void volume_put_decided(struct volume_put *p)
+{
+    struct cow_store *store = p->node->store;
+    bool full = p->volume->record.full_policy == FULL_INVALIDATE && volume_put_has(p, SNAP_ENOSPC);
+    bool gone = volume_put_has(p, SNAP_EINVALID);
+    if (store == NULL || (!full && !gone)) {
+        volume_put_finish(p);
+        return;
+    }
+    enum cow_state state = cow_store_state(store);
+    bool waits = cow_store_invalidating(store);
+    if (waits || (full && state == COW_READY)) {
+        snapshot_kick(p->node);
+        cow_store_invalidate(store, waits ? volume_put_waited : volume_put_invalidated, p);
+        return;
+    }
+    if (state != COW_INVALID)
+        volume_put_take_back(p);
+    else if (full) /* by another put */
+        volume_put_give_up(p);
     volume_put_finish(p);
 }
 
@@ -100,25 +159,10 @@ static void volume_put_part_done(struct cow_put *part, int code, const struct er
         (void)err_copy(&p->first_fail, err);
     if (--p->pending > 0)
         return;
-    bool full = false;
     if (p->kept_outcomes != NULL)
         for (uint32_t i = 0; i < p->parts[0].count + p->parts[1].count; i++)
             p->outcomes[p->kept_index[i]] = p->kept_outcomes[i];
-    for (uint32_t i = 0; i < p->old_count + p->zero_count; i++)
-        full = full || p->outcomes[i] == SNAP_ENOSPC;
-    if (!full || p->volume->record.full_policy != FULL_INVALIDATE || p->node->store == NULL) {
-        volume_put_finish(p);
-        return;
-    }
-    enum cow_state state = cow_store_state(p->node->store);
-    if (state == COW_READY) {
-        snapshot_kick(p->node);
-        cow_store_invalidate(p->node->store, volume_put_invalidated, p);
-        return;
-    }
-    if (state == COW_INVALID) /* by another put */
-        volume_put_give_up(p);
-    volume_put_finish(p);
+    volume_put_decided(p);
 }
 
 /* -- on the way down ----------------------------------------------------------------- */
@@ -273,7 +317,10 @@ static bool volume_put_must_wait(struct volume *v, const struct volume_put *p)
     if (v->put_bytes_inflight > 0 && v->put_bytes_inflight + p->bytes > VOLUME_PUT_BYTES_MAX)
         return true;
     const struct snapshot *head = volume_head(v);
-    return head != NULL && (head->busy || head->reopening);
+    if (head == NULL)
+        return false;
+    return head->busy || head->reopening ||
+           (head->store != NULL && cow_store_invalidating(head->store));
 }
 
 void volume_put_run_held(void *user)

@@ -119,6 +119,7 @@ static int volume_read_prepare(struct volume_read *r, struct err *reterr)
         uint64_t to = u64_align_up(x->dev_offset_bytes + x->len_bytes, align);
         total = u64_align_up(total, align);
         r->reqs[i] = (struct blk_req){.op = BLK_READ,
+                                      .flags = BLK_ONCE,
                                       .offset_bytes = from,
                                       .len_bytes = to - from,
                                       .data = (void *)(uintptr_t)total, /* moved to buf below */

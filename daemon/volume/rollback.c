@@ -94,7 +94,6 @@ static int rollback_cancel_change(struct volume_commit *commit, struct volume_re
 
 static void rollback_turn(struct rollback *r)
 {
-    rollback_rewind(r);
     r->phase = ROLLBACK_COUNT;
     rollback_count(r);
 }

@@ -79,10 +79,8 @@ struct rollback {
 /* -- rollback_work.c -- */
 /* Count what is to be done, then do it; at the end rollback_worked(). Also: go on. */
 void rollback_work(struct rollback *r);
-/* Count only, for the begin: rollback_counted(). */
+/* Count only, from the beginning on: rollback_counted(). Nothing is under way. */
 void rollback_count(struct rollback *r);
-/* Turn round, or begin anew. Nothing is under way. */
-void rollback_rewind(struct rollback *r);
 
 /* -- rollback.c -- */
 void rollback_counted(struct rollback *r);

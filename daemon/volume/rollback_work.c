@@ -45,14 +45,6 @@ static enum rollback_found rollback_next(struct rollback *r, struct cow_run *run
     return FOUND_RUN;
 }
 
-void rollback_rewind(struct rollback *r)
-{
-    r->cursor = r->done = r->total = 0;
-    r->redo_from = UINT64_MAX;
-    r->scanned = false;
-    r->err = ERR_INIT;
-}
-
 /* -- counting ----------------------------------------------------------------------------- */
 
 static void rollback_count_step(void *user)
@@ -74,7 +66,7 @@ static void rollback_count_step(void *user)
 
 void rollback_count(struct rollback *r)
 {
-    r->total = r->cursor = 0;
+    r->total = r->done = r->cursor = 0;
     r->kick = (struct shard_kick){.fn = rollback_count_step, .user = r};
     shard_kick_later(r->volume->set->shard, &r->kick);
 }
@@ -166,6 +158,7 @@ static bool rollback_begin_part(struct rollback *r, const struct cow_run *run)
     p->old_chunk = run->old_chunk;
     p->count = (uint32_t)count;
     p->req = (struct blk_req){.op = BLK_READ,
+                              .flags = BLK_ONCE,
                               .offset_bytes = run->new_chunk * chunk_bytes,
                               .len_bytes = count * chunk_bytes,
                               .data = p->buf->data,

@@ -510,6 +510,8 @@ static void create_device(struct snapshot_create *c)
         rc = err_set(&c->err, SNAP_ENOMEM, "snapshot");
     if (rc == 0)
         rc = c->own_file ? create_open_file(c, &c->err) : create_open_device(c, &c->err);
+    if (rc == 0)
+        rc = snapshot_cache(c->node, &c->err);
     if (rc < 0) {
         create_undo(c);
         return;

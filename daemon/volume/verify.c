@@ -235,11 +235,15 @@ static void verify_flushed(struct blk_req *req, int result)
     struct verify *y = req->user;
     struct snapshot *s = y->held;
     y->held = NULL;
-    snapshot_reader_end(s);
     if (result < 0) {
+        struct err err = ERR_INIT;
+        (void)err_set_errno(&err, result, req->sys_errno, "flush new checksums");
+        snapshot_flush_failed(s, &err);
+        snapshot_reader_end(s);
         verify_end(y, JOB_FAILED, "new checksums could not be made durable");
         return;
     }
+    snapshot_reader_end(s);
     shard_kick_later(y->volume->set->shard, &y->kick);
 }
 
@@ -346,6 +350,7 @@ static void verify_read(struct verify *y)
         i->code = 0;
         i->data = y->buf->data + (size_t)n * chunk_bytes;
         i->req = (struct blk_req){.op = BLK_READ,
+                                  .flags = BLK_MEDIUM,
                                   .offset_bytes = i->new_chunk * chunk_bytes,
                                   .len_bytes = chunk_bytes,
                                   .data = i->data,

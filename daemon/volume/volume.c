@@ -265,6 +265,7 @@ static void volume_close_flushed(struct blk_req *req, int result)
     if (result < 0) {
         struct err err = ERR_INIT;
         (void)err_set_errno(&err, result, req->sys_errno, "flush");
+        loss_happened(&v->origin->loss);
         volume_notice(v, NULL, "closing: what was written last may not be durable", &err);
     }
     volume_close_next(v, 0, NULL);

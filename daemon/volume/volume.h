@@ -73,6 +73,11 @@ struct volume_env {
     void (*notice)(void *user, const struct volume *v, const char *snapshot, const char *what,
                    const struct err *err);
     void *notice_user;
+    /* a flush of a hosted volume or clone has failed: what was answered may be lost, and not
+     * everybody may have heard when the daemon ends. Before anybody is told; any shard's thread;
+     * NULL: nobody minds */
+    void (*flush_failed)(void *user);
+    void *flush_failed_user;
 };
 
 /* Labels that begin so are the daemon's own. */
@@ -355,6 +360,8 @@ void snapshot_count_space(struct snapshot *s);
 void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
 /* Open device and store of a node that has neither. */
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
+/* Put the shard's block cache, if it has one, before its device, which was just opened. */
+int snapshot_cache(struct snapshot *s, struct err *reterr) SNAP_WUR;
 /* Close store and device and drop its exceptions from the map if asked. Waits for readers. */
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
 /* The volume is leaving: no further try. */

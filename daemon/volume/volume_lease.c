@@ -9,6 +9,8 @@
  * Thread: the shard's.
  */
 #include "daemon/volume/change.h"
+
+#include "common/base/check.h"
 #include "daemon/volume/guard.h"
 
 #include <stdio.h>
@@ -71,8 +73,7 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
     int rc = lease_ask(&v->lease, &a->ask, volume_now_ns(v), reterr);
     if (rc < 0)
         return rc;
-    if (rc == LEASE_WAIT)
-        return err_set(reterr, SNAP_EBUSY, "a new head is being made");
+    CHECK(rc != LEASE_WAIT); /* no head is recorded while a lease is being given */
     if (a->new_lease) {
         lease_fence(&v->lease, true);
         next->lease_epoch = v->record.lease_epoch + 1;
@@ -106,9 +107,7 @@ static void acquire_committed(struct volume_commit *commit, int code, const stru
     a->volume->lease_commits--;
     if (code < 0)
         lease_fence(&a->volume->lease, false);
-    if (code < 0 && a->volume->lease.sealed && !a->volume->leaving)
-        acquire_wait(a);
-    else if (code < 0)
+    if (code < 0)
         acquire_end(a, code, err);
     else
         acquire_grant(a);

@@ -62,7 +62,7 @@ static void write_leave(struct volume_write *w)
     struct volume *v = w->volume;
     CHECK(p->buf == NULL);
     if (p->locked && !w->durable && !w->rollback)
-        loss_wrote(write_loss(w), &w->client);
+        loss_wrote(write_loss(w), &w->client, p->last_loss);
     if (p->locked)
         write_unlock(p);
     if (p->deps != p->few_deps)
@@ -97,7 +97,14 @@ static void write_flushed(struct blk_req *req, int result)
     else
         loss_flushed(loss, p->flush_covers);
     w->durable = w->durable || result == 0;
-    if (w->op == VOLUME_FLUSH && !w->rollback && loss_tell(loss, &w->client) && result == 0)
+    if (w->op != VOLUME_FLUSH && result == 0 && p->last_loss != loss->last)
+        (void)err_set(
+            &w->err, SNAP_EIO,
+            "write to volume %s: a flush failed meanwhile, and what is written may be lost",
+            p->volume->record.name);
+    if (w->op == VOLUME_FLUSH && !w->rollback)
+        w->loss = loss_tell(loss, &w->client, w->says_heard ? &w->heard : NULL);
+    if (w->loss != 0 && result == 0)
         (void)err_set(
             &w->err, SNAP_EIO,
             "flush volume %s: an earlier flush failed, and what was written before it may "
@@ -153,6 +160,8 @@ void write_plan(struct write_part *p)
         return;
     }
     CHECK(p->place == NULL || !p->place->hidden); /* its deletion waits for its writes */
+    if (w->durable)                               /* nothing is written that a flush could drop */
+        p->last_loss = write_loss(w)->last;
     if (write_keep_plan(p, &w->err) < 0)
         write_fail(p);
     else if (p->lacks)
@@ -479,6 +488,7 @@ void volume_write_start(struct volume *v, struct volume_write *w)
 {
     w->volume = v;
     w->part = NULL;
+    w->loss = 0;
     w->err = ERR_INIT;
     volume_ref(v);
     if (v->origin != NULL && v->origin->gates > 0 && w->op != VOLUME_FLUSH)

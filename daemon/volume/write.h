@@ -25,6 +25,8 @@ struct volume_write {
     bool fua;           /* durable when done */
     bool rollback;      /* of the rollback itself: the others are refused meanwhile */
     struct uuid client; /* whose it is, however often it has come back: see loss.h; nil: any */
+    bool says_heard;    /* VOLUME_FLUSH: .heard is the last failure that it has heard of, 0: none */
+    uint64_t heard;
     uint64_t offset_bytes, len_bytes;
     const uint8_t *data; /* VOLUME_WRITE; BUF_ALIGN_BYTES aligned */
     /* Once, possibly inside the call. On an error any part of the range may be written, and what
@@ -37,7 +39,8 @@ struct volume_write {
     struct range range;
     uint64_t cursor_bytes; /* parts begin here */
     struct write_part *part;
-    bool durable; /* what was written so far is, without a flush */
+    bool durable;  /* what was written so far is, without a flush */
+    uint64_t loss; /* VOLUME_FLUSH, when done: the failure that it is told of; 0: none */
     struct err err;
     TAILQ_ENTRY(volume_write) link;
 };

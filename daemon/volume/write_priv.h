@@ -69,6 +69,7 @@ struct write_part {
     struct blk_req *reqs; /* in place */
     unsigned reqs_pending;
     uint64_t flush_covers; /* of what was written, see loss.h */
+    uint64_t last_loss;    /* when its writing began, see loss.h */
 
     /* waiting */
     void (*resume)(struct write_part *p);

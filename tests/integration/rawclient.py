@@ -126,6 +126,7 @@ class Refused(Exception):
         message = fields(control)
         self.code = get(message, 1)
         self.text = get(message, 2, b"").decode()
+        self.loss = get(message, 4)
         self.goaway = goaway
         super().__init__(f"{self.code}: {self.text}")
 
@@ -317,8 +318,12 @@ class Raw:
         self.call(M_ZERO, raw(1, volume) + raw(2, node) + num(3, offset) + num(4, length) +
                   num(5, int(fua)) + num(6, int(discard)))
 
-    def flush(self, volume, node=b""):
-        self.call(M_FLUSH, raw(1, volume) + raw(2, node))
+    @staticmethod
+    def flush_control(volume, node=b"", heard=None):
+        return raw(1, volume) + raw(2, node) + (num(3, heard) if heard is not None else b"")
+
+    def flush(self, volume, node=b"", heard=None):
+        self.call(M_FLUSH, self.flush_control(volume, node, heard))
 
     def read(self, volume, offset, length, node=b""):
         """The content, every byte of it."""

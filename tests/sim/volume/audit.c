@@ -198,7 +198,7 @@ static void offline_load(struct offline *f, uint32_t i)
         .map = f->maps[i], .seq = f->record.snapshots[i].seq, .read_only = true};
     if (cow_store_open_sync(offline_disk(f, i), &options, NULL, NULL, &store, &err) < 0)
         sim_fail(f->sim, "%s, offline: %s", f->record.snapshots[i].name, err.text);
-    f->invalid[i] = cow_store_state(store) == COW_INVALID;
+    f->invalid[i] = cow_store_state(store) == COW_INVALID || f->record.snapshots[i].lost;
     CHECK(cow_store_close_sync(store, &err) == 0);
 }
 

@@ -64,6 +64,17 @@ static struct snapshot *fault_pick(struct sim *s, struct subject *u)
     return found;
 }
 
+/* One whose device fails while it is made stays there, not open; where the policy is to give up
+ * what cannot be preserved for, the next write makes it invalid, and what reads through it. */
+static void fault_in_making(struct subject *u, struct node *n)
+{
+    if (n->state != NODE_MAKING || !u->invalidates)
+        return;
+    n->fragile = true;
+    for (unsigned i = 1; i < SIM_NODES && !n->clone; i++)
+        u->nodes[i].fragile = u->nodes[i].fragile || u->nodes[i].state != NODE_NONE;
+}
+
 void fault_lay(struct sim *s, struct subject *u)
 {
     static const enum blk_op ops[] = {BLK_READ, BLK_WRITE, BLK_FLUSH};
@@ -79,6 +90,8 @@ void fault_lay(struct sim *s, struct subject *u)
     }
     enum blk_op op = ops[sim_pick(s, 3)];
     struct node *n = node_of(u, &x->id);
+    if (n != NULL)
+        fault_in_making(u, n);
     if (n != NULL && n->clone) {
         n->doubtful = n->doubtful || op == BLK_FLUSH;
         n->smudged = true;

@@ -72,10 +72,9 @@ static void recover_node(struct sim *s, struct subject *u, struct node *n)
         node_set_invalid(s, n);
     else if (readable < 0)
         sim_fail(s, "%s cannot be read: %s", n->name, x->fault_text);
-    if (there && n->invalid && readable == 0 && n->invalid_before)
+    if (there && n->invalid && readable == 0) /* nobody has heard it before it was durable */
         sim_fail(s, "%s was invalid and is not any more", n->name);
-    n->invalid = there && readable < 0; /* one that was made so just now may not be durable yet */
-    n->invalid_before = n->invalid;
+    n->invalid = there && readable < 0;
     if (!there && n->state != NODE_MAKING && n->state != NODE_GOING)
         sim_fail(s, "%s is lost: %s", n->name, x == NULL ? "not in the record" : "hidden");
     n->again = n->state == NODE_MAKING;

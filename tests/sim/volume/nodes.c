@@ -28,7 +28,7 @@ void node_make(struct sim *s, struct subject *u, struct node *n, bool clone)
     n->clone = clone;
     n->state = NODE_MAKING;
     n->group = (struct uuid){{0}};
-    n->gone = n->invalid = n->invalid_before = n->doubtful = n->smudged = false;
+    n->gone = n->invalid = n->doubtful = n->smudged = false;
     n->limited = sim_pick(s, 3) == 0 && (clone ? u->clone_limits : u->limits);
     n->fragile = n->limited;
     (void)snprintf(n->name, sizeof n->name, "%c%u", clone ? 'c' : 's', s->names++);

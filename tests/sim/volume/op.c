@@ -138,8 +138,9 @@ static bool op_excused(const struct op *o, int code)
         return op_is_change(o) || (o->kind == OP_WRITE && u->rollback != ROLLBACK_NONE);
     case SNAP_ELIMIT:
         return op_is_change(o) || o->kind == OP_READ;
+    case SNAP_EPOISONED: /* as while it is being made invalid */
+        return s->faulty || (on != NULL && on->fragile && o->kind != OP_DELETE);
     case SNAP_EIO:
-    case SNAP_EPOISONED:
     case SNAP_ECORRUPT:
         return s->faulty;
     case SNAP_ENOSPC:

@@ -33,16 +33,15 @@ struct node {
     struct uuid source; /* of a clone */
     char name[16];
     bool clone;
-    bool gone;           /* deleted, for good */
-    bool again;          /* was being made when the power went: asked for once more */
-    bool limited;        /* its COW device may not grow as it needs */
-    bool fragile;        /* it may become invalid: it reads through one that is limited */
-    bool invalid;        /* seen so; that does not end */
-    bool invalid_before; /* when this life began */
-    bool doubtful;       /* what was not flushed may have been taken back by a failed flush */
-    bool smudged;        /* a write in its place has failed: its checksums may differ */
-    unsigned busy;       /* operations under way on it */
-    unsigned asks;       /* of these, creations */
+    bool gone;     /* deleted, for good */
+    bool again;    /* was being made when the power went: asked for once more */
+    bool limited;  /* its COW device may not grow as it needs */
+    bool fragile;  /* it may become invalid: it reads through one that is limited */
+    bool invalid;  /* seen so; that does not end */
+    bool doubtful; /* what was not flushed may have been taken back by a failed flush */
+    bool smudged;  /* a write in its place has failed: its checksums may differ */
+    unsigned busy; /* operations under way on it */
+    unsigned asks; /* of these, creations */
     struct uuid group;
     struct content content;
 };

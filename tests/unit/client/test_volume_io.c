@@ -237,6 +237,107 @@ static void flush__by_the_same_machine_or_of_durable_writes_is_fine(void **state
     flush_after_reconnect(SNAPWIRE_IO_FUA, true, 0);
 }
 
+/* What the n-th request, a flush, says that it has heard. */
+static uint64_t heard_by(struct fake *f, unsigned n)
+{
+    RUN_UNTIL(f, f->asked_count > n);
+    const struct fake_asked *a = &f->asked[n];
+    Snapwire__V1__FlushRequest *m =
+        snapwire__v1__flush_request__unpack(NULL, a->control_bytes, a->control);
+
+    assert_int_equal(a->method, METHOD(FLUSH));
+    assert_non_null(m);
+    assert_int_equal(m->says_case, SNAPWIRE__V1__FLUSH_REQUEST__SAYS_HEARD);
+    const uint64_t heard = m->heard;
+    snapwire__v1__flush_request__free_unpacked(m, NULL);
+    return heard;
+}
+
+static void tell_loss(struct fake *f, unsigned n, uint64_t loss)
+{
+    Snapwire__V1__Error m = SNAPWIRE__V1__ERROR__INIT;
+    char text[] = "an earlier flush failed";
+
+    RUN_UNTIL(f, f->asked_count > n);
+    m.code = (uint32_t)-SNAP_EIO;
+    m.text = text;
+    m.loss = loss;
+    f->asked[n].answered = true;
+    fake_send(f, FRAME_RESPONSE, FRAME_ERROR, METHOD(FLUSH), f->asked[n].id, &m.base, NULL);
+}
+
+static void flush_begin(struct fake *f, struct snapwire_client *c, const struct snapwire_uuid *node,
+                        struct outcome *o)
+{
+    struct snapwire_error e;
+
+    assert_int_equal(snapwire_io_flush(c, &f->volume, node, outcome_cb, o, &e), 0);
+}
+
+/* Over a connection that lives, over others, and for each volume and clone by itself. */
+static void flush__says_what_the_last_one_was_told(void **state)
+{
+    struct fake *f = fake_new();
+    struct snapwire_client *c = client_of(f, NULL, NULL);
+    struct outcome o = {0};
+
+    (void)state;
+    flush_begin(f, c, NULL, &o);
+    assert_int_equal(heard_by(f, 0), 0);
+    tell_loss(f, 0, UINT64_C(0x3fffffffffffffff));
+    RUN_UNTIL(f, o.calls == 1);
+    assert_int_equal(o.code, SNAPWIRE_EIO);
+    fake_drop(f);
+    flush_begin(f, c, NULL, &o);
+    assert_int_equal(heard_by(f, 1), UINT64_C(0x3fffffffffffffff));
+    tell_loss(f, 1, 5); /* of a daemon that was started anew */
+    RUN_UNTIL(f, o.calls == 2);
+    flush_begin(f, c, NULL, &o);
+    assert_int_equal(heard_by(f, 2), 5);
+    fake_answer_error(f, &f->asked[2], SNAP_EPOISONED, "later"); /* which tells of none */
+    RUN_UNTIL(f, o.calls == 3);
+    flush_begin(f, c, NULL, &o);
+    assert_int_equal(heard_by(f, 3), 5);
+    answer_empty(f, &f->asked[3]);
+    RUN_UNTIL(f, o.calls == 4);
+    assert_int_equal(o.code, 0);
+    flush_begin(f, c, &f->head, &o);
+    assert_int_equal(heard_by(f, 4), 0);
+    answer_empty(f, &f->asked[4]);
+    RUN_UNTIL(f, o.calls == 5);
+    flush_begin(f, c, NULL, &o);
+    assert_int_equal(heard_by(f, 5), 5);
+    answer_empty(f, &f->asked[5]);
+    RUN_UNTIL(f, o.calls == 6);
+    close_and_free(f, c);
+}
+
+/* Its answer did not come: nothing was heard. */
+static void flush__sent_again_says_what_it_said_the_first_time(void **state)
+{
+    struct fake *f = fake_new();
+    struct snapwire_client *c = client_of(f, NULL, NULL);
+    struct outcome one = {0}, other = {0};
+
+    (void)state;
+    flush_begin(f, c, NULL, &one);
+    assert_int_equal(heard_by(f, 0), 0);
+    flush_begin(f, c, NULL, &other);
+    assert_int_equal(heard_by(f, 1), 0);
+    tell_loss(f, 1, 9);
+    RUN_UNTIL(f, other.calls == 1);
+    fake_drop(f);
+    assert_int_equal(heard_by(f, 2), 0);
+    tell_loss(f, 2, 9);
+    RUN_UNTIL(f, one.calls == 1);
+    assert_int_equal(one.code, SNAPWIRE_EIO);
+    flush_begin(f, c, NULL, &one);
+    assert_int_equal(heard_by(f, 3), 9);
+    answer_empty(f, &f->asked[3]);
+    RUN_UNTIL(f, one.calls == 2);
+    close_and_free(f, c);
+}
+
 /* -- reading -- */
 
 static void read__longer_than_a_piece_is_put_together(void **state)
@@ -657,6 +758,8 @@ int main(void)
         cmocka_unit_test(write__outlived_by_the_client_is_cancelled),
         cmocka_unit_test(flush__by_another_run_of_the_machine_says_that_writes_may_be_lost),
         cmocka_unit_test(flush__by_the_same_machine_or_of_durable_writes_is_fine),
+        cmocka_unit_test(flush__says_what_the_last_one_was_told),
+        cmocka_unit_test(flush__sent_again_says_what_it_said_the_first_time),
         cmocka_unit_test(read__longer_than_a_piece_is_put_together),
         cmocka_unit_test(read__that_does_not_cover_the_range_is_refused_whole),
         cmocka_unit_test(zero__is_cut_at_four_gib_and_flush_has_no_range),

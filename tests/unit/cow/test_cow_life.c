@@ -240,6 +240,48 @@ static void invalidate__fails_what_is_pending(void **state)
     }
 }
 
+/* The first of several of one commit gives the store up when it is told. */
+struct giver {
+    struct fix *f;
+    struct waited invalidated;
+    unsigned told;
+};
+
+static void giver_done(struct cow_put *put, int code, const struct err *err)
+{
+    struct giver *g = put->user;
+
+    (void)err;
+    assert_int_equal(code, 0);
+    if (g->told++ == 0)
+        cow_store_invalidate(g->f->store, waited_done, &g->invalidated);
+    else
+        assert_false(cow_store_invalidating(g->f->store)); /* it is durable */
+}
+
+static void invalidate__from_within_a_callback_comes_before_the_next_one(void **state)
+{
+    enum { PUTS = 3 };
+    struct fix f = fix_new(4096, 64);
+    struct giver g = {.f = &f};
+    struct put *p[PUTS];
+
+    (void)state;
+    for (unsigned i = 0; i < PUTS; i++) {
+        p[i] = put_new(&f, 100 + i, 1, 1);
+        p[i]->put.done = giver_done;
+        p[i]->put.user = &g;
+        cow_store_put(f.store, &p[i]->put);
+    }
+    fix_run(&f);
+    assert_int_equal(g.told, PUTS);
+    assert_true(g.invalidated.ran);
+    assert_int_equal(g.invalidated.code, 0);
+    for (unsigned i = 0; i < PUTS; i++)
+        put_free(p[i]);
+    fix_done(&f);
+}
+
 static void invalidate__that_fails_poisons_and_can_be_asked_again(void **state)
 {
     static const enum blk_op ops[] = {BLK_WRITE, BLK_FLUSH};
@@ -318,6 +360,7 @@ int main(void)
         cmocka_unit_test(abandon__while_opening),
         cmocka_unit_test(invalidate__is_durable_and_for_good),
         cmocka_unit_test(invalidate__fails_what_is_pending),
+        cmocka_unit_test(invalidate__from_within_a_callback_comes_before_the_next_one),
         cmocka_unit_test(invalidate__that_fails_poisons_and_can_be_asked_again),
         cmocka_unit_test(poison__says_why),
         cmocka_unit_test(stores__of_one_map_do_not_see_each_other),

@@ -312,6 +312,26 @@ static void read__once_is_not_kept(void **state)
     assert_false(has(d, 1));
 }
 
+static void read__of_the_medium_is_from_below_and_not_kept(void **state)
+{
+    struct world *w = *state;
+    struct disk *d = &w->disks[0];
+    struct probe p;
+    for (int round = 0; round < 2; round++) {
+        start_flagged(d, &p, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf);
+        end(w, &p);
+        assert_false(has(d, 1));
+    }
+    assert_int_equal(read_block(w, d, 1), 0);
+    mem_dev_image(d->mem)[BLOCK + 5] ^= 1; /* behind everybody's back */
+    uint8_t was = mem_dev_image(d->mem)[BLOCK + 5] ^ 1;
+    assert_int_equal(run(w, d, BLK_READ, BLOCK, BLOCK, buf), 0);
+    assert_int_equal(buf[5], was);
+    start_flagged(d, &p, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf);
+    end(w, &p);
+    assert_int_equal(buf[5], was ^ 1);
+}
+
 static void filler__is_not_kept(void **state)
 {
     struct world *w = *state;
@@ -729,6 +749,7 @@ int main(void)
         CASE(read__in_pieces_of_memory_from_several_blocks),
         CASE(write__is_kept_where_something_was_read),
         CASE(read__once_is_not_kept),
+        CASE(read__of_the_medium_is_from_below_and_not_kept),
         CASE(filler__is_not_kept),
         CASE(write__is_not_in_memory_before_it_is_on_the_disk),
         CASE(failed_write__leaves_nothing),

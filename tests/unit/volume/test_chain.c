@@ -228,6 +228,20 @@ static void open__missing_file_is_damage_and_comes_back(void **state)
     expect_all(f, id);
 }
 
+/* Its table would be read, and its chunks placed, by the wrong unit. */
+static void open__other_chunk_size_than_recorded_is_damage(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1");
+    char cow[LIMIT_PATH_BYTES];
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_int_equal(truncate(fixture_cow_path(f, s, cow, sizeof cow), 1 << 16), 0);
+    scribble(f, s, 12, 2 * CHUNK_SECTORS); /* of its header */
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_DAMAGED);
+    assert_non_null(strstr(fixture_look(f, s).text, "chunk size"));
+}
+
 static void open__invalid_one_makes_the_older_ones_invalid(void **state)
 {
     struct fixture *f = *state;
@@ -507,6 +521,7 @@ int main(void)
         CASE(put__chunk_of_a_hidden_newer_one_exists),
         CASE(open__damaged_one_is_told_and_the_rest_is_served),
         CASE(open__missing_file_is_damage_and_comes_back),
+        CASE(open__other_chunk_size_than_recorded_is_damage),
         CASE(open__invalid_one_makes_the_older_ones_invalid),
         CASE(delete__damaged_one_that_others_need_wants_force),
         CASE(delete__job_gives_nothing_up_for_a_device_that_is_away),

@@ -177,6 +177,30 @@ static void guard__another_one_in_its_place_leaves_what_nobody_can_vouch_for(voi
     assert_non_null(strstr(fixture_look(f, a).text, "for good"));
 }
 
+/* A writer is there and connected, and it is not the guard. */
+static void guard__one_made_under_another_writer_is_unverified(void **state)
+{
+    struct fixture *f = *state;
+    f->volume->lease.ttl_ns *= 50; /* it does not end by itself */
+    assert_int_equal(acquire(f, true, false), 0);
+    struct guard_ask other = {.w = fixture_writer(f, "w")};
+    other.w.instance = uuid_make();
+    other.w.steal = true;
+    assert_int_equal(call(f, do_acquire, &other), 0);
+    struct make m = {.id = uuid_make(), .name = "a"};
+    struct call creating;
+    call_begin(&creating, f, fixture_do_create, &m);
+    for (int i = 0; i < 4000 && f->quiesced == 0; i++)
+        (void)usleep(1000);
+    assert_int_equal(call(f, fixture_do_ready, NULL), 0);
+    assert_int_equal(call_wait(&creating), 0);
+    assert_int_equal(state_of(f, m.id), SNAPSHOT_UNVERIFIED);
+    struct guard_ask back = {.w = fixture_writer(f, "w"), .goes_on = true};
+    back.w.steal = true;
+    assert_int_equal(call(f, do_acquire, &back), 0);
+    assert_int_equal(state_of(f, m.id), SNAPSHOT_OK);
+}
+
 static void guard__puts_go_on_though_the_head_is_unverified(void **state)
 {
     struct fixture *f = *state;
@@ -212,6 +236,26 @@ static void accept__takes_one_and_with_force_gives_the_guard_up(void **state)
     assert_int_equal(state_of(f, b), SNAPSHOT_OK);
 }
 
+static void do_set_busy(struct call *c)
+{
+    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
+    s->busy = !s->busy;
+    call_end(c, 0, NULL);
+}
+
+/* It is deleted, and only not folded yet. */
+static void accept__of_a_hidden_one_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid a = fixture_create(f, "a"), b = fixture_create(f, "b");
+    struct accept ask = {.id = b};
+    assert_int_equal(call(f, do_set_busy, &a), 0);
+    assert_int_equal(fixture_delete(f, b, uuid_make(), false), 0);
+    assert_true(fixture_look(f, b).hidden);
+    assert_int_equal(call(f, do_accept, &ask), SNAP_ENOENT);
+    assert_int_equal(call(f, do_set_busy, &a), 0);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -225,8 +269,10 @@ int main(void)
         CASE(guard__away_while_one_is_made_leaves_it_unverified_until_it_vouches),
         CASE(guard__another_writer_meanwhile_does_not_end_the_doubt),
         CASE(guard__another_one_in_its_place_leaves_what_nobody_can_vouch_for),
+        CASE(guard__one_made_under_another_writer_is_unverified),
         CASE(guard__puts_go_on_though_the_head_is_unverified),
         CASE(accept__takes_one_and_with_force_gives_the_guard_up),
+        CASE(accept__of_a_hidden_one_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

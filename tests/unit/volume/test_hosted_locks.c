@@ -320,22 +320,41 @@ static void hand_down__of_a_clones_clone_waits_for_the_clones_writes(void **stat
     fixture_expect_byte(f, c, 0, SIZE, 1);
 }
 
-/* What is being written in the clone is left alone until that has ended. */
-static void hand_down__waits_for_the_writes_of_the_clone_it_goes_to(void **state)
+/* Parts of chunks are written in the clone while these chunks are brought to it. */
+static void hand_down__beside_writes_of_the_clone_it_goes_to(void **state)
 {
     struct fixture *f = *state;
+    enum { LEN = 100 };
+    uint8_t data[LEN];
+    struct writing g[CHUNKS];
+    struct call calls[CHUNKS], deleting;
+    struct burst burst = {.writes = g, .calls = calls, .count = CHUNKS};
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
     assert_int_equal(fixture_fill(f, a, 0, SIZE, 1), 0);
     struct uuid b = fixture_clone(f, a, "b");
-    struct lock l = {.clone = b};
-    assert_int_equal(call(f, do_lock, &l), 0);
-    assert_int_equal(fixture_delete(f, a, uuid_make(), false), 0);
-    (void)usleep(100000);
-    assert_int_equal(fixture_look(f, b).exceptions, 0);
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    struct snapshot_delete_spec spec = {.id = a, .key = uuid_make()};
+    memset(data, 2, sizeof data);
+    for (unsigned i = 0; i < CHUNKS; i++)
+        g[i] = (struct writing){.write = {.node = b,
+                                          .op = VOLUME_WRITE,
+                                          .offset_bytes = (uint64_t)i * CHUNK_BYTES + 50,
+                                          .len_bytes = LEN},
+                                .data = data};
+    call_begin(&deleting, f, fixture_do_delete, &spec);
+    for (unsigned i = 0; i < 2000 && !fixture_look(f, a).hidden && fixture_look(f, a).there; i++)
+        ;
+    assert_int_equal(call(f, do_burst, &burst), 0);
+    assert_int_equal(call_wait(&deleting), 0);
+    for (unsigned i = 0; i < CHUNKS; i++)
+        assert_int_equal(call_wait(&calls[i]), 0);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, b).exceptions, CHUNKS);
-    fixture_expect_byte(f, b, 0, SIZE, 1);
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        uint64_t at = (uint64_t)i * CHUNK_BYTES;
+        fixture_expect_byte(f, b, at, at + 50, 1);
+        fixture_expect_byte(f, b, at + 50, at + 50 + LEN, 2);
+        fixture_expect_byte(f, b, at + 50 + LEN, at + CHUNK_BYTES, 1);
+    }
 }
 
 static void delete__of_a_clone_waits_for_its_writes(void **state)
@@ -643,7 +662,7 @@ int main(void)
         HOSTED(read__snapshot_keeps_its_content_while_all_is_overwritten),
         HOSTED(hand_down__waits_for_the_writes_that_may_put_into_the_hidden_one),
         HOSTED(hand_down__of_a_clones_clone_waits_for_the_clones_writes),
-        HOSTED(hand_down__waits_for_the_writes_of_the_clone_it_goes_to),
+        HOSTED(hand_down__beside_writes_of_the_clone_it_goes_to),
         HOSTED(delete__of_a_clone_waits_for_its_writes),
         HOSTED(write__puts_nothing_over_what_is_yet_to_be_handed_down),
         HOSTED(write__of_a_clone_preserves_what_its_source_holds_still),

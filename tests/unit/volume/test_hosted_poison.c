@@ -16,6 +16,7 @@ static const struct uuid itself;
 static atomic_int passes, failures; /* so many succeed, then so many fail */
 static atomic_bool fua_fails;       /* the next write that is to be durable at once */
 static atomic_bool stalls;          /* the next one says that it has begun, and waits */
+static atomic_bool write_stalls;    /* the next write has been done, says so, and waits */
 static sem_t begun, go_on;
 
 int fdatasync(int fd)
@@ -43,7 +44,12 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int f
         errno = EIO;
         return -1;
     }
-    return syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
+    ssize_t n = syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
+    if (atomic_exchange(&write_stalls, false)) {
+        sem_post(&begun);
+        sem_wait(&go_on);
+    }
+    return n;
 }
 
 static void write__waits_for_a_poisoned_snapshot_and_succeeds(void **state)
@@ -221,6 +227,117 @@ static void flush__that_failed_in_a_clone_is_told_to_each_who_had_written(void *
     each_hears_once(f, c);
 }
 
+/* A flush that says what its client has heard. What it is told goes to *told. */
+static int client_flush(struct fixture *f, struct uuid node, struct uuid client, uint64_t heard,
+                        uint64_t *told)
+{
+    struct writing g = {.write = {.node = node,
+                                  .op = VOLUME_FLUSH,
+                                  .client = client,
+                                  .says_heard = true,
+                                  .heard = heard}};
+    int code = call(f, fixture_do_write, &g);
+    *told = g.write.loss;
+    return code;
+}
+
+static void hears_until_it_says_so(struct fixture *f, struct uuid node)
+{
+    struct uuid a = uuid_make(), b = uuid_make();
+    uint64_t first, again, other;
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, a, false), 0);
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, b, false), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(client_flush(f, node, a, 0, &first), SNAP_EIO);
+    assert_true(first != 0);
+    for (int i = 0;
+         i < 2000 && fixture_look(f, node).there && fixture_look(f, node).state != SNAPSHOT_OK; i++)
+        (void)usleep(2000);
+    assert_int_equal(client_flush(f, node, a, 0, &again), SNAP_EIO); /* the answer was lost */
+    assert_int_equal(again, first);
+    assert_int_equal(client_flush(f, node, a, first, &again), 0);
+    assert_int_equal(again, 0);
+    assert_int_equal(client_flush(f, node, b, 0, &other), SNAP_EIO); /* that was another's word */
+    assert_int_equal(client_flush(f, node, b, 0, &other), SNAP_EIO);
+    assert_int_equal(client_flush(f, node, b, other, &other), 0);
+    /* the next one is another */
+    assert_int_equal(client_op(f, node, VOLUME_WRITE, a, false), 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(client_flush(f, node, a, first, &again), SNAP_EIO);
+    assert_true(again > first);
+}
+
+static void flush__that_failed_is_told_until_its_client_says_that_it_has_heard(void **state)
+{
+    hears_until_it_says_so(*state, itself);
+}
+
+static void flush__that_failed_in_a_clone_is_told_until_its_client_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
+    assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 1), 0); /* from now on in place */
+    hears_until_it_says_so(f, c);
+}
+
+/* They wait for one flush of the disk, and all get its result: that is one failure. */
+static void flush__that_failed_for_several_is_told_each_of_them_once(void **state)
+{
+    enum { CLIENTS = 4 };
+    struct fixture *f = *state;
+    struct uuid clients[CLIENTS];
+    struct writing g[CLIENTS];
+    struct call calls[CLIENTS];
+    uint64_t told;
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = uuid_make();
+        assert_int_equal(client_op(f, itself, VOLUME_WRITE, clients[i], false), 0);
+    }
+    sem_init(&begun, 0, 0);
+    sem_init(&go_on, 0, 0);
+    atomic_store(&stalls, true);
+    atomic_store(&failures, 1);
+    for (int i = 0; i < CLIENTS; i++) {
+        g[i] = (struct writing){
+            .write = {.op = VOLUME_FLUSH, .client = clients[i], .says_heard = true}};
+        call_begin(&calls[i], f, fixture_do_write, &g[i]);
+        if (i == 0)
+            sem_wait(&begun);
+    }
+    (void)fixture_look(f, itself); /* they have arrived, too */
+    sem_post(&go_on);
+    for (int i = 0; i < CLIENTS; i++)
+        assert_int_equal(call_wait(&calls[i]), SNAP_EIO);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_true(g[i].write.loss != 0);
+        assert_int_equal(client_flush(f, itself, clients[i], g[i].write.loss, &told), 0);
+    }
+}
+
+/* It is in the disk's cache when the flush fails, and answered after that. */
+static void write__under_way_when_a_flush_failed_is_told_of_it(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t data[CHUNK_BYTES] = {1};
+    struct uuid a = uuid_make(), c = uuid_make();
+    struct writing g = {.write = {.op = VOLUME_WRITE, .client = a, .len_bytes = sizeof data},
+                        .data = data};
+    struct call writing;
+    uint64_t told;
+    sem_init(&begun, 0, 0);
+    sem_init(&go_on, 0, 0);
+    atomic_store(&write_stalls, true);
+    call_begin(&writing, f, fixture_do_write, &g);
+    sem_wait(&begun);
+    atomic_store(&failures, 1);
+    assert_int_equal(client_flush(f, itself, c, 0, &told), SNAP_EIO);
+    assert_int_equal(told, 0); /* it has nothing to lose */
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&writing), 0);
+    assert_int_equal(client_flush(f, itself, a, 0, &told), SNAP_EIO);
+    assert_int_equal(client_flush(f, itself, a, told, &told), 0);
+}
+
 /* Its flush may be what failed, and with it all that came before. */
 static void write__with_fua_that_failed_is_told_to_each_who_had_written(void **state)
 {
@@ -372,6 +489,10 @@ int main(void)
         HOSTED(clone__of_a_clone_fails_when_that_cannot_be_flushed),
         HOSTED(flush__that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__that_failed_in_a_clone_is_told_to_each_who_had_written),
+        HOSTED(flush__that_failed_is_told_until_its_client_says_that_it_has_heard),
+        HOSTED(flush__that_failed_in_a_clone_is_told_until_its_client_says_so),
+        HOSTED(flush__that_failed_for_several_is_told_each_of_them_once),
+        HOSTED(write__under_way_when_a_flush_failed_is_told_of_it),
         HOSTED(write__with_fua_that_failed_is_told_to_each_who_had_written),
         HOSTED(flush__of_a_clones_exceptions_that_failed_is_told_too),
         HOSTED(flush__does_not_cover_what_is_written_during_it),

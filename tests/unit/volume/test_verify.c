@@ -108,7 +108,10 @@ static void verify__finds_a_flipped_bit_with_its_place(void **state)
 {
     struct fixture *f = *state;
     struct uuid s = snapshot_of_all(f);
+    fixture_expect_byte(f, s, 7 * CHUNK_BYTES, 8 * CHUNK_BYTES, 1);
     flip(f, s, 7 * CHUNK_BYTES + 99);
+    fixture_expect_byte(f, s, 7 * CHUNK_BYTES, 8 * CHUNK_BYTES,
+                        1); /* from memory, which is none of its business */
     struct verified y = verify(f, s, false);
     assert_int_equal(y.faults_total, 1);
     assert_int_equal(y.first.kind, VERIFY_DIFFERS);

@@ -404,6 +404,7 @@ struct batch {
     struct buf *buf;
     uint32_t added, existed, failed;
     int first_code;
+    int16_t outcomes[2 * CHUNKS]; /* the zeros' behind the others' */
 };
 
 static inline void fixture_put_done(struct volume_put *p, int code, const struct err *err)
@@ -413,6 +414,8 @@ static inline void fixture_put_done(struct volume_put *p, int code, const struct
     b->existed = p->existed;
     b->failed = p->failed;
     b->first_code = p->first_fail.code;
+    if (p->outcomes != NULL)
+        memcpy(b->outcomes, p->outcomes, (b->old_count + b->zero_count) * sizeof *p->outcomes);
     volume_put_done(p);
     buf_give(b->buf);
     call_end(b->call, code, err);

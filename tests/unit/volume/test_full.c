@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* COW devices without room, when others are concerned beside the one that finds it out: a second
+ * put, a second dependant.
+ *
+ * fdatasync() and pwritev2() are this program's own: the threads engine calls them. A case lets
+ * the flush of one file take its time, and stops the one that ends an invalidation. */
+#include "tests/unit/volume/volume_fixture.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+enum { SIZE = CHUNKS * CHUNK_BYTES, SMALL = 8 * CHUNK_BYTES, SLOW_US = 100000 };
+
+static const struct uuid itself;
+static _Atomic ino_t slow_ino; /* its flushes are slow */
+static _Atomic ino_t stop_ino; /* once its header is written, its next flush waits */
+static atomic_bool header_written;
+static atomic_int header_fails; /* so often */
+static sem_t stopped, go_on;
+
+static ino_t ino_of(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+int fdatasync(int fd)
+{
+    ino_t ino = ino_of(fd);
+    if (ino == atomic_load(&slow_ino))
+        (void)usleep(SLOW_US);
+    if (ino == atomic_load(&stop_ino) && atomic_exchange(&header_written, false)) {
+        sem_post(&stopped);
+        sem_wait(&go_on);
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    if (offset == 0 && ino_of(fd) == atomic_load(&stop_ino)) {
+        if (atomic_load(&header_fails) > 0) {
+            atomic_fetch_sub(&header_fails, 1);
+            errno = EIO;
+            return -1;
+        }
+        atomic_store(&header_written, true);
+    }
+    return syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
+}
+
+static ino_t cow_ino(const struct fixture *f, struct uuid snapshot)
+{
+    char path[LIMIT_PATH_BYTES];
+    struct stat st;
+    assert_int_equal(stat(fixture_cow_path(f, snapshot, path, sizeof path), &st), 0);
+    return st.st_ino;
+}
+
+static void let_go(void)
+{
+    atomic_store(&slow_ino, 0);
+    atomic_store(&stop_ino, 0);
+    atomic_store(&header_written, false);
+    atomic_store(&header_fails, 0);
+    sem_init(&stopped, 0, 0);
+    sem_init(&go_on, 0, 0);
+}
+
+static int setup(void **state)
+{
+    let_go();
+    return fixture_setup(state);
+}
+
+static int setup_hosted(void **state)
+{
+    let_go();
+    return fixture_setup_hosted(state);
+}
+
+static bool has_ended(struct call *c)
+{
+    int n = 0;
+    assert_int_equal(sem_getvalue(&c->done, &n), 0);
+    return n > 0;
+}
+
+static void wait_stopped(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    if (sem_timedwait(&stopped, &until) < 0)
+        fail_msg("nothing was made invalid");
+}
+
+/* -- puts to one snapshot --------------------------------------------------------------------- */
+
+struct two_puts {
+    struct batch batches[2];
+    struct call calls[2];
+};
+
+static void do_put_both(struct call *c)
+{
+    struct two_puts *t = c->arg;
+    for (unsigned i = 0; i < 2; i++) {
+        t->calls[i] = (struct call){.f = c->f, .arg = &t->batches[i]};
+        sem_init(&t->calls[i].done, 0, 0);
+        fixture_do_put(&t->calls[i]);
+    }
+    call_end(c, 0, NULL);
+}
+
+static struct uuid create_small(struct fixture *f, const char *name)
+{
+    struct make m = {.id = uuid_make(), .name = name, .limit_bytes = SMALL};
+    assert_int_equal(call(f, fixture_do_create, &m), 0);
+    return m.id;
+}
+
+static bool is_told(const struct batch *b, int outcome)
+{
+    for (unsigned i = 0; i < b->old_count + b->zero_count; i++)
+        if (b->outcomes[i] == outcome)
+            return true;
+    return false;
+}
+
+/* Two puts that are full, begun in one turn. none: there is no room for any of their chunks, so
+ * that both end in one turn as well; else the one that came first finds some. */
+static struct uuid begin_two_full(struct fixture *f, bool none, struct two_puts *t)
+{
+    struct uuid s = create_small(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    struct batch before = fixture_batch(s, epoch, 40, none ? 20 : 1, 0);
+    *t = (struct two_puts){
+        .batches = {fixture_batch(s, epoch, 0, 20, 0), fixture_batch(s, epoch, 20, 20, 0)}};
+    assert_int_equal(call(f, fixture_do_put, &before), 0);
+    assert_true(is_told(&before, SNAP_ENOSPC) == none);
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    atomic_store(&stop_ino, cow_ino(f, s));
+    assert_int_equal(call(f, do_put_both, t), 0);
+    return s;
+}
+
+/* One that has found room and waits for its flush, when the other finds none. */
+static struct uuid begin_full_beside_one(struct fixture *f, struct two_puts *t)
+{
+    struct uuid s0 = create_small(f, "s0");
+    f->volume->lease.ttl_ns *= 50; /* it does not end by itself */
+    uint64_t epoch = fixture_lease(f);
+    struct batch room = fixture_batch(s0, epoch, 0, 20, 0);
+    assert_int_equal(call(f, fixture_do_put, &room), 0);
+    struct make m = {.id = uuid_make(), .name = "s1", .limit_bytes = SMALL};
+    struct call creating;
+    f->quiesced = 0;
+    call_begin(&creating, f, fixture_do_create, &m);
+    for (int i = 0; i < 4000 && f->quiesced == 0; i++)
+        (void)usleep(1000);
+    assert_int_equal(call(f, fixture_do_ready, NULL), 0);
+    assert_int_equal(call_wait(&creating), 0);
+    struct uuid s = m.id;
+    *t = (struct two_puts){
+        .batches = {fixture_batch(s, epoch, 0, room.added, 0), fixture_batch(s, epoch, 20, 20, 0)}};
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    atomic_store(&stop_ino, cow_ino(f, s));
+    atomic_store(&slow_ino, cow_ino(f, s));
+    call_begin(&t->calls[0], f, fixture_do_put, &t->batches[0]);
+    (void)usleep(SLOW_US / 3);
+    call_begin(&t->calls[1], f, fixture_do_put, &t->batches[1]);
+    return s;
+}
+
+/* Who is told that it is invalid overwrites what it held: so neither is before that is durable. */
+static void expect_told_late(struct fixture *f, struct uuid s, struct two_puts *t)
+{
+    wait_stopped();
+    (void)usleep(50000);
+    const bool early[2] = {has_ended(&t->calls[0]), has_ended(&t->calls[1])};
+    sem_post(&go_on);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(call_wait(&t->calls[i]), 0);
+        assert_false(early[i]);
+        assert_int_equal(t->batches[i].first_code, SNAP_EINVALID);
+        assert_false(is_told(&t->batches[i], SNAP_ENOSPC));
+    }
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
+}
+
+static void put__two_that_are_full_hear_of_it_once_it_is_invalid_for_good(void **state)
+{
+    struct two_puts t;
+    struct uuid s = begin_two_full(*state, false, &t);
+    expect_told_late(*state, s, &t);
+}
+
+static void put__two_that_are_full_at_once_hear_of_it_once_it_is_invalid_for_good(void **state)
+{
+    struct two_puts t;
+    struct uuid s = begin_two_full(*state, true, &t);
+    expect_told_late(*state, s, &t);
+}
+
+static void put__under_way_beside_a_full_one_hears_of_it_once_it_is_invalid_for_good(void **state)
+{
+    struct two_puts t;
+    struct uuid s = begin_full_beside_one(*state, &t);
+    expect_told_late(*state, s, &t);
+}
+
+static void put__that_comes_while_it_is_being_made_invalid_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct two_puts t;
+    struct uuid s = begin_two_full(f, true, &t);
+    struct batch third = fixture_batch(s, f->volume->lease.epoch, 50, 1, 0);
+    uint8_t byte[512];
+    struct call putting;
+    wait_stopped();
+    call_begin(&putting, f, fixture_do_put, &third);
+    int read = fixture_read(f, s, 0, sizeof byte, byte);
+    (void)usleep(50000);
+    const bool early = has_ended(&putting);
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&t.calls[0]), 0);
+    assert_int_equal(call_wait(&t.calls[1]), 0);
+    assert_false(early);
+    assert_int_equal(read, SNAP_EPOISONED);
+    assert_int_equal(call_wait(&putting), SNAP_EINVALID);
+    assert_int_equal(fixture_read(f, s, 0, sizeof byte, byte), SNAP_EINVALID);
+}
+
+/* By the folding of a newer one that was invalid. */
+static void put__to_what_a_hand_down_makes_invalid_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1"), s2 = create_small(f, "s2");
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    struct batch full = fixture_batch(s2, fixture_lease(f), 0, 20, 0), b = full;
+    struct call putting;
+    assert_int_equal(call(f, fixture_do_put, &full), 0);
+    assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_INVALID);
+    atomic_store(&stop_ino, cow_ino(f, s1));
+    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
+    wait_stopped();
+    b.head = s1;
+    call_begin(&putting, f, fixture_do_put, &b);
+    (void)usleep(50000);
+    const bool early = has_ended(&putting);
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&putting), SNAP_EINVALID);
+    assert_false(early);
+}
+
+/* … and not at all when it cannot be made so: who believed it would keep nothing any more for a
+ * snapshot that comes back sound. */
+static void expect_told_nothing(struct fixture *f, struct uuid s, struct two_puts *t)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(call_wait(&t->calls[i]), 0);
+        assert_int_not_equal(t->batches[i].failed, 0);
+        assert_false(is_told(&t->batches[i], SNAP_EINVALID));
+        assert_int_not_equal(t->batches[i].first_code, SNAP_EINVALID);
+    }
+    assert_int_equal(atomic_load(&header_fails), 0);
+    atomic_store(&stop_ino, 0);
+    atomic_store(&slow_ino, 0);
+    for (int i = 0; i < 4000 && fixture_look(f, s).state == SNAPSHOT_POISONED; i++)
+        (void)usleep(1000);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_OK);
+    struct batch again = fixture_batch(s, f->volume->lease.epoch, 0, 20, 0);
+    assert_int_equal(call(f, fixture_do_put, &again), 0);
+    assert_true(is_told(&again, SNAP_EINVALID));
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
+}
+
+static void put__two_that_are_full_do_not_hear_of_an_invalidation_that_failed(void **state)
+{
+    struct two_puts t;
+    atomic_store(&header_fails, 1);
+    struct uuid s = begin_two_full(*state, false, &t);
+    expect_told_nothing(*state, s, &t);
+}
+
+static void put__two_that_are_full_at_once_do_not_hear_of_one_that_failed(void **state)
+{
+    struct two_puts t;
+    atomic_store(&header_fails, 1);
+    struct uuid s = begin_two_full(*state, true, &t);
+    expect_told_nothing(*state, s, &t);
+}
+
+static void put__under_way_beside_a_full_one_does_not_hear_of_one_that_failed(void **state)
+{
+    struct two_puts t;
+    atomic_store(&header_fails, 1);
+    struct uuid s = begin_full_beside_one(*state, &t);
+    expect_told_nothing(*state, s, &t);
+}
+
+/* One part of a put finds room, since all of it is there already, and the other does not. */
+static void part_full(struct fixture *f, bool zeros_full)
+{
+    struct uuid s = create_small(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    fixture_put(f, s, epoch, 0, 2, 0);
+    struct batch b = fixture_batch(s, epoch, zeros_full ? 0 : 10, zeros_full ? 2 : 20, 0);
+    b.zero_count = zeros_full ? 20 : 2;
+    for (uint32_t i = 0; i < b.zero_count; i++)
+        b.zero_chunks[i] = i + (zeros_full ? 10 : 0);
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.first_code, SNAP_EINVALID);
+    assert_int_equal(b.existed, 2);
+    assert_int_equal(b.added + b.failed, 20);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
+}
+
+static void put__of_which_the_data_is_full_makes_it_invalid(void **state)
+{
+    part_full(*state, false);
+}
+
+static void put__of_which_the_zeros_are_full_makes_it_invalid(void **state)
+{
+    part_full(*state, true);
+}
+
+/* -- dependants of one place ---------------------------------------------------------------------
+ */
+
+static struct uuid clone_with(struct fixture *f, struct uuid source, const char *name,
+                              uint64_t limit_bytes)
+{
+    struct clone_spec spec = {
+        .id = uuid_make(), .source = source, .name = name, .limit_bytes = limit_bytes};
+    assert_int_equal(call(f, fixture_do_clone, &spec), 0);
+    return spec.id;
+}
+
+/* a, and two clones of it, of which one has room for little; whichever ends its put first. */
+static void dependants__one_that_is_full_refuses_the_write(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = fixture_create(f, "s1"), a = fixture_clone(f, s, "a");
+    assert_int_equal(fixture_fill(f, a, 0, SIZE, 1), 0);
+    struct uuid small = clone_with(f, a, "small", SMALL), large = clone_with(f, a, "large", 0);
+    const struct uuid last[2] = {small, large};
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t at = i * SIZE / 2;
+        atomic_store(&slow_ino, cow_ino(f, last[i]));
+        assert_int_equal(fixture_fill(f, a, at, 16 * CHUNK_BYTES, 2), SNAP_ENOSPC);
+        assert_int_equal(fixture_look(f, large).exceptions, (i + 1) * 16);
+    }
+    atomic_store(&slow_ino, 0);
+    fixture_expect_byte(f, a, 0, SIZE, 1);
+    fixture_expect_byte(f, small, 0, SIZE, 1);
+    fixture_expect_byte(f, large, 0, SIZE, 1);
+}
+
+struct two_writes {
+    struct writing writes[2];
+    struct call calls[2];
+};
+
+static void do_write_both(struct call *c)
+{
+    struct two_writes *t = c->arg;
+    for (unsigned i = 0; i < 2; i++) {
+        t->calls[i] = (struct call){.f = c->f, .arg = &t->writes[i]};
+        sem_init(&t->calls[i].done, 0, 0);
+        fixture_do_write(&t->calls[i]);
+    }
+    call_end(c, 0, NULL);
+}
+
+/* Neither overwrites anything before the one that is given up for them is so on the disk. */
+static void dependants__writes_wait_until_the_full_one_is_invalid_for_good(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[16 * CHUNK_BYTES];
+    struct two_writes t;
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    struct uuid s = create_small(f, "s1");
+    memset(data, 2, sizeof data);
+    for (unsigned i = 0; i < 2; i++)
+        t.writes[i] = (struct writing){.write = {.op = VOLUME_WRITE,
+                                                 .offset_bytes = i * sizeof data,
+                                                 .len_bytes = sizeof data},
+                                       .data = data};
+    atomic_store(&stop_ino, cow_ino(f, s));
+    assert_int_equal(call(f, do_write_both, &t), 0);
+    wait_stopped();
+    (void)usleep(100000); /* they have looked again, and more than once */
+    const bool early[2] = {has_ended(&t.calls[0]), has_ended(&t.calls[1])};
+    sem_post(&go_on);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(call_wait(&t.calls[i]), 0);
+        assert_false(early[i]);
+    }
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
+    fixture_expect_byte(f, itself, 0, 2 * sizeof data, 2);
+    fixture_expect_byte(f, itself, 2 * sizeof data, SIZE, 1);
+}
+
+static atomic_uint notices;
+
+static void note(void *user, const struct volume *v, const char *snapshot, const char *what,
+                 const struct err *err)
+{
+    (void)user;
+    (void)v;
+    (void)snapshot;
+    (void)err;
+    if (strcmp(what, "full, made invalid by its policy") == 0)
+        atomic_fetch_add(&notices, 1);
+}
+
+/* Both find no room in one turn; one of them gives it up. */
+static void dependants__full_one_is_given_up_once(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[16 * CHUNK_BYTES];
+    struct two_writes t;
+    struct uuid s = create_small(f, "s1");
+    memset(data, 2, sizeof data);
+    assert_int_equal(fixture_fill(f, itself, SIZE / 2, SIZE / 2, 1), SNAP_ENOSPC);
+    for (unsigned i = 0; i < 2; i++)
+        t.writes[i] = (struct writing){.write = {.op = VOLUME_WRITE,
+                                                 .offset_bytes = i * sizeof data,
+                                                 .len_bytes = sizeof data},
+                                       .data = data};
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    f->env.notice = note;
+    atomic_store(&notices, 0);
+    assert_int_equal(call(f, do_write_both, &t), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(call_wait(&t.calls[i]), 0);
+    assert_int_equal(atomic_load(&notices), 1);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
+    f->env.notice = NULL;
+}
+
+static void invalidated(void *user, int code, const struct err *err)
+{
+    call_end(user, code, err);
+}
+
+static void do_invalidate(struct call *c)
+{
+    const struct uuid *id = c->arg;
+    struct snapshot *s = volume_snapshot_find(c->f->volume, id);
+    snapshot_kick(s);
+    cow_store_invalidate(s->store, invalidated, c);
+}
+
+/* As when what it reads through is deleted by force. */
+static void clone__write_of_one_that_is_being_made_invalid_waits_and_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t data[CHUNK_BYTES] = {2};
+    struct uuid s = fixture_create(f, "s1"), a = fixture_clone(f, s, "a");
+    struct writing g = {.write = {.node = a, .op = VOLUME_WRITE, .len_bytes = sizeof data},
+                        .data = data};
+    struct call invalidating, writing;
+    assert_int_equal(fixture_fill(f, a, 0, CHUNK_BYTES, 1), 0); /* from now on in place */
+    atomic_store(&stop_ino, cow_ino(f, a));
+    call_begin(&invalidating, f, do_invalidate, &a);
+    wait_stopped();
+    call_begin(&writing, f, fixture_do_write, &g);
+    (void)usleep(100000);
+    const bool early = has_ended(&writing);
+    sem_post(&go_on);
+    assert_int_equal(call_wait(&invalidating), 0);
+    assert_int_equal(call_wait(&writing), SNAP_EINVALID);
+    assert_false(early);
+}
+
+int main(void)
+{
+#define REMOTE(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
+#define HOSTED(name) cmocka_unit_test_setup_teardown(name, setup_hosted, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        REMOTE(put__two_that_are_full_hear_of_it_once_it_is_invalid_for_good),
+        REMOTE(put__two_that_are_full_at_once_hear_of_it_once_it_is_invalid_for_good),
+        REMOTE(put__that_comes_while_it_is_being_made_invalid_waits),
+        REMOTE(put__to_what_a_hand_down_makes_invalid_waits),
+        REMOTE(put__two_that_are_full_do_not_hear_of_an_invalidation_that_failed),
+        REMOTE(put__two_that_are_full_at_once_do_not_hear_of_one_that_failed),
+        REMOTE(put__under_way_beside_a_full_one_hears_of_it_once_it_is_invalid_for_good),
+        REMOTE(put__under_way_beside_a_full_one_does_not_hear_of_one_that_failed),
+        REMOTE(put__of_which_the_data_is_full_makes_it_invalid),
+        REMOTE(put__of_which_the_zeros_are_full_makes_it_invalid),
+        HOSTED(dependants__one_that_is_full_refuses_the_write),
+        HOSTED(dependants__writes_wait_until_the_full_one_is_invalid_for_good),
+        HOSTED(dependants__full_one_is_given_up_once),
+        HOSTED(clone__write_of_one_that_is_being_made_invalid_waits_and_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
