@@ -75,25 +75,6 @@ void blk_complete(struct blk_req *req, int result, int sys_errno)
     e->done_count++;
 }
 
-static void flush_begin(struct blk_dev *d, struct blk_req *req)
-{
-    d->flushing = true;
-    d->ops->submit(d, req);
-}
-
-/* The next flush is for all who wait; it is the engine's before this one is told, its result
- * comes later. */
-static void flush_next(struct blk_dev *d)
-{
-    struct blk_req *req = STAILQ_FIRST(&d->to_flush);
-    d->flushing = false;
-    if (req == NULL)
-        return;
-    STAILQ_REMOVE_HEAD(&d->to_flush, link);
-    STAILQ_CONCAT(&d->flushed, &d->to_flush);
-    flush_begin(d, req);
-}
-
 static void tell(struct blk_req *req)
 {
     req->dev->engine->inflight--;
@@ -118,23 +99,12 @@ static unsigned tell_joined(struct blk_engine *e)
 /* The device may be gone with the last of them; in between a `done` may wait for the others. */
 void blk_finish(struct blk_req *req, int result, int sys_errno)
 {
-    struct blk_dev *d = req->dev;
-    struct blk_engine *e = d->engine;
-    struct blk_req *other;
+    struct blk_engine *e = req->dev->engine;
 
     req->result = result;
     req->sys_errno = sys_errno;
-    if (req->op == BLK_FLUSH) {
-        if (result < 0)
-            STAILQ_CONCAT(&d->flushed, &d->to_flush);
-        STAILQ_FOREACH (other, &d->flushed, link) {
-            other->result = result;
-            other->sys_errno = sys_errno;
-        }
-        STAILQ_CONCAT(&e->joined, &d->flushed);
-        flush_next(d);
-    }
-    tell(req);
+    if (blk_flush_ended(req))
+        tell(req);
     (void)tell_joined(e);
 }
 
@@ -155,7 +125,7 @@ void blk_engine_forget(struct blk_engine *e)
 void blk_dev_forget(struct blk_dev *d)
 {
     d->inflight = 0;
-    d->flushing = false;
+    d->flushing = NULL;
     STAILQ_INIT(&d->flushed);
     STAILQ_INIT(&d->to_flush);
 }
@@ -377,15 +347,17 @@ void blk_submit(struct blk_dev *d, struct blk_req *req)
     req->result = 0;
     req->sys_errno = 0;
     req->progress_bytes = 0;
+    req->then_flush = false;
     d->inflight++;
     d->engine->inflight++;
     int r = validate(&d->info, req, &nothing);
-    if (r == 0 && req->op == BLK_FLUSH && d->flushing) {
-        STAILQ_INSERT_TAIL(&d->to_flush, req, link);
+    if (r == 0 && req->op == BLK_FLUSH) {
+        blk_flush_join(d, req);
         return;
     }
-    if (r == 0 && req->op == BLK_FLUSH) {
-        flush_begin(d, req);
+    if (r == 0 && !nothing && (req->flags & BLK_FUA) != 0 &&
+        (req->op == BLK_WRITE || req->op == BLK_ZERO)) {
+        blk_flush_fua(d, req);
         return;
     }
     if (r == 0 && !nothing) {

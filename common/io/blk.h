@@ -73,6 +73,7 @@ struct blk_req {
     struct blk_dev *dev;
     int result;
     uint64_t progress_bytes; /* short transfers are taken up again by the engine */
+    bool then_flush;         /* a FUA write without its FUA: a flush follows */
     struct iovec one;
     STAILQ_ENTRY(blk_req) link;
     void *engine_data[4];

@@ -9,10 +9,7 @@
  *        └────── invalid, or nothing to do ──────────> e->done <────┘ blk_complete
  *                                                         └──> done()   reap, wait
  *
- * A device has one flush under way; those that come meanwhile wait, and the next one is for all
- * of them. A flush that fails may take back what was written, and the next one may then find
- * nothing to do and succeed: so those that wait fail with it, since whoever asked for them has not
- * heard of the failure and takes what was written before for durable.
+ * Between the two stands blk_flush.c: a device has one flush under way.
  */
 #ifndef SNAP_IO_BLK_PRIV_H
 #define SNAP_IO_BLK_PRIV_H
@@ -65,9 +62,10 @@ struct blk_dev {
     struct blk_engine *engine;
     struct blk_info info;
     unsigned inflight;
-    bool flushing;                /* a flush is the engine's */
-    struct blk_req_list flushed;  /* end with it */
-    struct blk_req_list to_flush; /* came meanwhile */
+    const struct blk_req *flushing; /* the flush, or FUA write, that is the engine's; NULL: none */
+    struct blk_req flush;           /* its own, for all who wait */
+    struct blk_req_list flushed;    /* end with the one under way */
+    struct blk_req_list to_flush;   /* came meanwhile */
 };
 
 /* with_fd: make an eventfd. Errors: as eventfd(2). */
@@ -80,6 +78,12 @@ void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_e
 void blk_complete(struct blk_req *req, int result, int sys_errno);
 /* Likewise, `done` at once: for devices over other devices, from a `done` of theirs. */
 void blk_finish(struct blk_req *req, int result, int sys_errno);
+/* Flush for req, with others where there are any. */
+void blk_flush_join(struct blk_dev *d, struct blk_req *req);
+/* Submit a FUA write or zero. */
+void blk_flush_fua(struct blk_dev *d, struct blk_req *req);
+/* The request has come back. True: it is to be told; false: not yet, or nobody's. */
+bool blk_flush_ended(struct blk_req *req);
 /* Make the engine's descriptor readable. Thread: any. */
 void blk_engine_poke(struct blk_engine *e);
 /* Forget every request in flight, `done` not run: after a simulated power loss. */

@@ -223,7 +223,12 @@ static void handle_forward(struct handle *h, struct blk_req *outer)
     struct forward *f = calloc(1, sizeof *f);
     CHECK(f != NULL);
     *f = (struct forward){.req = {.op = outer->op,
+                                  .flags = outer->flags,
                                   .offset_bytes = outer->offset_bytes,
+                                  .len_bytes = outer->len_bytes,
+                                  .iov = outer->iov,
+                                  .iov_count = outer->iov_count,
+                                  .data = outer->data,
                                   .done = handle_forwarded,
                                   .user = f},
                           .outer = outer,
@@ -235,7 +240,8 @@ static void handle_submit(struct blk_dev *d, struct blk_req *req)
 {
     struct handle *h = (struct handle *)d;
     struct blk_dev *disk = h->file->disk;
-    if (req->op == BLK_GROW || req->op == BLK_FLUSH) {
+    if (req->op == BLK_GROW || req->op == BLK_FLUSH || (req->flags & BLK_FUA) != 0 ||
+        req->then_flush) {
         handle_forward(h, req);
         return;
     }

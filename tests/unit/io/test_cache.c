@@ -618,7 +618,7 @@ struct flight {
     struct probe probe;
     struct disk *disk;
     uint8_t *data;
-    bool on;
+    bool on, flushes; /* FUA does, too */
 };
 
 struct storm {
@@ -649,7 +649,7 @@ static bool changing(const struct storm *s, const struct disk *d, uint64_t at, u
 static bool flushing(const struct storm *s, const struct disk *d)
 {
     for (unsigned i = 0; i < FLIGHT; i++)
-        if (s->flights[i].on && s->flights[i].disk == d && s->flights[i].probe.req.op == BLK_FLUSH)
+        if (s->flights[i].on && s->flights[i].disk == d && s->flights[i].flushes)
             return true;
     return false;
 }
@@ -674,6 +674,7 @@ static void storm_begin(struct storm *s)
     for (unsigned i = 0; op == BLK_WRITE && i < sectors * SECTOR; i += SECTOR)
         memset(f->data + i, (int)draw(s, 256), SECTOR);
     bool fua = (op == BLK_WRITE || op == BLK_ZERO) && draw(s, 6) == 0;
+    f->flushes = fua || op == BLK_FLUSH;
     start_flagged(f->disk, &f->probe, op, fua ? BLK_FUA : 0, at, (uint64_t)sectors * SECTOR,
                   f->data);
 }

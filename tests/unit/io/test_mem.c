@@ -538,6 +538,55 @@ static void fault_at__failed_flush_fails_those_that_wait_for_it(void **state)
     }
 }
 
+/* There is a flush in a FUA write: none runs beside it, and it beside none. */
+static void fault_at__failed_fua_write_fails_flushes_that_wait_for_it(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 50; seed++) {
+        struct disk d = disk_new(seed, 0);
+        struct probe fua = {.req = {.flags = BLK_FUA}}, late = fua, flush = {0};
+        mem_dev_fault_at(d.dev, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
+        submit(&d, &fua, BLK_WRITE, 0, 512, buf_a);
+        submit(&d, &flush, BLK_FLUSH, 0, 0, NULL);
+        submit(&d, &late, BLK_WRITE, 512, 512, buf_b);
+        while (flush.ran + late.ran < 2) {
+            assert_true(mem_engine_step(d.engine));
+            assert_true(fua.ran == 1 || flush.ran + late.ran == 0);
+        }
+        assert_int_equal(fua.result, SNAP_EIO);
+        assert_int_equal(flush.result, SNAP_EIO);
+        assert_int_equal(late.req.flags, BLK_FUA);
+        disk_free(&d);
+    }
+}
+
+static void fua__beside_a_flush_is_a_write_and_the_next_flush(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 50; seed++) {
+        struct disk d = disk_new(seed, 0);
+        struct probe flush = {0}, fua[3] = {0};
+        memset(buf_a, 'a', 512);
+        submit(&d, &flush, BLK_FLUSH, 0, 0, NULL);
+        for (unsigned i = 0; i < 3; i++) {
+            fua[i].req.flags = BLK_FUA;
+            submit(&d, &fua[i], i == 2 ? BLK_ZERO : BLK_WRITE, i * 512, 512, buf_a);
+        }
+        for (unsigned i = 0; i < 3; i++)
+            while (fua[i].ran == 0)
+                assert_true(mem_engine_step(d.engine));
+        assert_int_equal(flush.result, 0);
+        assert_in_range(mem_dev_counters(d.dev).flushes, 2, 4);
+        mem_engine_power_loss(d.engine);
+        for (unsigned i = 0; i < 3; i++) {
+            assert_int_equal(fua[i].result, 0);
+            assert_int_equal(fua[i].req.flags, BLK_FUA);
+            assert_int_equal(fill_of(&d, i), i == 2 ? 0 : 'a');
+        }
+        disk_free(&d);
+    }
+}
+
 static void fail_range__until_it_is_taken_back(void **state)
 {
     struct disk d = disk_new(9, 0);
@@ -698,6 +747,8 @@ int main(void)
         CASE(fault_at__short_requests_are_resumed),
         CASE(fault_at__failed_flush_takes_some_writes_back),
         CASE(fault_at__failed_flush_fails_those_that_wait_for_it),
+        CASE(fault_at__failed_fua_write_fails_flushes_that_wait_for_it),
+        CASE(fua__beside_a_flush_is_a_write_and_the_next_flush),
         CASE(fail_range__until_it_is_taken_back),
         CASE(grow__up_to_the_limit),
         CASE(counters__count_each_kind),
