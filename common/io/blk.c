@@ -61,6 +61,7 @@ void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_e
 {
     d->ops = ops;
     d->engine = e;
+    d->is_over_another = false;
     blk_dev_forget(d);
     e->devices++;
 }
@@ -78,6 +79,7 @@ void blk_complete(struct blk_req *req, int result, int sys_errno)
 static void tell(struct blk_req *req)
 {
     req->dev->engine->inflight--;
+    req->dev->engine->at_disks -= req->dev->is_over_another ? 0 : 1;
     req->dev->inflight--;
     req->done(req, req->result);
 }
@@ -119,7 +121,7 @@ void blk_engine_forget(struct blk_engine *e)
     STAILQ_INIT(&e->done);
     STAILQ_INIT(&e->joined);
     e->done_count = 0;
-    e->inflight = 0;
+    e->inflight = e->at_disks = 0;
 }
 
 void blk_dev_forget(struct blk_dev *d)
@@ -161,6 +163,11 @@ int blk_engine_fd(const struct blk_engine *e)
 unsigned blk_engine_inflight(const struct blk_engine *e)
 {
     return e->inflight;
+}
+
+unsigned blk_engine_at_disks(const struct blk_engine *e)
+{
+    return e->at_disks;
 }
 
 void blk_engine_kick(struct blk_engine *e)
@@ -350,6 +357,7 @@ void blk_submit(struct blk_dev *d, struct blk_req *req)
     req->then_flush = false;
     d->inflight++;
     d->engine->inflight++;
+    d->engine->at_disks += d->is_over_another ? 0 : 1;
     int r = validate(&d->info, req, &nothing);
     if (r == 0 && req->op == BLK_FLUSH) {
         blk_flush_join(d, req);

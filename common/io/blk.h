@@ -117,6 +117,8 @@ unsigned blk_engine_poll(struct blk_engine *e);
 unsigned blk_engine_wait(struct blk_engine *e, int timeout_ms);
 /* Requests submitted whose done has not run. */
 unsigned blk_engine_inflight(const struct blk_engine *e);
+/* Of these, without those that have become requests of the device below their own. */
+unsigned blk_engine_at_disks(const struct blk_engine *e);
 /* Let the kernel pin a region for faster I/O; a hint, may do nothing. The region stays
  * mapped until the engine is freed. */
 void blk_engine_register_memory(struct blk_engine *e, void *base, size_t len_bytes);

@@ -50,6 +50,7 @@ struct blk_engine {
     const struct blk_engine_ops *ops;
     int event_fd; /* an eventfd, owned; -1: none */
     unsigned inflight;
+    unsigned at_disks; /* of these, those not of devices over others */
     unsigned devices;
     struct blk_req_list done; /* completed, `done` not run yet */
     unsigned done_count;
@@ -62,6 +63,7 @@ struct blk_dev {
     struct blk_engine *engine;
     struct blk_info info;
     unsigned inflight;
+    bool is_over_another;           /* its requests become another one's */
     const struct blk_req *flushing; /* the flush, or FUA write, that is the engine's; NULL: none */
     struct blk_req flush;           /* its own, for all who wait */
     struct blk_req_list flushed;    /* end with the one under way */
@@ -72,7 +74,8 @@ struct blk_dev {
 int blk_engine_init(struct blk_engine *e, const struct blk_engine_ops *ops, bool with_fd,
                     struct err *reterr) SNAP_WUR;
 void blk_engine_done(struct blk_engine *e);
-/* Count the device in; blk_dev_close() counts it out. info is for the caller to fill in. */
+/* Count the device in; blk_dev_close() counts it out. info is for the caller to fill in, and
+ * is_over_another. */
 void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_engine *e);
 /* The request is finished: `done` runs in the current or next reap or wait. */
 void blk_complete(struct blk_req *req, int result, int sys_errno);

@@ -374,6 +374,7 @@ int blk_cache_open(struct blk_cache *c, struct blk_dev *below, struct blk_dev **
         return err_set(reterr, SNAP_ENOMEM, "a cached device");
     blk_dev_init(&d->base, &cache_ops, below->engine);
     d->base.info = below->info;
+    d->base.is_over_another = true;
     d->below = below;
     d->cache = c;
     d->number = d->view = ++c->views;

@@ -539,6 +539,7 @@ struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
     LIST_INIT(&d->under_way);
     blk_dev_init(&d->base, &sum_ops, dev->engine);
     d->base.info = dev->info;
+    d->base.is_over_another = true;
     return d;
 }
 

@@ -11,7 +11,8 @@
 enum {
     LOOK_US_DEFAULT = 100, /* about a flush of a quick disk; longer waits are worth a sleep */
     LOOK_US_MAX = 1000,
-    LOOK_REQUESTS_MAX = 3, /* in flight; with more there is enough to do without */
+    LOOK_REQUESTS_MAX = 2, /* at disks: a write or a flush and its checksums; with more there
+                            * is enough to do without */
     LOOK_VAIN_MAX = 8,     /* in a row: this disk is slower than that, and … */
     LOOK_REST_MIN = 64,    /* … so many are left out */
     LOOK_AWAY_US = 500,    /* giving way for so long: somebody computes, and as many, twice … */

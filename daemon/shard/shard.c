@@ -51,7 +51,7 @@ static void shard_turn_end(void *user)
         shard_run_kicks(s);
         blk_engine_kick(s->engine);
         if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks) &&
-            !shard_look_before_sleep(&s->look, clock_system(), blk_engine_inflight(s->engine),
+            !shard_look_before_sleep(&s->look, clock_system(), blk_engine_at_disks(s->engine),
                                      shard_look_poll, s->engine))
             return;
     }

@@ -611,6 +611,20 @@ static void device__grows_and_is_bounded(void **state)
     assert_false(blk_cache_read(d->mem, 0, buf, SECTOR)); /* no such device */
 }
 
+static void at_disks__counts_only_what_is_below(void **state)
+{
+    struct world *w = *state;
+    struct probe p, q;
+    start(&w->disks[0], &p, BLK_READ, 0, BLOCK, buf);
+    assert_int_equal(blk_engine_at_disks(w->engine), 2); /* of the late device, and of its disk */
+    start(&w->disks[0], &q, BLK_FLUSH, 0, 0, NULL);
+    assert_int_equal(blk_engine_at_disks(w->engine), 4);
+    assert_int_equal(blk_engine_inflight(w->engine), 6);
+    end(w, &p);
+    end(w, &q);
+    assert_int_equal(blk_engine_at_disks(w->engine), 0);
+}
+
 /* -- at random ------------------------------------------------------------------------------------
  */
 
@@ -768,6 +782,7 @@ int main(void)
         CASE(large_request__does_not_fill_it),
         CASE(device__opened_again_begins_with_nothing),
         CASE(device__grows_and_is_bounded),
+        CASE(at_disks__counts_only_what_is_below),
         CASE(random__what_is_in_memory_is_what_the_disk_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
