@@ -369,6 +369,9 @@ static const struct blk_dev_ops cache_ops = {.submit = cache_submit,
 int blk_cache_open(struct blk_cache *c, struct blk_dev *below, struct blk_dev **ret,
                    struct err *reterr)
 {
+    *ret = below;
+    if (c == NULL)
+        return 0;
     struct cache_dev *d = calloc(1, sizeof *d);
     if (d == NULL)
         return err_set(reterr, SNAP_ENOMEM, "a cached device");

@@ -33,7 +33,8 @@ void blk_cache_free(struct blk_cache *c);
 /* Though devices are left, which nobody uses again: after a simulated power loss. Takes NULL. */
 void blk_cache_abandon(struct blk_cache *c);
 
-/* Owns: on success `below` belongs to the new device and closes with it.
+/* Takes NULL: no cache, *ret is `below` itself, as it is on an error.
+ * Owns: else, on success, `below` belongs to the new device and closes with it.
  * Errors: SNAP_ENOMEM. */
 int blk_cache_open(struct blk_cache *c, struct blk_dev *below, struct blk_dev **ret,
                    struct err *reterr) SNAP_WUR;

@@ -493,12 +493,6 @@ static void snapshot_attached(void *user, int code, const struct err *err)
     cow_store_open(s->dev, &options, NULL, snapshot_opened, s);
 }
 
-int snapshot_cache(struct snapshot *s, struct err *reterr)
-{
-    struct blk_cache *cache = s->volume->set->shard->cache;
-    return cache != NULL ? blk_cache_open(cache, s->dev, &s->dev, reterr) : 0;
-}
-
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 {
     struct volume *v = s->volume;
@@ -517,7 +511,7 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
         snapshot_open_end(s, rc, &err);
         return;
     }
-    rc = snapshot_cache(s, &err);
+    rc = blk_cache_open(v->set->shard->cache, s->dev, &s->dev, &err);
     if (rc < 0) {
         snapshot_open_end(s, rc, &err);
         return;

@@ -72,7 +72,7 @@ int origin_open(struct volume *v, struct err *reterr)
         o->dev = NULL;
     } else {
         rc = origin_check(v, o->dev, reterr);
-        if (rc == 0 && v->set->shard->cache != NULL)
+        if (rc == 0)
             rc = blk_cache_open(v->set->shard->cache, o->dev, &o->dev, reterr);
         if (rc < 0) {
             blk_dev_close(o->dev);

@@ -511,7 +511,7 @@ static void create_device(struct snapshot_create *c)
     if (rc == 0)
         rc = c->own_file ? create_open_file(c, &c->err) : create_open_device(c, &c->err);
     if (rc == 0)
-        rc = snapshot_cache(c->node, &c->err);
+        rc = blk_cache_open(v->set->shard->cache, c->node->dev, &c->node->dev, &c->err);
     if (rc < 0) {
         create_undo(c);
         return;

@@ -360,8 +360,6 @@ void snapshot_count_space(struct snapshot *s);
 void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
 /* Open device and store of a node that has neither. */
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
-/* Put the shard's block cache, if it has one, before its device, which was just opened. */
-int snapshot_cache(struct snapshot *s, struct err *reterr) SNAP_WUR;
 /* Close store and device and drop its exceptions from the map if asked. Waits for readers. */
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
 /* The volume is leaving: no further try. */
