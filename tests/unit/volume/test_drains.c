@@ -28,12 +28,10 @@ int fdatasync(int fd)
         sem_post(&stopped);
         sem_wait(&go_on);
     }
-    int left = atomic_load(&flushes_fail);
-    while (left > 0)
-        if (atomic_compare_exchange_weak(&flushes_fail, &left, left - 1)) {
-            errno = EIO;
-            return -1;
-        }
+    if (fixture_take_one(&flushes_fail)) {
+        errno = EIO;
+        return -1;
+    }
     return (int)syscall(SYS_fdatasync, fd);
 }
 

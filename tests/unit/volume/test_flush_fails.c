@@ -28,19 +28,10 @@ static void stop_here(atomic_bool *stops)
     sem_wait(&go_on);
 }
 
-static bool take_one(atomic_int *left)
-{
-    int n = atomic_load(left);
-    while (n > 0)
-        if (atomic_compare_exchange_weak(left, &n, n - 1))
-            return true;
-    return false;
-}
-
 int fdatasync(int fd)
 {
     stop_here(&flush_stops);
-    if (!take_one(&passes) && take_one(&failures)) {
+    if (!fixture_take_one(&passes) && fixture_take_one(&failures)) {
         errno = EIO;
         return -1;
     }

@@ -25,16 +25,10 @@ int fdatasync(int fd)
         sem_post(&begun);
         sem_wait(&go_on);
     }
-    int left = atomic_load(&passes);
-    while (left > 0)
-        if (atomic_compare_exchange_weak(&passes, &left, left - 1))
-            return (int)syscall(SYS_fdatasync, fd);
-    left = atomic_load(&failures);
-    while (left > 0)
-        if (atomic_compare_exchange_weak(&failures, &left, left - 1)) {
-            errno = EIO;
-            return -1;
-        }
+    if (!fixture_take_one(&passes) && fixture_take_one(&failures)) {
+        errno = EIO;
+        return -1;
+    }
     return (int)syscall(SYS_fdatasync, fd);
 }
 

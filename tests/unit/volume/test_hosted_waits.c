@@ -42,12 +42,10 @@ int fdatasync(int fd)
 {
     if (ino_of(fd) == atomic_load(&count_ino))
         atomic_fetch_add(&counted, 1);
-    int left = atomic_load(&failures);
-    while (left > 0)
-        if (atomic_compare_exchange_weak(&failures, &left, left - 1)) {
-            errno = EIO;
-            return -1;
-        }
+    if (fixture_take_one(&failures)) {
+        errno = EIO;
+        return -1;
+    }
     return (int)syscall(SYS_fdatasync, fd);
 }
 

@@ -16,6 +16,7 @@
 
 #include <fcntl.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,16 @@ struct fixture {
     struct uuid id, instance;
     _Atomic unsigned quiesced, lost; /* events that the holder heard */
 };
+
+/* One of so many that are left, for what replaces a system call. Thread: any. */
+static inline bool fixture_take_one(atomic_int *left)
+{
+    int n = atomic_load(left);
+    while (n > 0)
+        if (atomic_compare_exchange_weak(left, &n, n - 1))
+            return true;
+    return false;
+}
 
 /* One step on the shard: fn starts it, call_end() when it is over. */
 struct call {
