@@ -19,11 +19,9 @@
  *    whole, whatever stood there; no reader reaches them before the current area's
  *    last entry is written, which is after the flush.
  *
- * The group is a run of written chunks from the fifo's head: entries stand in the order
- * in which chunks were given out. When many are under way it is about half of them, in
- * whole puts, so that two commits alternate, the one's flushes beside the other's data; and
- * it begins when it has so many, or when the few small writes in flight with the first one
- * are done.
+ * The group is the run of written chunks at the fifo's head: entries stand in the order
+ * in which chunks were given out. It begins when the writes that were in flight with the
+ * first one are done, unless they are many.
  * Only the blocks of the current area that change are written, from a buffer of the
  * commit's own that is not touched while the write is in flight, and nothing but tables
  * is ever in it.
@@ -227,67 +225,31 @@ static void commit_write_ahead(struct cow_store *s, uint64_t room)
 
 /* -- begin ---------------------------------------------------------------------------- */
 
-/* Few chunks at a time are done soonest all at once. */
-static bool commit_halves(const struct cow_store *s)
-{
-    return s->outstanding >= COW_HALVE_MIN;
-}
-
-/* What a commit takes, rounded up: of many chunks half of what is under way. Were it all,
- * it would all be told together, and there would be no data to write while the last flush
- * runs. */
-static uint64_t commit_share(const struct cow_store *s)
-{
-    return commit_halves(s) ? s->outstanding - s->outstanding / 2 : s->outstanding;
-}
-
-/* The fifo's written head is as long as a commit takes. */
-static bool commit_has_share(const struct cow_store *s)
-{
-    uint64_t share = commit_share(s);
-    const struct cow_slot *slot = TAILQ_FIRST(&s->fifo);
-
-    if (s->written_count < share)
-        return false;
-    for (uint64_t n = 0; n < share; n++, slot = TAILQ_NEXT(slot, link))
-        if (!slot || !slot->written)
-            return false;
-    return true;
-}
-
-/* A few small writes already in flight are waited for until a commit has its share: they
- * end soon, and one commit for all costs what one for the first would. Not so when only few
- * chunks are under way and others wait to be told. Later ones are not waited for, and a
- * stream of large ones had better go on while flushes run. */
+/* Writes already in flight are waited for until they are many: they end soon, a flush would wait
+ * for them anyway, and one commit for all costs what one for the first would. Not so when only few
+ * chunks are under way and others wait to be told. Later ones are not waited for, and a stream
+ * that keeps much in flight had better go on while flushes run. */
 static bool commit_waits(struct cow_store *s)
 {
     const struct cow_write *oldest = TAILQ_FIRST(&s->busy_writes);
 
-    if (!oldest || s->busy_bytes > COW_GROUP_BYTES || commit_has_share(s) ||
-        (!TAILQ_EMPTY(&s->acking) && !commit_halves(s)))
+    if (!oldest || s->busy_bytes > COW_GROUP_BYTES ||
+        (!TAILQ_EMPTY(&s->acking) && s->outstanding <= COW_LONE_MAX))
         return false;
     if (!s->wait_serial)
         s->wait_serial = u64_min(s->write_serial, oldest->serial + COW_GROUP_WRITES - 1);
     return oldest->serial <= s->wait_serial;
 }
 
-/* The fifo's written head, its share of it, or all when little would be left: that would be a
- * commit of its own. A put is not parted: nobody would hear of its first half. */
+/* The fifo's written head. */
 static void commit_take_group(struct cow_store *s, uint64_t most)
 {
-    uint64_t share = commit_share(s);
-    const struct cow_put_state *last = NULL;
     struct cow_slot *slot;
 
-    if (s->written_count - u64_min(share, s->written_count) <= share / COW_REST_PART)
-        share = s->written_count;
-    while (s->group_len < most && (slot = TAILQ_FIRST(&s->fifo)) && slot->written &&
-           (s->group_len < share || slot->owner == last)) {
-        last = slot->owner;
+    while (s->group_len < most && (slot = TAILQ_FIRST(&s->fifo)) && slot->written) {
         TAILQ_REMOVE(&s->fifo, slot, link);
         TAILQ_INSERT_TAIL(&s->group, slot, link);
         s->group_len++;
-        s->written_count--;
     }
 }
 

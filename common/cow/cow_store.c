@@ -222,7 +222,6 @@ void cow_store_fail_all(struct cow_store *s, int code, const struct err *err)
         if (!slot->written)
             continue;
         TAILQ_REMOVE(&s->fifo, slot, link);
-        s->written_count--;
         s->outstanding--;
         cow_slot_fail(s, slot, code, err);
     }

@@ -29,11 +29,9 @@
 enum {
     COW_WRITE_BYTES_MAX = 2 * 1024 * 1024, /* one data write; a larger chunk takes several */
     COW_WRITE_SLOTS_MAX = 256,
-    COW_WRITES_KEPT = 16,  /* idle write requests kept for reuse */
-    COW_GROUP_WRITES = 16, /* writes in flight that a commit of an idle store waits for … */
-    COW_GROUP_BYTES = 1024 * 1024, /* … while they have no more than this to go */
-    COW_HALVE_MIN = 32,            /* chunks under way from which on a commit takes half of them */
-    COW_REST_PART = 4,             /* … and a rest of less than such a part of it too */
+    COW_WRITES_KEPT = 16,              /* idle write requests kept for reuse */
+    COW_GROUP_WRITES = 16,             /* writes in flight that a commit waits for … */
+    COW_GROUP_BYTES = 2 * 1024 * 1024, /* … while they have no more than this to go */
     COW_LONE_MAX = 8, /* chunks under way up to which they are one writer's that waits for them */
     COW_AREA_BLOCK = 4096, /* areas are written in blocks of this, or the device's if larger */
     COW_AHEAD_BYTES = 64 * 1024, /* following areas one commit may fill, at least one */
@@ -195,8 +193,7 @@ struct cow_store {
     struct cow_slot **buckets;
     size_t bucket_count, flight_count;
     struct cow_slot_list room, fifo, group, acking;
-    uint64_t outstanding;   /* slots with a new_chunk that are not durable yet */
-    uint64_t written_count; /* of the fifo's: those whose data is written */
+    uint64_t outstanding; /* slots with a new_chunk that are not durable yet */
     struct cow_write *gather;
     TAILQ_HEAD(, cow_write) free_writes, busy_writes; /* busy: the longest in flight first */
     uint64_t write_serial, busy_bytes;

@@ -72,7 +72,6 @@ static void write_slot_done(struct cow_store *s, struct cow_slot *slot, const st
 
     if (s->state == COW_READY && code == 0) {
         slot->written = true;
-        s->written_count++;
         return;
     }
     TAILQ_REMOVE(&s->fifo, slot, link);

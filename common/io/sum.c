@@ -8,14 +8,16 @@
  *   GROW    the side ──> zeros written to what it gained ──> below ──> done
  *
  * Pages go to the side device beside the data, so that a flush finds little to write: a page that
- * is just being written is left to the flush, if the change has ended by then, or a later change.
+ * is just being written is written once more behind that, if the change is still in flight then;
+ * else it is left to the flush.
  *
- * Flushes are numbered. One waits for the pages that were dirty, or on their way, when it
- * began; its side flush is left out when no page was written since the last one. It is short,
- * since pages go to space that was written before: where a file system has only set space aside,
- * the flush behind the first write waits for the file's own metadata too. A page that cannot be
- * read or written, or a flush of the side that fails, fails every flush from then on: the writer
- * takes that for what it is, a device whose content is unknown until it is opened again.
+ * Flushes come one at a time (blk_flush.c sees to it), and are numbered. One waits for the pages
+ * that were dirty, or on their way, when it began; its side flush is left out when no page was
+ * written since the last one. It is short, since pages go to space that was written before: where a
+ * file system has only set space aside, the flush behind the first write waits for the file's own
+ * metadata too. A page that cannot be read or written, or a flush of the side that fails, fails
+ * every flush from then on: the writer takes that for what it is, a device whose content is unknown
+ * until it is opened again.
  *
  * No side request is without a request of ours that waits for it, so a device without
  * requests can be closed. Thread: the engine's.
@@ -26,7 +28,6 @@
 #include "common/base/check.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     SUM_SIDE_STEP_BYTES = 64 << 10,
@@ -121,6 +122,8 @@ static void change_end(struct sum_op *op, int result, int sys_errno)
         CHECK(p->writes > 0);
         p->writes--;
         p->last_write_gen = d->gen;
+        if (p->next_writer == op)
+            p->next_writer = NULL;
         p->due = p->due || (p->dirty && op->leaves_pages);
         sum_page_sort(p);
     }
@@ -151,10 +154,10 @@ static void change_write_pages(struct sum_op *op)
             continue;
         if (p->writing || sum_page_write(p, p->dirty_gen) < 0) {
             op->leaves_pages = true;
+            p->next_writer = op;
             continue;
         }
-        p->writer = op;
-        op->pending++;
+        sum_page_written_for(p, op);
     }
 }
 
@@ -263,20 +266,19 @@ static int change_begin(struct sum_op *op)
 
 /* -- flushes --------------------------------------------------------------------------- */
 
-/* True: every page that this flush must cover has been written. */
-static bool flush_pages(struct sum_op *op)
+/* True: every page that the flush under way must cover has been written. */
+static bool flush_pages(struct sum_dev *d)
 {
-    struct sum_dev *d = op->dev;
     bool clear = true;
     struct sum_page *p, *next;
     for (p = TAILQ_FIRST(&d->busy); p != NULL && d->failed == 0; p = next) {
         next = TAILQ_NEXT(p, link);
-        if (p->dirty && p->due && p->dirty_gen <= op->gen) {
+        if (p->dirty && p->due && p->dirty_gen <= d->gen) {
             clear = false;
             if (p->state != SUM_PAGE_READY || p->writing)
                 continue;
-            d->failed = sum_page_write(p, op->gen);
-        } else if (p->writing && p->write_gen <= op->gen) {
+            d->failed = sum_page_write(p, d->gen);
+        } else if (p->writing && p->write_gen <= d->gen) {
             clear = false;
         }
     }
@@ -292,11 +294,11 @@ static void flush_part_end(struct sum_op *op, int result, int sys_errno)
     }
     if (--op->pending > 0)
         return;
-    TAILQ_REMOVE(&d->flushes, op, link);
+    d->flush = NULL;
     struct sum_page *p, *next;
     for (p = TAILQ_FIRST(&d->busy); p != NULL && op->result == 0; p = next) {
         next = TAILQ_NEXT(p, link);
-        sum_page_settle(p, op->gen);
+        sum_page_settle(p);
         if (!p->has_before)
             sum_page_sort(p);
     }
@@ -327,7 +329,7 @@ static void flush_below_done(struct blk_req *req, int result)
 static void flush_step(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    if (op->side_begun || !flush_pages(op))
+    if (op->side_begun || !flush_pages(d))
         return;
     op->side_begun = true;
     op->side_mark = d->side_written;
@@ -344,9 +346,10 @@ static void flush_step(struct sum_op *op)
 static void flush_begin(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    op->gen = ++d->gen;
+    CHECK(d->flush == NULL);
+    d->flush = op;
+    d->gen++;
     op->pending = 2;
-    TAILQ_INSERT_TAIL(&d->flushes, op, link);
     op_forward(op, flush_below_done);
     flush_step(op); /* the flush below has not ended: op does not either */
 }
@@ -449,11 +452,11 @@ static void lookups_step(struct sum_dev *d)
 void sum_dev_step(struct sum_dev *d)
 {
     lookups_step(d);
-    struct sum_op *op, *next;
-    /* whoever ends may end the device, but not while others are on these lists */
+    struct sum_op *op;
+    /* whoever ends may end the device, but not while others wait or a flush is under way */
     struct sum_op_list waiting = TAILQ_HEAD_INITIALIZER(waiting);
     TAILQ_CONCAT(&waiting, &d->waiting, link);
-    bool flushing = !TAILQ_EMPTY(&d->flushes), waits = false;
+    bool flushing = d->flush != NULL, waits = false;
     while ((op = TAILQ_FIRST(&waiting)) != NULL) {
         TAILQ_REMOVE(&waiting, op, link);
         if (change_step(op))
@@ -461,10 +464,8 @@ void sum_dev_step(struct sum_dev *d)
     }
     if (waits)
         sum_marks_step(d);
-    for (op = flushing ? TAILQ_FIRST(&d->flushes) : NULL; op != NULL; op = next) {
-        next = TAILQ_NEXT(op, link);
-        flush_step(op);
-    }
+    if (flushing && d->flush != NULL)
+        flush_step(d->flush);
 }
 
 static void sum_free(struct sum_dev *d)
@@ -533,7 +534,6 @@ struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
         LIST_INIT(&d->buckets[i]);
     TAILQ_INIT(&d->busy);
     TAILQ_INIT(&d->clean);
-    TAILQ_INIT(&d->flushes);
     TAILQ_INIT(&d->waiting);
     TAILQ_INIT(&d->lookups);
     LIST_INIT(&d->under_way);

@@ -177,16 +177,16 @@ void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot 
         .now = le64_load(slot), .before = le64_load(slot + 8), .in_doubt = p->doubt};
 }
 
-void sum_page_settle(struct sum_page *p, uint64_t gen)
+void sum_page_settle(struct sum_page *p)
 {
     struct sum_dev *d = p->dev;
-    if (p->state != SUM_PAGE_READY || p->writes > 0 || p->last_write_gen >= gen)
+    if (p->state != SUM_PAGE_READY || p->writes > 0 || p->last_write_gen >= d->gen)
         return;
     for (unsigned i = 0; p->has_before && i < SUM_PAGE_SLOTS; i++)
         le64_store(slot_of(p, i) + 8, 0);
     p->has_before = false;
     if (p->doubt_durable && !p->doubt_writing &&
-        (d->doubt_count > SUM_DOUBT_PAGES || gen - p->last_write_gen > SUM_DOUBT_FLUSHES)) {
+        (d->doubt_count > SUM_DOUBT_PAGES || d->gen - p->last_write_gen > SUM_DOUBT_FLUSHES)) {
         p->doubt = p->doubt_durable = false;
         d->doubt_count--;
         le64_store(slot_of(p, SUM_PAGE_SLOTS), 0);
@@ -256,6 +256,24 @@ void sum_marks_step(struct sum_dev *d)
 
 /* -- writing ------------------------------------------------------------------------ */
 
+void sum_page_written_for(struct sum_page *p, struct sum_op *op)
+{
+    p->writer = op;
+    op->pending++;
+}
+
+/* A change that came while it was written need not leave it to the flush. A mark has a flush of
+ * its own to come, which would wait. */
+static void page_write_again(struct sum_page *p)
+{
+    struct sum_op *op = p->next_writer;
+    if (op == NULL || !p->dirty || p->doubt_writing || p->dev->failed < 0 ||
+        sum_page_write(p, p->dirty_gen) < 0)
+        return;
+    sum_page_written_for(p, op);
+    p->next_writer = NULL;
+}
+
 static void page_written(struct blk_req *req, int result)
 {
     struct sum_page *p = req->user;
@@ -270,6 +288,7 @@ static void page_written(struct blk_req *req, int result)
         d->failed_errno = req->sys_errno;
     }
     d->side_written++;
+    page_write_again(p);
     sum_page_sort(p);
     sum_marks_step(d);
     sum_dev_step(d);

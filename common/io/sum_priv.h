@@ -24,14 +24,15 @@ struct sum_page {
     bool due;           /* … for more than blocks whose writes are in flight, if dirty */
     uint64_t dirty_gen; /* the first flush that must write it, if due */
     bool writing;
-    uint64_t write_gen;      /* the flush that writes it, or needs it written */
-    struct sum_op *writer;   /* the change that had it written, and waits for it; NULL: a flush */
-    bool has_before;         /* some slots know two contents */
-    bool doubt;              /* marked, or to be marked */
-    bool doubt_durable;      /* … on the disk */
-    bool doubt_writing;      /* written for its mark */
-    unsigned writes;         /* of blocks, in flight */
-    uint64_t last_write_gen; /* flushes begun when the last of them ended */
+    uint64_t write_gen;    /* the flush that writes it, or needs it written */
+    struct sum_op *writer; /* the change that had it written, and waits for it; NULL: a flush */
+    struct sum_op *next_writer; /* a change that came meanwhile, still in flight; NULL: none */
+    bool has_before;            /* some slots know two contents */
+    bool doubt;                 /* marked, or to be marked */
+    bool doubt_durable;         /* … on the disk */
+    bool doubt_writing;         /* written for its mark */
+    unsigned writes;            /* of blocks, in flight */
+    uint64_t last_write_gen;    /* flushes begun when the last of them ended */
     bool busy;
     uint8_t *data; /* the slots, little-endian as on disk */
     uint8_t *copy; /* what is read or written now */
@@ -48,7 +49,6 @@ struct sum_op {
     struct blk_req inner;        /* on the device below */
     struct blk_req side;         /* on the side device: the flush, the grow */
     unsigned pending;            /* of a flush: its two sides; of a change: itself and pages */
-    uint64_t gen;                /* of a flush: its number */
     uint64_t side_mark;          /* of a flush: pages written when its side flush was submitted */
     uint64_t side_from, side_to; /* of a grow: what the side gains */
     bool side_begun;
@@ -69,12 +69,12 @@ struct sum_dev {
     LIST_HEAD(, sum_page) buckets[SUM_BUCKETS];
     struct sum_page_list busy, clean; /* clean: used last at the end */
     unsigned clean_count;
-    uint64_t gen;             /* flushes begun */
-    uint64_t side_promised;   /* bytes up to which a grow has asked for */
-    uint64_t side_written;    /* pages written */
-    uint64_t side_flushed;    /* those known to be durable */
-    int failed, failed_errno; /* a page could not be written: what is on disk is unknown */
-    struct sum_op_list flushes;
+    uint64_t gen;               /* flushes begun: the number of the one under way */
+    uint64_t side_promised;     /* bytes up to which a grow has asked for */
+    uint64_t side_written;      /* pages written */
+    uint64_t side_flushed;      /* those known to be durable */
+    int failed, failed_errno;   /* a page could not be written: what is on disk is unknown */
+    struct sum_op *flush;       /* under way; NULL: none */
     struct sum_op_list waiting; /* writes that wait for their pages, or for marks */
     unsigned doubt_count;
     unsigned marking; /* pages being written for their mark */
@@ -99,10 +99,12 @@ void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now, bool due)
 void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot *ret);
 /* Begin to write it, for flush gen; it is ready and not being written. Errors: SNAP_ENOMEM. */
 int sum_page_write(struct sum_page *p, uint64_t gen) SNAP_WUR;
+/* The change has had it written, and waits for that. */
+void sum_page_written_for(struct sum_page *p, struct sum_op *op);
 /* A part of the change has ended: the device may be gone afterwards. */
 void sum_change_part_end(struct sum_op *op);
-/* Flush gen has ended well: contents before those that it covers are history. */
-void sum_page_settle(struct sum_page *p, uint64_t gen);
+/* The flush under way has ended well: contents before those that it covers are history. */
+void sum_page_settle(struct sum_page *p);
 /* Does a write to the block overwrite something? */
 bool sum_page_has(const struct sum_page *p, uint64_t block_no);
 /* Mark it as in doubt, see sum_marks_step(). */

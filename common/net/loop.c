@@ -137,6 +137,11 @@ void loop_again(struct loop *l)
         (void)event_add(&l->again_event, &zero);
 }
 
+bool loop_has_more(const struct loop *l)
+{
+    return l->again || l->hook_next != NULL;
+}
+
 void loop_hook_add_last(struct loop *l, struct loop_hook *h)
 {
     h->last = true;

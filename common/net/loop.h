@@ -70,6 +70,8 @@ void loop_hook_add_last(struct loop *l, struct loop_hook *h);
 void loop_hook_remove(struct loop *l, struct loop_hook *h);
 /* Do not sleep before the next turn: more work is there already. */
 void loop_again(struct loop *l);
+/* In a hook of a loop of our own: hooks are waiting, or the next turn comes without a sleep. */
+bool loop_has_more(const struct loop *l);
 
 /* -- messages from other threads; a struct loop_msg is the sender's until fn runs -- */
 struct loop_msg {

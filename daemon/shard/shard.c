@@ -7,7 +7,8 @@
  *   end of turn:  kicks (a store submits what gathered)
  *                 engine kick (one system call for all of it)
  *                 engine poll (completions move stores on), again while any ran
- *                 a look for a little while, see look.c, and again if one came
+ *                 a look for a little while, see look.c, and again if one came;
+ *                 not while answers are to be sent or a socket has more
  *
  * So one wake-up carries a batch from the socket to the disk, and a burst of puts
  * gathers into one group. It must not know what volumes or requests are.
@@ -44,15 +45,25 @@ static unsigned shard_look_poll(void *user)
     return blk_engine_poll(user);
 }
 
+/* True: the disk has brought something. */
+static bool shard_look(struct shard *s)
+{
+    const enum shard_look_result r = shard_look_before_sleep(
+        &s->look, clock_system(), blk_engine_at_disks(s->engine), shard_look_poll, s->engine);
+    if (r == LOOK_AGAIN)
+        loop_again(s->loop);
+    return r == LOOK_FOUND;
+}
+
 static void shard_turn_end(void *user)
 {
     struct shard *s = user;
     for (unsigned round = 0; round < SHARD_REAP_ROUNDS_MAX; round++) {
         shard_run_kicks(s);
         blk_engine_kick(s->engine);
-        if (blk_engine_poll(s->engine) == 0 && TAILQ_EMPTY(&s->kicks) &&
-            !shard_look_before_sleep(&s->look, clock_system(), blk_engine_at_disks(s->engine),
-                                     shard_look_poll, s->engine))
+        if (blk_engine_poll(s->engine) > 0 || !TAILQ_EMPTY(&s->kicks))
+            continue;
+        if (loop_has_more(s->loop) || !shard_look(s))
             return;
     }
     loop_again(s->loop);

@@ -397,10 +397,14 @@ static void relay_answer(void *user)
 static void relay_last(void *user)
 {
     struct relay *r = user;
-    if (r->queued == r->done)
-        return;
-    r->done = r->queued;
-    loop_hook_add(r->loop, &r->answer);
+    assert_false(loop_has_more(r->loop));
+    if (r->queued == r->done) {
+        loop_again(r->loop);
+    } else {
+        r->done = r->queued;
+        loop_hook_add(r->loop, &r->answer);
+    }
+    assert_true(loop_has_more(r->loop));
 }
 
 static void last_hook__sees_what_other_hooks_queued_in_the_same_turn(void **state)

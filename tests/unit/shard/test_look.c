@@ -4,6 +4,9 @@
 
 #include "daemon/shard/look.h"
 
+/* in 50 us, when asking for the time takes 5: a slice asks once more than it looks */
+enum { LOOKS_IN_50_US = 8 };
+
 struct disk {
     struct clock clock;
     uint64_t now_ns;
@@ -25,12 +28,22 @@ static unsigned disk_poll(void *user)
     return ++d->looks == d->finds_at ? 1 : 0;
 }
 
-static bool look(struct shard_look *l, struct disk *d, unsigned inflight, unsigned finds_at)
+static enum shard_look_result slice(struct shard_look *l, struct disk *d, unsigned inflight)
 {
     d->clock = (struct clock){.now_ns = disk_now, .user = d};
+    return shard_look_before_sleep(l, &d->clock, inflight, disk_poll, d);
+}
+
+/* All slices of a look. */
+static bool look(struct shard_look *l, struct disk *d, unsigned inflight, unsigned finds_at)
+{
+    enum shard_look_result r;
     d->looks = 0;
     d->finds_at = finds_at;
-    return shard_look_before_sleep(l, &d->clock, inflight, disk_poll, d);
+    do {
+        r = slice(l, d, inflight);
+    } while (r == LOOK_AGAIN);
+    return r == LOOK_FOUND;
 }
 
 static void look__ends_with_what_it_finds_or_with_its_time(void **state)
@@ -41,8 +54,36 @@ static void look__ends_with_what_it_finds_or_with_its_time(void **state)
     assert_true(look(&l, &d, 1, 3));
     assert_int_equal(d.looks, 3);
     assert_false(look(&l, &d, 1, 0));
-    assert_int_equal(d.looks, 10);
-    assert_true(look(&l, &d, LOOK_REQUESTS_MAX, 10));
+    assert_int_equal(d.looks, LOOKS_IN_50_US);
+    assert_true(look(&l, &d, LOOK_REQUESTS_MAX, LOOKS_IN_50_US));
+}
+
+static void look__leaves_the_loop_a_turn_between_slices(void **state)
+{
+    (void)state;
+    struct disk d = {.now_ns = 0};
+    struct shard_look l = {.longest_ns = 50000};
+    const unsigned in_slice = LOOK_SLICE_US / 5;
+    for (unsigned i = 1; i <= 4; i++) {
+        assert_int_equal(slice(&l, &d, 1), i < 4 ? LOOK_AGAIN : LOOK_SLEEP);
+        assert_int_equal(d.looks, i * in_slice);
+    }
+    assert_int_equal(l.vain, 1);
+}
+
+/* What came meanwhile is worth as long a look as the first. */
+static void look__begins_anew_when_the_number_in_flight_changes(void **state)
+{
+    (void)state;
+    struct disk d = {.now_ns = 0};
+    struct shard_look l = {.longest_ns = 50000};
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(slice(&l, &d, 1), LOOK_AGAIN);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(slice(&l, &d, 2), LOOK_AGAIN);
+    assert_int_equal(slice(&l, &d, 2), LOOK_SLEEP);
+    assert_int_equal(slice(&l, &d, LOOK_REQUESTS_MAX + 1), LOOK_SLEEP);
+    assert_int_equal(l.vain, 1);
 }
 
 static void look__is_left_out_with_none_or_many_in_flight_or_no_time(void **state)
@@ -80,7 +121,7 @@ static void look__rests_after_vain_ones_and_begins_again(void **state)
         assert_true(look(&l, &d, 1, 1)); /* one that is not vain: they are no row */
         for (int i = 0; i < LOOK_VAIN_MAX; i++) {
             assert_false(look(&l, &d, 1, 0));
-            assert_int_equal(d.looks, 10);
+            assert_int_equal(d.looks, LOOKS_IN_50_US);
         }
         assert_rests(&l, &d, LOOK_REST_MIN, true);
     }
@@ -122,6 +163,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(look__ends_with_what_it_finds_or_with_its_time),
+        cmocka_unit_test(look__leaves_the_loop_a_turn_between_slices),
+        cmocka_unit_test(look__begins_anew_when_the_number_in_flight_changes),
         cmocka_unit_test(look__is_left_out_with_none_or_many_in_flight_or_no_time),
         cmocka_unit_test(look__rests_after_vain_ones_and_begins_again),
         cmocka_unit_test(look__rests_while_others_compute_longer_each_time),
