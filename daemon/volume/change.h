@@ -6,7 +6,7 @@
 
 #include "daemon/volume/volume.h"
 
-/* -- creating, snapshot_create.c -- */
+/* -- creating, snapshot_create.c, snapshot_group.c -- */
 struct snapshot_spec {
     struct uuid id; /* the client's choice: the same again is the same snapshot */
     const char *name;

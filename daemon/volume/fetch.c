@@ -15,7 +15,6 @@
 #include "daemon/volume/fetch.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/tree.h"
 

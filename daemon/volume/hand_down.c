@@ -232,10 +232,20 @@ static void hand_down_begin(struct hand_down *j)
 
 /* -- waiting for writes ------------------------------------------------------------ */
 
+/* Of the writes that depend on the source: to the origin, or to the clone that it stands below.
+ * Another one only when that clone is taken out, which is another hand-down's work. */
+static struct range_lock *hand_down_writes(const struct hand_down *j)
+{
+    const struct snapshot *place = tree_parent(j->source);
+    while (place != NULL && !place->clone)
+        place = tree_parent(place);
+    return place != NULL ? place->ranges : &j->volume->origin->writes;
+}
+
 static void hand_down_waited(struct range *r)
 {
     struct hand_down *j = r->user;
-    range_give(j->range_of, r);
+    range_give(hand_down_writes(j), r);
     hand_down_begin(j);
 }
 
@@ -243,17 +253,12 @@ static void hand_down_waited(struct range *r)
  * before it was hidden. */
 static void hand_down_barrier(struct hand_down *j)
 {
-    struct volume *v = j->volume;
-    if (v->origin == NULL) { /* a remote one's puts to a node that goes were drained */
+    if (j->volume->origin == NULL) { /* a remote one's puts to a node that goes were drained */
         hand_down_begin(j);
         return;
     }
-    const struct snapshot *place = tree_parent(j->source);
-    while (place != NULL && !place->clone)
-        place = tree_parent(place);
     j->range = (struct range){.last = UINT64_MAX, .granted = hand_down_waited, .user = j};
-    j->range_of = place != NULL ? place->ranges : &v->origin->writes;
-    range_take(j->range_of, &j->range);
+    range_take(hand_down_writes(j), &j->range);
 }
 
 /* -- which ---------------------------------------------------------------------------- */

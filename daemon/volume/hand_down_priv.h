@@ -24,7 +24,6 @@ struct hand_down {
     bool cancelled;
     struct shard_kick kick;
     struct range range; /* all writes, at the begin */
-    struct range_lock *range_of;
 
     uint32_t count; /* of the batch */
     bool end;       /* behind it there is nothing */

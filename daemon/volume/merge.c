@@ -16,9 +16,6 @@
 
 #include "daemon/volume/put.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 static void merge_finish(struct volume_merge *m, int code, const struct err *err)
 {
     struct volume *v = m->volume;
@@ -132,12 +129,18 @@ void volume_merge_begin(struct volume *v, struct volume_merge *m)
 
 /* -- the table -------------------------------------------------------------------- */
 
-static int merge_enter_table(struct volume *v, struct volume_merge *m, struct err *reterr)
+/* False: it has ended. */
+static bool merge_enter_table(struct volume *v, struct volume_merge *m)
 {
-    int rc = merge_enter(v, m, true, reterr);
+    struct err err = ERR_INIT;
+    int rc = merge_enter(v, m, true, &err);
     if (rc == 0 && !m->table_mode)
-        rc = err_set(reterr, SNAP_EINVAL, "only a volume's sole snapshot is merged by its table");
-    return rc;
+        rc = err_set(&err, SNAP_EINVAL, "only a volume's sole snapshot is merged by its table");
+    if (rc < 0)
+        merge_finish(m, rc, &err);
+    else
+        snapshot_kick(m->node);
+    return rc == 0;
 }
 
 static void merge_prepared(void *user, const struct cow_merge_run *run, int code,
@@ -151,14 +154,8 @@ static void merge_prepared(void *user, const struct cow_merge_run *run, int code
 
 void volume_merge_prepare(struct volume *v, struct volume_merge *m)
 {
-    struct err err = ERR_INIT;
-    int rc = merge_enter_table(v, m, &err);
-    if (rc < 0) {
-        merge_finish(m, rc, &err);
-        return;
-    }
-    snapshot_kick(m->node);
-    cow_store_merge_prepare(m->node->store, merge_prepared, m);
+    if (merge_enter_table(v, m))
+        cow_store_merge_prepare(m->node->store, merge_prepared, m);
 }
 
 static void merge_committed(void *user, int code, const struct err *err)
@@ -170,15 +167,9 @@ static void merge_committed(void *user, int code, const struct err *err)
 
 void volume_merge_commit(struct volume *v, struct volume_merge *m)
 {
-    struct err err = ERR_INIT;
-    int rc = merge_enter_table(v, m, &err);
-    if (rc < 0) {
-        merge_finish(m, rc, &err);
-        return;
-    }
-    snapshot_kick(m->node);
-    cow_store_merge_commit(m->node->store, m->commit_table_len, m->commit_count, merge_committed,
-                           m);
+    if (merge_enter_table(v, m))
+        cow_store_merge_commit(m->node->store, m->commit_table_len, m->commit_count,
+                               merge_committed, m);
 }
 
 /* -- end and abort ------------------------------------------------------------------- */

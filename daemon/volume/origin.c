@@ -16,7 +16,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { ORIGIN_BLOCK_BYTES = 4096 };
 

@@ -19,11 +19,9 @@
 #include "daemon/volume/put.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "daemon/volume/change.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static void volume_put_end(struct volume_put *p, int code, const struct err *err)
 {
@@ -267,30 +265,13 @@ static int volume_put_check(struct volume_put *p, struct err *reterr)
     return 0;
 }
 
-/* Counted once a put has ended, so those in flight may go past the limit, by
- * VOLUME_PUT_BYTES_MAX a volume at most. */
-static int volume_put_check_space(const struct volume_put *p, struct err *reterr)
-{
-    const struct volume *v = p->volume;
-    const struct volume_env *env = v->set->env;
-    if (v->space_used == NULL || env->space_bytes_max == NULL)
-        return 0;
-    uint64_t max = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)env->space_bytes_max,
-                                        memory_order_relaxed);
-    int64_t used = atomic_load_explicit(v->space_used, memory_order_relaxed);
-    if (max == 0 || used < 0 || (uint64_t)used + p->bytes <= max)
-        return 0;
-    return err_set(reterr, SNAP_ENOSPC, "the volumes of %s use %lld bytes of %llu",
-                   volume_owner(&v->record), (long long)used, (unsigned long long)max);
-}
-
 static void volume_put_submit(struct volume_put *p)
 {
     struct volume *v = p->volume;
     struct err err = ERR_INIT;
     int rc = volume_put_check(p, &err);
     if (rc == 0)
-        rc = volume_put_check_space(p, &err);
+        rc = volume_check_space(v, p->bytes, &err);
     if (rc == 0)
         rc = volume_put_parts(p, &err);
     if (rc < 0) {

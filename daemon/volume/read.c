@@ -17,7 +17,6 @@
 #include "daemon/volume/read.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "daemon/volume/fetch.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/tree.h"

@@ -23,13 +23,11 @@
 #include "daemon/volume/rollback_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/tree.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static void rollback_retry(void *user);
 

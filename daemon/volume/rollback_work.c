@@ -18,8 +18,6 @@
 #include "common/base/bytes.h"
 #include "daemon/volume/origin.h"
 
-#include <string.h>
-
 enum rollback_found { FOUND_RUN, FOUND_NOTHING, FOUND_END };
 
 static uint64_t rollback_chunks(const struct volume *v)

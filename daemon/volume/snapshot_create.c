@@ -7,20 +7,19 @@
  *     └──────────┴──────────┴──────────┘  ended or gone        └─(failed)─> undone
  *        refused: nothing has changed     writer: fenced
  *
- * The COW device exists and is open before the writer is stopped, so that it stands
- * still for one record commit only. From `drain` on the lease is sealed: a writer that
- * comes back waits for the outcome. The writes of a hosted volume are stopped by its gate,
- * which flushes the origin as well. One that is made with others stays so until it is released. The
- * record is the commit point; a COW file that no record lists is what a crash before it leaves, and
- * the same uuid may take its place.
+ * The COW device exists and is open before the writer is stopped (snapshot_create_device.c), so
+ * that it stands still for one record commit only. From `drain` on the lease is sealed: a writer
+ * that comes back waits for the outcome. The writes of a hosted volume are stopped by its gate,
+ * which flushes the origin as well. One that is made with others stays so until it is released
+ * (snapshot_group.c). The record is the commit point; a COW file that no record lists is what a
+ * crash before it leaves, and the same uuid may take its place.
  *
  * One creation at a time a volume. It must not know of connections: the writer is told
  * through the volume's holder. Thread: the shard's.
  */
-#include "daemon/volume/change.h"
+#include "daemon/volume/snapshot_create_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "common/base/name.h"
 #include "common/base/size.h"
 #include "daemon/volume/guard.h"
@@ -33,37 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum create_phase { CREATE_QUEUED, CREATE_STORE, CREATE_QUIESCE, CREATE_COMMIT, CREATE_HELD };
-enum { CREATE_PROBE_BYTES = 4096, CREATE_WAIT_TTLS = 2 };
-
-struct snapshot_create {
-    struct volume *volume;
-    enum create_phase phase;
-    struct record_snapshot record;
-    bool own_file, take_over;
-    char cow_path[LIMIT_PATH_BYTES]; /* the record's */
-    char path[LIMIT_PATH_BYTES];     /* of the COW device */
-    struct snapshot *node;
-    bool created; /* the own file has been made */
-    bool summed;  /* and perhaps its checksums' */
-    struct buf *probe;
-    struct blk_req req;
-    struct loop_timer timer;
-    bool timer_ready;
-    uint64_t deadline_ns;
-    uint64_t fence_epoch; /* set by the commit; 0: the writer goes on */
-    uint64_t spec_limit_bytes;
-    uint32_t spec_chunk_sectors;
-    bool dead;
-    bool gated; /* the gate is closed, or closing */
-    struct volume_waiter gate;
-    bool undoing; /* it has failed: nothing but the clearing away is to come */
-    struct volume_commit commit;
-    struct err err;
-    volume_done_fn *done, *held;
-    void *user;
-    STAILQ_ENTRY(snapshot_create) link;
-};
+enum { CREATE_WAIT_TTLS = 2 };
 
 static void create_begin(struct snapshot_create *c);
 
@@ -80,7 +49,7 @@ static void create_release_waiters(struct volume *v)
     }
 }
 
-static void create_end(struct snapshot_create *c, int code)
+void create_end(struct snapshot_create *c, int code)
 {
     struct volume *v = c->volume;
     struct volume_holder fenced = v->holder;
@@ -121,8 +90,7 @@ static void create_undone(void *user, int code, const struct err *err)
     create_end(c, c->err.code);
 }
 
-/* c->err says why. */
-static void create_undo(struct snapshot_create *c)
+void create_undo(struct snapshot_create *c)
 {
     c->undoing = true;
     if (c->timer_ready)
@@ -132,87 +100,6 @@ static void create_undo(struct snapshot_create *c)
         return;
     }
     snapshot_close(c->node, true, create_undone, c);
-}
-
-/* -- with others -------------------------------------------------------------------- */
-
-static int create_forget_change(struct volume_commit *commit, struct volume_record *next,
-                                struct err *reterr)
-{
-    struct snapshot_create *c = commit->user;
-    return volume_record_undo_snapshot(next, &c->record.id, reterr);
-}
-
-static void create_forgotten(struct volume_commit *commit, int code, const struct err *err)
-{
-    struct snapshot_create *c = commit->user;
-    struct volume *v = c->volume;
-    if (code < 0) {
-        (void)err_copy(&c->err, err);
-        create_end(c, code);
-        return;
-    }
-    (void)err_set(&c->err, SNAP_ECANCELED, "undone: another of its group could not be made");
-    c->node = volume_snapshot_find(v, &c->record.id);
-    CHECK(c->node != NULL);
-    tree_remove(c->node);
-    if (v->origin == NULL && TAILQ_EMPTY(&v->chain))
-        v->chunk_sectors = 0;
-    create_undo(c);
-}
-
-void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep)
-{
-    struct snapshot_create *c = STAILQ_FIRST(&v->creates);
-    CHECK(c != NULL && c->phase == CREATE_HELD && uuid_equal(&c->record.id, id));
-    c->phase = CREATE_COMMIT;
-    if (keep) {
-        create_end(c, 0);
-        return;
-    }
-    c->commit =
-        (struct volume_commit){.change = create_forget_change, .done = create_forgotten, .user = c};
-    volume_commit_start(v, &c->commit);
-}
-
-struct group_finish {
-    struct uuid id;
-    struct volume_commit commit;
-    volume_done_fn *done;
-    void *user;
-};
-
-static int finish_change(struct volume_commit *commit, struct volume_record *next,
-                         struct err *reterr)
-{
-    (void)reterr;
-    const struct group_finish *g = commit->user;
-    struct record_snapshot *rs = volume_record_find(next, &g->id);
-    if (rs != NULL)
-        rs->grouped = true;
-    return 0;
-}
-
-static void finish_committed(struct volume_commit *commit, int code, const struct err *err)
-{
-    struct group_finish *g = commit->user;
-    g->done(g->user, code, err);
-    free(g);
-}
-
-void snapshot_group_finish(struct volume *v, const struct uuid *id, volume_done_fn *done,
-                           void *user)
-{
-    struct err err = ERR_INIT;
-    struct group_finish *g = calloc(1, sizeof *g);
-    if (g == NULL) {
-        done(user, err_set(&err, SNAP_ENOMEM, "group"), &err);
-        return;
-    }
-    *g = (struct group_finish){.id = *id, .done = done, .user = user};
-    g->commit =
-        (struct volume_commit){.change = finish_change, .done = finish_committed, .user = g};
-    volume_commit_start(v, &g->commit);
 }
 
 /* -- the commit -------------------------------------------------------------------- */
@@ -330,7 +217,7 @@ static void create_timer(void *user)
     create_check_quiet(user);
 }
 
-static void create_quiesce(struct snapshot_create *c)
+void create_quiesce(struct snapshot_create *c)
 {
     struct volume *v = c->volume;
     if (v->leaving) {
@@ -381,147 +268,6 @@ void snapshot_create_cancel(struct volume *v)
         else
             create_undo(c);
     }
-}
-
-/* -- device and store -------------------------------------------------------------------- */
-
-static void create_opened(void *user, struct cow_store *store, int code, const struct err *err)
-{
-    struct snapshot_create *c = user;
-    char chunk[16];
-    snapshot_store_opened(c->node, store);
-    if (code == 0 && cow_store_state(store) == COW_INVALID)
-        code = err_set(&c->err, SNAP_EINVALID, "%s holds an invalid snapshot", c->path);
-    else if (code == 0 && (c->spec_chunk_sectors != 0 || c->volume->origin != NULL) &&
-             cow_store_chunk_differs(store))
-        code =
-            err_set(&c->err, SNAP_EMISMATCH, "%s has chunks of %s", c->path,
-                    size_format((uint64_t)cow_store_geometry(store)->chunk_sectors * SECTOR_BYTES,
-                                chunk, sizeof chunk));
-    else if (code < 0)
-        (void)err_copy(&c->err, err);
-    if (code < 0) {
-        create_undo(c);
-        return;
-    }
-    c->record.chunk_size_sectors = cow_store_geometry(store)->chunk_sectors;
-    create_quiesce(c);
-}
-
-static void create_open_store(struct snapshot_create *c)
-{
-    struct volume *v = c->volume;
-    struct cow_store_options options = {.map = v->map,
-                                        .seq = c->node->seq,
-                                        .limit_bytes = c->record.limit_bytes,
-                                        .grow_step_bytes = v->set->env->cow_grow_step_bytes,
-                                        .want_chunk_sectors = c->record.chunk_size_sectors};
-    cow_store_open(c->node->dev, &options, NULL, create_opened, c);
-}
-
-static void create_formatted(void *user, int code, const struct err *err)
-{
-    struct snapshot_create *c = user;
-    if (code < 0) {
-        (void)err_copy(&c->err, err);
-        create_undo(c);
-        return;
-    }
-    create_open_store(c);
-}
-
-static void create_summed(void *user, int code, const struct err *err)
-{
-    struct snapshot_create *c = user;
-    if (code < 0) {
-        (void)err_copy(&c->err, err);
-        create_undo(c);
-        return;
-    }
-    cow_store_create(c->node->dev, c->record.chunk_size_sectors, create_formatted, c);
-}
-
-static void create_format(struct snapshot_create *c)
-{
-    c->summed = c->volume->set->env->checksums;
-    if (c->summed)
-        sums_attach(c->node, c->record.chunk_size_sectors, true, create_summed, c);
-    else
-        create_summed(c, 0, NULL);
-}
-
-static void create_probed(struct blk_req *req, int result)
-{
-    struct snapshot_create *c = req->user;
-    if (result < 0)
-        (void)err_set_errno(&c->err, result, req->sys_errno, "read %s", c->path);
-    else if (!bytes_are_zero(c->probe->data, req->len_bytes))
-        (void)err_set(&c->err, SNAP_EEXIST,
-                      "%s is not empty: clear its first 4 KiB, or take its COW device over",
-                      c->path);
-    if (c->err.code < 0) {
-        create_undo(c);
-        return;
-    }
-    create_format(c);
-}
-
-/* A device that the operator named is overwritten only if it looks unused. */
-static void create_probe(struct snapshot_create *c)
-{
-    uint64_t size = blk_dev_info(c->node->dev)->size_bytes;
-    uint64_t len = u64_min(size, CREATE_PROBE_BYTES);
-    c->probe = buf_take(c->volume->set->shard->answer_pool, CREATE_PROBE_BYTES);
-    if (len == 0 || c->probe == NULL) {
-        (void)(len == 0 ? err_set(&c->err, SNAP_ENOSPC, "%s is empty", c->path)
-                        : err_set(&c->err, SNAP_ENOMEM, "read %s", c->path));
-        create_undo(c);
-        return;
-    }
-    c->req = (struct blk_req){
-        .op = BLK_READ, .len_bytes = len, .data = c->probe->data, .done = create_probed, .user = c};
-    blk_submit(c->node->dev, &c->req);
-}
-
-static int create_open_file(struct snapshot_create *c, struct err *reterr)
-{
-    int rc = volume_open_new(c->volume, c->path, &c->node->dev, reterr);
-    c->created = rc == 0;
-    return rc;
-}
-
-static int create_open_device(struct snapshot_create *c, struct err *reterr)
-{
-    const struct volume_storage *s = c->volume->set->env->storage;
-    return s->open(s->user, c->volume->set->shard->engine, c->path, BLK_OPEN_EXCLUSIVE,
-                   &c->node->dev, reterr);
-}
-
-static void create_device(struct snapshot_create *c)
-{
-    c->phase = CREATE_STORE;
-    struct volume *v = c->volume;
-    int rc = volume_cow_path(v, c->record.cow_path, c->path, sizeof c->path, &c->err);
-    if (rc == 0)
-        rc = loop_timer_init(v->set->shard->loop, &c->timer, create_timer, c, &c->err);
-    c->timer_ready = rc == 0;
-    c->node = rc == 0 ? snapshot_new(v, &c->record.id, c->record.seq) : NULL;
-    if (rc == 0 && c->node == NULL)
-        rc = err_set(&c->err, SNAP_ENOMEM, "snapshot");
-    if (rc == 0)
-        rc = c->own_file ? create_open_file(c, &c->err) : create_open_device(c, &c->err);
-    if (rc == 0)
-        rc = blk_cache_open(v->set->shard->cache, c->node->dev, &c->node->dev, &c->err);
-    if (rc < 0) {
-        create_undo(c);
-        return;
-    }
-    if (c->take_over)
-        create_open_store(c);
-    else if (c->own_file)
-        create_format(c);
-    else
-        create_probe(c);
 }
 
 /* -- admission --------------------------------------------------------------------------- */
@@ -613,7 +359,12 @@ static void create_begin(struct snapshot_create *c)
         c->record.limit_bytes =
             c->spec_limit_bytes != 0 ? c->spec_limit_bytes : v->set->env->cow_limit_bytes;
     c->record.seq = v->record.next_seq;
-    create_device(c);
+    c->phase = CREATE_STORE;
+    c->timer_ready = loop_timer_init(v->set->shard->loop, &c->timer, create_timer, c, &c->err) == 0;
+    if (c->timer_ready)
+        create_device(c);
+    else
+        create_undo(c);
 }
 
 static int create_fill(struct snapshot_create *c, const struct snapshot_spec *spec,

@@ -18,7 +18,6 @@
 #include "daemon/volume/tree.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct snapshot_delete {
     struct volume *volume;

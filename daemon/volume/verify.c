@@ -9,9 +9,9 @@
  * store is closed and opened again with a new one; puts wait for that long.
  *
  * It must not know of messages, and judges nothing but content: what the table itself says is
- * check.c's. Thread: the shard's.
+ * check.c's. What has been found is kept, and told, by verify_found.c. Thread: the shard's.
  */
-#include "daemon/volume/verify.h"
+#include "daemon/volume/verify_found.h"
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -24,7 +24,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     VERIFY_CHUNKS = 64,
@@ -32,8 +31,7 @@ enum {
     VERIFY_SCAN_RUNS = 4096, /* looked at before the loop gets its turn */
     VERIFY_RETRY_MS = 20,    /* no buffer, or a store that is being opened again */
     VERIFY_RETRIES = 500,
-    SCRUB_PAUSE_MS = 50,     /* between two batches */
-    VERIFY_FAULTS_TOLD = 20, /* in the log */
+    SCRUB_PAUSE_MS = 50, /* between two batches */
 };
 
 struct verify_item {
@@ -68,73 +66,11 @@ struct verify {
     struct snapshot *rebuilding;
     struct blk_req flush;
 
-    uint64_t done, total, missing, differs, older, in_doubt, unreadable, damaged, rebuilt;
-    uint32_t fault_count;
-    struct verify_fault *faults; /* VERIFY_FAULTS_MAX */
+    uint64_t done, total;
+    struct verify_found found;
 };
 
 static void verify_step(void *user);
-
-/* -- faults ---------------------------------------------------------------------- */
-
-const char *verify_fault_format(struct volume *v, const struct verify_fault *f, char *buf,
-                                size_t buf_bytes)
-{
-    static const char *const what[] = {
-        [VERIFY_DIFFERS] = "differs from its checksum: the disk has changed it",
-        [VERIFY_OLDER] = "holds what it held before: the disk has lost a write",
-        [VERIFY_IN_DOUBT] =
-            ("differs from its checksum, but was being overwritten when the machine "
-             "stopped: if its content is sound, rebuild"),
-        [VERIFY_UNREADABLE] = "cannot be read",
-    };
-    const struct snapshot *s = volume_snapshot_find(v, &f->snapshot);
-    const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
-    if (f->kind == VERIFY_DAMAGED) {
-        (void)snprintf(buf, buf_bytes, "%s@%s: damaged, not compared: %s", v->record.name,
-                       rs != NULL ? rs->name : "(gone)", s != NULL ? s->fault_text : "");
-        return buf;
-    }
-    (void)snprintf(buf, buf_bytes, "%s@%s: old_chunk %llu, new_chunk %llu: %s", v->record.name,
-                   rs != NULL ? rs->name : "(gone)", (unsigned long long)f->old_chunk,
-                   (unsigned long long)f->new_chunk, what[f->kind]);
-    return buf;
-}
-
-static void verify_add_fault(struct verify *y, enum verify_fault_kind kind, const struct uuid *node,
-                             uint64_t old_chunk, uint64_t new_chunk)
-{
-    uint64_t *counters[] = {[VERIFY_DIFFERS] = &y->differs,
-                            [VERIFY_OLDER] = &y->older,
-                            [VERIFY_IN_DOUBT] = &y->in_doubt,
-                            [VERIFY_UNREADABLE] = &y->unreadable,
-                            [VERIFY_DAMAGED] = &y->damaged};
-    ++*counters[kind];
-    if (y->fault_count < VERIFY_FAULTS_MAX)
-        y->faults[y->fault_count++] = (struct verify_fault){
-            .kind = kind, .snapshot = *node, .old_chunk = old_chunk, .new_chunk = new_chunk};
-}
-
-static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
-{
-    verify_add_fault(y, kind, &i->node->id, i->old_chunk, i->new_chunk);
-}
-
-static uint64_t verify_fault_total(const struct verify *y)
-{
-    return y->differs + y->older + y->in_doubt + y->unreadable + y->damaged;
-}
-
-const struct verify_fault *volume_verify_faults(struct volume *v, const struct uuid *job,
-                                                uint32_t *ret_count, uint64_t *ret_total)
-{
-    const struct verify *y = v->verify;
-    if (y == NULL || !uuid_equal(&y->job.id, job))
-        return NULL;
-    *ret_count = y->fault_count;
-    *ret_total = verify_fault_total(y);
-    return y->faults;
-}
 
 /* -- the end ---------------------------------------------------------------------- */
 
@@ -150,69 +86,30 @@ static void verify_status(struct volume_job *job, struct volume_job_status *ret)
     const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
     (void)snprintf(ret->subject, sizeof ret->subject, "%s%s%s", v->record.name,
                    rs != NULL ? "@" : "", rs != NULL ? rs->name : "");
-    int n = snprintf(ret->text, sizeof ret->text, "%llu faults",
-                     (unsigned long long)verify_fault_total(y));
-    const struct {
-        uint64_t count;
-        const char *text;
-    } parts[] = {
-        {y->differs, "differ from their checksums"},
-        {y->older, "hold older content"},
-        {y->in_doubt, "were being overwritten when the machine stopped"},
-        {y->unreadable, "cannot be read"},
-        {y->damaged, "are damaged snapshots, which were not compared"},
-        {y->missing, "have no checksum (rebuild makes them)"},
-        {y->rebuilt, "were given a new checksum"},
-    };
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && n >= 0; i++)
-        if (parts[i].count > 0 && (size_t)n < sizeof ret->text)
-            n += snprintf(ret->text + n, sizeof ret->text - (size_t)n, "; %llu %s",
-                          (unsigned long long)parts[i].count, parts[i].text);
+    verify_found_format(&y->found, ret->text, sizeof ret->text);
 }
 
-static bool verify_covers(const struct verify *y, const struct snapshot *s)
+const struct verify_fault *volume_verify_faults(struct volume *v, const struct uuid *job,
+                                                uint32_t *ret_count, uint64_t *ret_total)
 {
-    return uuid_is_zero(&y->spec.snapshot) || uuid_equal(&y->spec.snapshot, &s->id);
-}
-
-/* For those who look at the snapshots and not at the jobs. */
-static void verify_mark_nodes(const struct verify *y, bool all_compared)
-{
-    struct volume *v = y->volume;
-    struct snapshot_list *lists[] = {&v->chain, &v->clones};
-    struct snapshot *s;
-    for (unsigned i = 0; i < 2 && all_compared; i++)
-        TAILQ_FOREACH (s, lists[i], link)
-            s->faulty = s->faulty && !verify_covers(y, s);
-    for (uint32_t i = 0; i < y->fault_count; i++) {
-        s = volume_snapshot_find(v, &y->faults[i].snapshot);
-        if (s != NULL && y->faults[i].kind != VERIFY_DAMAGED)
-            s->faulty = true;
-    }
+    const struct verify *y = v->verify;
+    if (y == NULL || !uuid_equal(&y->job.id, job))
+        return NULL;
+    *ret_count = y->found.fault_count;
+    *ret_total = verify_found_total(&y->found);
+    return y->found.faults;
 }
 
 static void verify_end(struct verify *y, enum volume_job_state state, const char *text)
 {
     struct volume *v = y->volume;
-    struct err err = ERR_INIT;
     y->ended = true;
-    verify_mark_nodes(y, state == JOB_DONE);
+    verify_found_mark(&y->found, v, &y->spec.snapshot, state == JOB_DONE);
     buf_give(y->buf);
     y->buf = NULL;
     shard_kick_cancel(v->set->shard, &y->kick);
     loop_timer_done(&y->timer);
-    if (verify_fault_total(y) > 0) {
-        struct volume_job_status status;
-        verify_status(&y->job, &status);
-        (void)err_set(&err, SNAP_ECORRUPT, "%s", status.text);
-        volume_notice(v, NULL, "verification found faults", &err);
-        for (uint32_t i = 0; i < y->fault_count && i < VERIFY_FAULTS_TOLD; i++) {
-            char line[ERR_TEXT_BYTES];
-            (void)err_set(&err, SNAP_ECORRUPT, "%s",
-                          verify_fault_format(v, &y->faults[i], line, sizeof line));
-            volume_notice(v, NULL, "damaged content", &err);
-        }
-    }
+    verify_found_tell(&y->found, v);
     volume_job_end(&y->job, state, text);
     if (y->spec.scrub && state != JOB_CANCELLED)
         scrub_ended(v);
@@ -224,7 +121,7 @@ void volume_verify_forget(struct volume *v)
     if (v->verify == NULL)
         return;
     CHECK(v->verify->ended);
-    free(v->verify->faults);
+    verify_found_done(&v->verify->found);
     free(v->verify);
     v->verify = NULL;
 }
@@ -270,6 +167,11 @@ static bool verify_flush_next(struct verify *y)
 
 /* -- comparing --------------------------------------------------------------------- */
 
+static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
+{
+    verify_found_add(&y->found, kind, &i->node->id, i->old_chunk, i->new_chunk);
+}
+
 static void verify_compare(struct verify *y, struct verify_item *i)
 {
     struct iovec iov = {.iov_base = i->data,
@@ -285,12 +187,12 @@ static void verify_compare(struct verify *y, struct verify_item *i)
     if (y->spec.rebuild) {
         if (sum_dev_set(i->node->dev, i->new_chunk, i->data, NULL) == 0) {
             i->node->sums_unflushed = true;
-            y->rebuilt++;
+            y->found.rebuilt++;
         } else {
-            y->missing++; /* its page has left memory meanwhile: the next run has it */
+            y->found.missing++; /* its page has left memory meanwhile: the next run has it */
         }
     } else if (i->slot.now == 0) {
-        y->missing++;
+        y->found.missing++;
     } else if (i->slot.in_doubt) {
         if (i->slot.before != sum) /* else a crash came before the new content: as good as old */
             verify_fault(y, i, VERIFY_IN_DOUBT);
@@ -379,7 +281,7 @@ static void verify_held(struct range *r)
 static void verify_pass_over(struct verify *y, const struct cow_run *run)
 {
     y->done += run->count;
-    y->missing += run->count;
+    y->found.missing += run->count;
 }
 
 enum verify_gathered { GATHERED, GATHERED_END, GATHERED_REBUILD };
@@ -393,8 +295,7 @@ static enum verify_gathered verify_gather(struct verify *y, const struct cow_map
         if (!cow_map_next(map, y->cursor_old, y->cursor_seq, &run))
             return GATHERED_END;
         struct snapshot *s = volume_snapshot_by_seq(v, run.seq);
-        bool wanted =
-            s != NULL && (uuid_is_zero(&y->spec.snapshot) || uuid_equal(&y->spec.snapshot, &s->id));
+        bool wanted = s != NULL && verify_covers(&y->spec.snapshot, s);
         bool open = wanted && s->dev != NULL && s->store != NULL && !s->closing;
         if (open && !sum_dev_is(s->dev) && y->spec.rebuild && !s->busy && !s->leaving) {
             y->rebuilding = s;
@@ -562,11 +463,11 @@ static void verify_count(struct verify *y)
     for (unsigned i = 0; i < 2; i++)
         TAILQ_FOREACH (s, lists[i], link) {
             struct cow_usage u;
-            if (!verify_covers(y, s))
+            if (!verify_covers(&y->spec.snapshot, s))
                 continue;
             if (s->store == NULL) {
                 if (!s->lost && !s->reopening && s->open_done == NULL)
-                    verify_add_fault(y, VERIFY_DAMAGED, &s->id, 0, 0);
+                    verify_found_add(&y->found, VERIFY_DAMAGED, &s->id, 0, 0);
                 continue;
             }
             cow_store_usage(s->store, &u);
@@ -605,19 +506,19 @@ void volume_verify_start(struct volume *v, const struct verify_spec *spec, volum
     }
     volume_verify_forget(v);
     struct verify *y = calloc(1, sizeof *y);
-    struct verify_fault *faults = calloc(VERIFY_FAULTS_MAX, sizeof *faults);
-    rc = y == NULL || faults == NULL ? err_set(&err, SNAP_ENOMEM, "verification") : 0;
+    bool made = y != NULL && verify_found_init(&y->found);
+    rc = made ? 0 : err_set(&err, SNAP_ENOMEM, "verification");
     if (rc == 0)
         rc = loop_timer_init(v->set->shard->loop, &y->timer, verify_step, y, &err);
     if (rc < 0) {
+        if (made)
+            verify_found_done(&y->found);
         free(y);
-        free(faults);
         done(user, rc, &err);
         return;
     }
     y->volume = v;
     y->spec = *spec;
-    y->faults = faults;
     y->kick = (struct shard_kick){.fn = verify_step, .user = y};
     y->job = (struct volume_job){.id = spec->job,
                                  .status = verify_status,

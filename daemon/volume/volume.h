@@ -316,7 +316,7 @@ enum registry_kind volume_registry_kind(const struct record_snapshot *s);
 int volume_registry_update(struct registry *r, const struct volume_record *old,
                            const struct volume_record *record, struct err *reterr) SNAP_WUR;
 
-/* -- the chain -- */
+/* -- nodes: the lists and look-ups, nodes.c, snapshot.c -- */
 /* Put a node behind the others of the chain or of the clones and into the look-ups, or take it
  * out: nothing else changes v->chain and v->clones. */
 void volume_node_add(struct volume *v, struct snapshot *s);
@@ -334,38 +334,48 @@ int volume_snapshot_staying(struct volume *v, const struct uuid *id, struct snap
 struct record_snapshot *snapshot_record(const struct snapshot *s); /* NULL: not committed yet */
 struct snapshot *volume_head(struct volume *v);                    /* newest not hidden; NULL */
 struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq);
+void snapshot_free(struct snapshot *s);
+/* Of a node that v->record lists, all that follows from it is set: a clone gets its map and its
+ * locks; its parent is found by tree_index() later. NULL: no memory. */
+struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq);
+struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uint32_t seq);
+/* Its store is kicked at the end of the turn. */
+void snapshot_kick(struct snapshot *s);
+/* Count anew what it takes of its owner's space; its state may be another, too. */
+void snapshot_count_space(struct snapshot *s);
+/* May its owner's volumes take so many bytes more? Counted once a put has ended, so those in
+ * flight may go past the limit, by VOLUME_PUT_BYTES_MAX a volume at most. Errors: SNAP_ENOSPC. */
+int volume_check_space(const struct volume *v, uint64_t more, struct err *reterr) SNAP_WUR;
+
+/* -- their states, snapshot_state.c -- */
 /* The state as seen from outside, with what it reads through; text may be NULL. */
 enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes);
 /* 0, or why its content cannot be read. */
 int snapshot_check_readable(const struct snapshot *s, struct err *reterr) SNAP_WUR;
 /* 0, or why nothing can be put into it: the same, but that it may be unverified. */
 int snapshot_check_sound(const struct snapshot *s, struct err *reterr) SNAP_WUR;
-void snapshot_free(struct snapshot *s);
-/* Of a node that v->record lists, all that follows from it is set: a clone gets its map and its
- * locks; its parent is found by tree_index() later. NULL: no memory. */
-struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq);
-struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uint32_t seq);
-/* After an operation: a poisoned store is opened again from disk. */
-void snapshot_check_poison(struct snapshot *s);
-void snapshot_kick(struct snapshot *s);
-/* The record says so. */
-void snapshot_set_lost(struct snapshot *s);
 /* Invalid for good, durably. */
 bool snapshot_is_invalid(const struct snapshot *s);
-/* A flush of its device that its store did not ask for has failed. */
-void snapshot_flush_failed(struct snapshot *s, const struct err *err);
-/* Count anew what it takes of its owner's space. */
-void snapshot_count_space(struct snapshot *s);
-/* Its store is open, or not (NULL): watch it. */
-void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
+/* The record says so. */
+void snapshot_set_lost(struct snapshot *s);
+/* Something of it has changed: put it on v->unsound, or take it off. */
+void snapshot_note(struct snapshot *s);
+
+/* -- their devices, snapshot_open.c -- */
 /* Open device and store of a node that has neither. */
 void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
+/* Its store is open, or not (NULL): watch it. */
+void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
 /* Close store and device and drop its exceptions from the map if asked. Waits for readers. */
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
-/* The volume is leaving: no further try. */
-void snapshot_cancel_reopen(struct snapshot *s);
 void snapshot_reader_begin(struct snapshot *s);
 void snapshot_reader_end(struct snapshot *s);
+/* After an operation: a poisoned store is opened again from disk. */
+void snapshot_check_poison(struct snapshot *s);
+/* A flush of its device that its store did not ask for has failed. */
+void snapshot_flush_failed(struct snapshot *s, const struct err *err);
+/* The volume is leaving: no further try. */
+void snapshot_cancel_reopen(struct snapshot *s);
 
 /* -- the lease, see volume_lease.c -- */
 struct volume_lease_request {

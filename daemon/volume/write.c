@@ -22,7 +22,6 @@
 #include "daemon/volume/tree.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { WAIT_BUFFER_MS = 2, WAIT_STORE_MS = 20, WAIT_STORE_MAX_MS = 30000 };
 
@@ -331,21 +330,6 @@ enum write_verdict write_put_verdict(const struct write_put *x)
         worst = one > worst ? one : worst;
     }
     return worst;
-}
-
-int write_check_space(const struct write_part *p, uint64_t more, struct err *reterr)
-{
-    const struct volume *v = p->volume;
-    const struct volume_env *env = v->set->env;
-    if (v->space_used == NULL || env->space_bytes_max == NULL)
-        return 0;
-    uint64_t max = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)env->space_bytes_max,
-                                        memory_order_relaxed);
-    int64_t used = atomic_load_explicit(v->space_used, memory_order_relaxed);
-    if (max == 0 || used < 0 || (uint64_t)used + more <= max)
-        return 0;
-    return err_set(reterr, SNAP_ENOSPC, "the volumes of %s use %lld bytes of %llu",
-                   volume_owner(&v->record), (long long)used, (unsigned long long)max);
 }
 
 enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr)

@@ -16,7 +16,6 @@
 #include "daemon/volume/write_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 
 #include <stdlib.h>
 
@@ -161,7 +160,9 @@ static void clone_store(struct write_part *p)
         else
             write_put_add(x, c, p->buf->data + (c - p->first) * chunk_bytes, chunk_bytes);
     }
-    int rc = x->count == 0 ? 0 : write_check_space(p, (uint64_t)x->count * chunk_bytes, &p->w->err);
+    int rc = x->count == 0
+                 ? 0
+                 : volume_check_space(p->volume, (uint64_t)x->count * chunk_bytes, &p->w->err);
     if (rc == 0) {
         clone_submit(p, x, n);
         return;

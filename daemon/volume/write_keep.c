@@ -22,7 +22,6 @@
 #include "daemon/volume/write_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 #include "daemon/volume/change.h"
 #include "daemon/volume/tree.h"
 
@@ -415,8 +414,8 @@ static void keep_put(struct write_part *p)
     if (rc == 0)
         rc = keep_find_deps(p, &p->w->err);
     if (rc == 0)
-        rc = write_check_space(p, (p->want_last - p->want_first + 1) * write_chunk_bytes(p),
-                               &p->w->err);
+        rc = volume_check_space(
+            p->volume, (p->want_last - p->want_first + 1) * write_chunk_bytes(p), &p->w->err);
     if (rc < 0) {
         write_fail(p);
         return;

@@ -17,7 +17,6 @@
 #include "daemon/volume/write_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/check.h"
 
 #include <string.h>
 

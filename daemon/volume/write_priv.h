@@ -103,9 +103,6 @@ void write_wait_store(struct write_part *p, const struct err *why);
 struct buf *write_take_buf(struct write_part *p, uint64_t bytes,
                            void (*resume)(struct write_part *p));
 void write_give_buf(struct write_part *p);
-/* May its owner take so many bytes more? Counted once puts have ended, so those in flight may go
- * past the limit. Errors: SNAP_ENOSPC. */
-int write_check_space(const struct write_part *p, uint64_t more, struct err *reterr) SNAP_WUR;
 /* Room for `count` chunks. NULL: no memory. Owns: freed with free(). */
 struct write_put *write_put_new(struct write_part *p, struct snapshot *node, uint32_t count);
 void write_put_add(struct write_put *x, uint64_t old_chunk, uint8_t *data, uint32_t chunk_bytes);

@@ -20,18 +20,20 @@ enum {
     BYTES_FOR_NOTHING = 4096,
 };
 
+/* All that the protocol has; make-corpus says what is missing. */
 static const ProtobufCMessageDescriptor *const messages[] = {
     &snapwire__v1__hello__descriptor,
     &snapwire__v1__error__descriptor,
     &snapwire__v1__empty__descriptor,
     &snapwire__v1__ping_request__descriptor,
+    &snapwire__v1__volume_ref__descriptor,
+    &snapwire__v1__snapshot_ref__descriptor,
     &snapwire__v1__volume_create__descriptor,
     &snapwire__v1__volume_list_request__descriptor,
-    &snapwire__v1__volume_ref__descriptor,
-    &snapwire__v1__delete_request__descriptor,
     &snapwire__v1__resolve_request__descriptor,
     &snapwire__v1__snapshot_create__descriptor,
-    &snapwire__v1__snapshot_ref__descriptor,
+    &snapwire__v1__delete_request__descriptor,
+    &snapwire__v1__accept_request__descriptor,
     &snapwire__v1__read_request__descriptor,
     &snapwire__v1__run_list_request__descriptor,
     &snapwire__v1__grant__descriptor,
@@ -41,7 +43,18 @@ static const ProtobufCMessageDescriptor *const messages[] = {
     &snapwire__v1__merge_begin__descriptor,
     &snapwire__v1__merge_ref__descriptor,
     &snapwire__v1__merge_commit__descriptor,
+    &snapwire__v1__write_request__descriptor,
+    &snapwire__v1__zero_request__descriptor,
+    &snapwire__v1__flush_request__descriptor,
+    &snapwire__v1__extent_list_request__descriptor,
+    &snapwire__v1__diff_request__descriptor,
+    &snapwire__v1__clone_create__descriptor,
+    &snapwire__v1__group_create__descriptor,
+    &snapwire__v1__rollback_request__descriptor,
+    &snapwire__v1__verify_request__descriptor,
+    &snapwire__v1__job_ref__descriptor,
     /* answers: a client must bear a bad daemon */
+    &snapwire__v1__ping_response__descriptor,
     &snapwire__v1__server_status__descriptor,
     &snapwire__v1__volume__descriptor,
     &snapwire__v1__volume_list_response__descriptor,
@@ -55,7 +68,14 @@ static const ProtobufCMessageDescriptor *const messages[] = {
     &snapwire__v1__cow_put_response__descriptor,
     &snapwire__v1__merge_state__descriptor,
     &snapwire__v1__merge_run__descriptor,
+    &snapwire__v1__extent_list_response__descriptor,
+    &snapwire__v1__group_create_response__descriptor,
+    &snapwire__v1__job__descriptor,
     &snapwire__v1__job_list_response__descriptor,
+    /* parts of these */
+    &snapwire__v1__fault__descriptor,
+    &snapwire__v1__extent__descriptor,
+    &snapwire__v1__group_member__descriptor,
 };
 
 /* Memory with a cap; each block remembers its size. */

@@ -91,7 +91,8 @@ class Daemon:
         command = [program("snapwired"), "--config", self.write_config(), *self.extra, *extra]
         self.log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as f:
@@ -270,6 +271,20 @@ class Case(unittest.TestCase):
             self.remote("use", "here")
         else:
             self.remote("use", "admin")
+        return d
+
+    def up_on_tmpfs(self, size):
+        """A running daemon, reached by its socket, whose state has a file system of that size (as
+        mount takes it)."""
+        d = self.daemon(tls=False)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", d.state],
+                              capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.skipTest("mount is not allowed here: " + done.stderr.strip())
+        self.addCleanup(subprocess.run, ["umount", "-l", d.state], check=False)
+        d.start()
+        self.remote("add", "admin", f"unix:{d.socket}")
+        self.remote("use", "admin")
         return d
 
     def image(self, name, size, rng, density=100):

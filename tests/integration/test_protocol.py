@@ -67,7 +67,8 @@ class ProtocolCase(Case):
         end = time.monotonic() + timeout
         while (got := what()) != want and time.monotonic() < end:
             time.sleep(0.05)
-        self.assertEqual(got, want)  # not another look: a record that is being written is a file too
+        # not another look: a record that is being written is a file too
+        self.assertEqual(got, want)
 
     def wait_closed(self, sock, timeout):
         """Seconds until the daemon closes; what it says meanwhile is read away."""

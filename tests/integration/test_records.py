@@ -4,7 +4,6 @@
 import glob
 import os
 import shutil
-import subprocess
 import time
 
 from harness import Case
@@ -55,16 +54,7 @@ class Records(Case):
                 size //= 2
 
     def test_snapshots_are_deleted_on_a_full_disk(self):
-        d = self.daemon(tls=False)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", d.state],
-                                 capture_output=True, text=True, check=False)
-        if mounted.returncode != 0:
-            self.skipTest("mount: " + mounted.stderr)
-        self.addCleanup(subprocess.run, ["umount", d.state], check=False)
-        self.addCleanup(d.kill)  # before that
-        d.start()
-        self.remote("add", "admin", f"unix:{d.socket}")
-        self.remote("use", "admin")
+        d = self.up_on_tmpfs("48m")
         r = self.connect(d)
         volume = r.create_hosted("disk", 4 * MIB)
         snapshots = []

@@ -22,6 +22,18 @@ class RemoteSnapshot(Case):
         self.remote("create", "v", "--like", self.origin)
         return self.origin
 
+    def generations(self, count):
+        """A chain of snapshots s0, s1 …: what each of them reads as, and behind that what the
+        origin does."""
+        self.disk(size=4 * MIB)
+        contents = [self.first]
+        for i in range(count):
+            self.remote("create", f"v@s{i}")
+            new = self.changed(self.origin, f"gen{i}", self.rng, percent=15)
+            self.remote("apply", f"v@s{i}", "--origin", self.origin, "--source", new)
+            contents.append(new)
+        return contents
+
     def export(self, target, name):
         out = self.path(name)
         self.remote("export", target, "--origin", self.origin, "-o", out)
@@ -62,13 +74,7 @@ class RemoteSnapshot(Case):
         self.assertEqual(listed, differ)
 
     def test_a_chain_of_snapshots_reads_every_generation(self):
-        self.disk(size=4 * MIB)
-        generations = [self.first]
-        for i in range(4):
-            self.remote("create", f"v@s{i}")
-            new = self.changed(self.origin, f"gen{i}", self.rng, percent=15)
-            self.remote("apply", f"v@s{i}", "--origin", self.origin, "--source", new)
-            generations.append(new)
+        generations = self.generations(4)
         for i in range(4):
             self.assert_same(self.export(f"v@s{i}", f"out{i}"), generations[i])
         # an older one is not written to
@@ -77,26 +83,14 @@ class RemoteSnapshot(Case):
         self.assert_same(self.origin, generations[4])
 
     def test_deleting_in_the_middle_keeps_the_older_ones_whole(self):
-        self.disk(size=4 * MIB)
-        generations = [self.first]
-        for i in range(4):
-            self.remote("create", f"v@s{i}")
-            new = self.changed(self.origin, f"gen{i}", self.rng, percent=15)
-            self.remote("apply", f"v@s{i}", "--origin", self.origin, "--source", new)
-            generations.append(new)
+        generations = self.generations(4)
         for i in (2, 1, 3):
             self.remote("delete", f"v@s{i}")
             self.remote("show", f"v@s{i}", code=6)
             self.assert_same(self.export("v@s0", f"out-{i}"), generations[0])
 
     def test_merge_of_an_older_one_keeps_the_newer_ones(self):
-        self.disk(size=4 * MIB)
-        generations = [self.first]
-        for i in range(3):
-            self.remote("create", f"v@s{i}")
-            new = self.changed(self.origin, f"gen{i}", self.rng, percent=15)
-            self.remote("apply", f"v@s{i}", "--origin", self.origin, "--source", new)
-            generations.append(new)
+        generations = self.generations(3)
         self.remote("merge", "v@s1", "--origin", self.origin)
         self.assert_same(self.origin, generations[1])
         self.remote("show", "v@s1", code=6)

@@ -211,8 +211,8 @@ class Rights(Case):
             os.setgid(65534)
             os.setuid(65534)
         snapctl = program_for_others("snapctl", self.dir)
-        done = subprocess.run([snapctl, "remote", "--on", "admin", "create", "x",
-                               "--size", "1M"], env=dict(os.environ, SNAPWIRE_CONFIG=conf, HOME="/tmp"),
+        done = subprocess.run([snapctl, "remote", "--on", "admin", "create", "x", "--size", "1M"],
+                              env=dict(os.environ, SNAPWIRE_CONFIG=conf, HOME="/tmp"),
                               capture_output=True, text=True, preexec_fn=drop, check=False)
         self.assertEqual(done.returncode, 8, done.stderr)
         self.assertRegex(done.stderr, r"uid:65534")

@@ -139,6 +139,13 @@ class Tls(Case):
                     "--cert", cert + ".crt", "--key", cert + ".key",
                     *(["--server-name", server_name] if server_name else []))
 
+    def other_authority(self, client):
+        """Its folder, with a certificate for that client."""
+        other = self.path("other")
+        self.snapctl("-q", "pki", "init", other)
+        self.snapctl("-q", "pki", "issue", other, "--client", client)
+        return other
+
     def refused(self, name, code, says):
         begin = time.monotonic()
         self.fails(code, says, "remote", "--on", name, "ls")
@@ -154,9 +161,7 @@ class Tls(Case):
         self.refused("early", 9, r"certificate")
 
     def test_of_another_authority(self):
-        other = self.path("other")
-        self.snapctl("-q", "pki", "init", other)
-        self.snapctl("-q", "pki", "issue", other, "--client", "ann")
+        other = self.other_authority("ann")
         self.add("stranger", f"{other}/client-ann")
         self.refused("stranger", 9, r"(?i)unknown ca|authority|certificate")
         # and the other way about: the client does not trust the daemon
@@ -165,9 +170,7 @@ class Tls(Case):
 
     def test_the_same_authority_name_with_another_key(self):
         """An impostor that copies the names of ours."""
-        other = self.path("other")
-        self.snapctl("-q", "pki", "init", other)
-        self.snapctl("-q", "pki", "issue", other, "--client", "root")
+        other = self.other_authority("root")
         self.add("impostor", f"{other}/client-root")
         self.refused("impostor", 9, r"(?i)certificate|authority|ca\b")
 

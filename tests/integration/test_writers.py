@@ -39,6 +39,14 @@ class WriterCase(Case):
         self.remote("create", f"{name}@a", "--chunk-size", "4K",
                     *[x for k, v in create.items() for x in (f"--{k.replace('_', '-')}", v)])
 
+    def writer(self, d, snapshot="a"):
+        """Connected, a volume of 1 MiB with a snapshot, and the epoch of the lease on it."""
+        r = connect_unix(d.socket)
+        volume = r.create_volume("v", MIB)
+        head = r.create_snapshot(volume, snapshot)
+        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        return r, volume, head, epoch
+
     def apply(self, code=0, snapshot="v@a", source=None, extra=()):
         return self.remote("apply", snapshot, "--origin", self.origin, "--source",
                            source or self.second, *extra, code=code)
@@ -86,10 +94,7 @@ class Two(WriterCase):
 
     def test_a_stale_epoch_is_refused_in_every_request_of_the_lease(self):
         d = self.up(tls=False)
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "s")
-        old, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, old = self.writer(d, "s")
         other = connect_unix(d.socket)
         new, _ = other.acquire(volume, MIB, b"j" * 16, steal=True)
         self.assertGreater(new, old)
@@ -202,10 +207,7 @@ class NewHead(WriterCase):
 
     def test_a_writer_that_never_stands_still_makes_it_fail_and_nothing_changes(self):
         d = self.up(tls=False, config="lease_ttl_ms = 1000\n")
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "a")
-        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, epoch = self.writer(d)
         child = self.spawn("remote", "create", "v@b")
         end = time.monotonic() + 40
         chunk = 0
@@ -221,10 +223,7 @@ class NewHead(WriterCase):
 
     def test_a_silent_writer_is_waited_for_and_then_fenced(self):
         d = self.up(tls=False, config="lease_ttl_ms = 1000\n")
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "a")
-        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, epoch = self.writer(d)
         r.put(volume, epoch, head, [1], b"1" * CHUNK)
         self.remote("create", "v@b")
         with self.assertRaises(Refused) as got:
@@ -238,10 +237,7 @@ class NewHead(WriterCase):
 
     def test_the_author_of_a_snapshot_goes_away_and_the_writer_goes_on(self):
         d = self.up(tls=False, config="lease_ttl_ms = 2000\n")
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "a")
-        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, epoch = self.writer(d)
         author = connect_unix(d.socket)
         author.ask(rc.M_SNAPSHOT_CREATE, raw(1, volume) + raw(2, os.urandom(16)) + raw(3, "b"))
         r.wait_event(rc.E_QUIESCE)
@@ -254,10 +250,7 @@ class NewHead(WriterCase):
 
     def test_a_daemon_killed_while_it_changes_heads_has_one_or_the_other(self):
         d = self.up(tls=False)
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "s0", 8)
-        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, epoch = self.writer(d, "s0")
         for i in range(12):
             r.put(volume, epoch, head, [i], bytes([i]) * CHUNK)
             author = connect_unix(d.socket)
@@ -280,10 +273,7 @@ class NewHead(WriterCase):
 
     def test_a_name_deleted_and_made_again_between_two_tries_is_not_written_to(self):
         d = self.up(tls=False)
-        r = connect_unix(d.socket)
-        volume = r.create_volume("v", MIB)
-        head = r.create_snapshot(volume, "a")
-        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        r, volume, head, epoch = self.writer(d)
         r.put(volume, epoch, head, [1], bytes(CHUNK))
         other = connect_unix(d.socket)
         other.call(rc.M_VOLUME_DELETE, raw(1, volume) + raw(3, b"k" * 16) + num(4, 1))
@@ -378,15 +368,7 @@ class Full(WriterCase):
         self.assert_same(self.exported(), self.first)
 
     def test_enospc_on_a_small_tmpfs(self):
-        d = self.daemon(tls=False)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", d.state],
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.skipTest("mount is not allowed here: " + done.stderr.strip())
-        self.addCleanup(subprocess.run, ["umount", "-l", d.state], check=False)
-        d.start()
-        self.remote("add", "admin", f"unix:{d.socket}")
-        self.remote("use", "admin")
+        d = self.up_on_tmpfs("6m")
         self.disk(16 * MIB)
         got = self.apply(code=None)
         self.assertEqual(got.code, 5, got.err)

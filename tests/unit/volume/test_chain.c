@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Deleting with hand-down, and what damage and invalidity do to a chain. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
 /* Three snapshots, each with some first overwrites; nobody holds the lease at the end.
  *
@@ -188,21 +189,12 @@ static void put__chunk_of_a_hidden_newer_one_exists(void **state)
 
 /* -- damage --------------------------------------------------------------------------------- */
 
-static void scribble(const struct fixture *f, struct uuid id, off_t offset, uint8_t byte)
-{
-    char cow[LIMIT_PATH_BYTES];
-    int fd = open(fixture_cow_path(f, id, cow, sizeof cow), O_WRONLY);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
-    (void)close(fd);
-}
-
 static void open__damaged_one_is_told_and_the_rest_is_served(void **state)
 {
     struct fixture *f = *state;
     struct uuid id[3];
     make_chain(f, id);
-    scribble(f, id[1], 0, 'X'); /* the magic */
+    fixture_scribble(f, id[1], 0, 'X'); /* the magic */
     fixture_reopen(f);
     struct look l = fixture_look(f, id[1]);
     assert_int_equal(l.state, SNAPSHOT_DAMAGED);
@@ -236,7 +228,7 @@ static void open__other_chunk_size_than_recorded_is_damage(void **state)
     char cow[LIMIT_PATH_BYTES];
     assert_int_equal(call(f, fixture_do_close, NULL), 0);
     assert_int_equal(truncate(fixture_cow_path(f, s, cow, sizeof cow), 1 << 16), 0);
-    scribble(f, s, 12, 2 * CHUNK_SECTORS); /* of its header */
+    fixture_scribble(f, s, 12, 2 * CHUNK_SECTORS); /* of its header */
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
     assert_int_equal(fixture_look(f, s).state, SNAPSHOT_DAMAGED);
     assert_non_null(strstr(fixture_look(f, s).text, "chunk size"));
@@ -247,7 +239,7 @@ static void open__invalid_one_makes_the_older_ones_invalid(void **state)
     struct fixture *f = *state;
     struct uuid id[3];
     make_chain(f, id);
-    scribble(f, id[1], 4, 0); /* valid = 0 */
+    fixture_scribble(f, id[1], 4, 0); /* valid = 0 */
     fixture_reopen(f);
     assert_int_equal(fixture_look(f, id[0]).state, SNAPSHOT_INVALID);
     assert_int_equal(fixture_look(f, id[1]).state, SNAPSHOT_INVALID);
@@ -289,7 +281,7 @@ static void delete__damaged_one_that_others_need_wants_force(void **state)
     struct fixture *f = *state;
     struct uuid id[3];
     make_chain(f, id);
-    scribble(f, id[1], 0, 'X');
+    fixture_scribble(f, id[1], 0, 'X');
     fixture_reopen(f);
     assert_int_equal(fixture_delete(f, id[1], uuid_make(), false), SNAP_ECORRUPT);
     assert_int_equal(fixture_delete(f, id[1], uuid_make(), true), 0);
@@ -309,7 +301,7 @@ static void check__sound_open_store_and_damaged_closed_one(void **state)
     assert_int_equal(call(f, fixture_do_check, &g), 0);
     assert_true(g.check.sound);
     assert_int_equal(g.check.exceptions, 10);
-    scribble(f, id[1], 4096 + 16, 15); /* the second entry's old_chunk: a double */
+    fixture_scribble(f, id[1], 4096 + 16, 15); /* the second entry's old_chunk: a double */
     fixture_reopen(f);
     g = (struct checking){.check = {.snapshot = id[1]}};
     assert_int_equal(call(f, fixture_do_check, &g), 0);
@@ -439,12 +431,6 @@ static int little_space(void *user, const char *dir, uint64_t *ret, struct err *
     return 0;
 }
 
-static void do_start(struct call *c)
-{
-    hand_down_start(c->f->volume);
-    call_end(c, 0, NULL);
-}
-
 static void do_status(struct call *c)
 {
     call_end(c, hand_down_status(c->f->volume, c->arg) ? 0 : SNAP_ENOENT, NULL);
@@ -468,7 +454,7 @@ static void delete__job_waits_until_there_is_room_for_what_is_lacked(void **stat
         strstr(h.state, "5 chunks of 4K are to be handed down, its file system has 24K free"));
     assert_int_equal(fixture_look(f, id[0]).exceptions, 10);
     free_bytes = 7 * CHUNK_BYTES; /* not for ten */
-    (void)call(f, do_start, NULL);
+    fixture_start_jobs(f);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, id[0]).exceptions, 15);
     fixture_expect(f, id[0], want_s1);
@@ -476,22 +462,10 @@ static void delete__job_waits_until_there_is_room_for_what_is_lacked(void **stat
 
 /* -- space of a client ------------------------------------------------------------------------ */
 
-static _Atomic int64_t space_used;
-static _Atomic uint64_t space_max;
-
-static _Atomic int64_t *space_of(void *user, const char *owner)
-{
-    (void)user;
-    (void)owner;
-    return &space_used;
-}
-
 static void space__limit_refuses_and_deleting_gives_back(void **state)
 {
     struct fixture *f = *state;
-    f->env.space_of = space_of;
-    f->env.space_bytes_max = &space_max;
-    fixture_reopen(f);
+    fixture_limit_space(f, 0);
     struct uuid s = fixture_create(f, "s1");
     uint64_t epoch = fixture_lease(f);
     atomic_store(&space_max, 20 * CHUNK_BYTES);

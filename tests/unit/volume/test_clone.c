@@ -204,15 +204,15 @@ static void job__hand_down_is_shown_and_cannot_be_cancelled(void **state)
     tree_write(f, ITSELF, 0, 64, 1);
     tree_delete(f, s);
     struct showing g = {.job = s};
-    assert_int_equal(call(f, tree_do_show, &g), 0);
+    assert_int_equal(call(f, fixture_do_show, &g), 0);
     assert_int_equal(g.status.state, JOB_WAITING);
     assert_string_equal(g.status.kind, "hand-down");
     assert_string_equal(g.status.subject, "vol@s1");
-    assert_int_equal(call(f, tree_do_cancel, &s), SNAP_EBUSY);
+    assert_int_equal(call(f, fixture_do_cancel, &s), SNAP_EBUSY);
     tree_delete(f, c);
-    assert_int_equal(tree_job_end(f, s), JOB_DONE);
+    assert_int_equal(fixture_job_end(f, s), JOB_DONE);
     g.job = uuid_make();
-    assert_int_equal(call(f, tree_do_show, &g), SNAP_ENOENT);
+    assert_int_equal(call(f, fixture_do_show, &g), SNAP_ENOENT);
 }
 
 struct twins {

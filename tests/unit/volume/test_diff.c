@@ -3,7 +3,8 @@
 #include "daemon/volume/diff.h"
 
 #include "common/base/rng.h"
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
 
 enum { STATES = 7, WRITES = 9 };
 

@@ -5,30 +5,23 @@
  *
  * fdatasync() is this program's own: the threads engine calls it. A case stops the next one of a
  * COW file, or the next saving of a record, and sees what goes on beside. */
-#include "tests/unit/volume/volume_fixture.h"
-
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+#include "tests/unit/volume/disk_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
 #define LONG_NS UINT64_C(10000000000)
 
-static _Atomic ino_t stop_ino; /* its next flush waits */
+static struct halt flush, saving;
+static _Atomic ino_t flush_of; /* the file whose flush it is that stops */
 static atomic_int flushes_fail;
-static atomic_bool stop_save, save_fails; /* the next one */
-static sem_t stopped, go_on;
+static atomic_bool save_fails; /* the next one */
 static struct volume_storage storage;
 
 int fdatasync(int fd)
 {
-    struct stat st;
-    ino_t ino = fstat(fd, &st) == 0 ? st.st_ino : 0;
-    if (ino != 0 && atomic_compare_exchange_strong(&stop_ino, &ino, 0)) {
-        sem_post(&stopped);
-        sem_wait(&go_on);
-    }
-    if (fixture_take_one(&flushes_fail)) {
+    if (disk_ino(fd) == atomic_load(&flush_of))
+        halt_here(&flush);
+    if (disk_take_one(&flushes_fail)) {
         errno = EIO;
         return -1;
     }
@@ -37,10 +30,7 @@ int fdatasync(int fd)
 
 static int save(void *user, const char *dir, const struct volume_record *r, struct err *reterr)
 {
-    if (atomic_exchange(&stop_save, false)) {
-        sem_post(&stopped);
-        sem_wait(&go_on);
-    }
+    halt_here(&saving);
     if (atomic_exchange(&save_fails, false))
         return err_set(reterr, SNAP_EIO, "no");
     return volume_storage_files.save(user, dir, r, reterr);
@@ -48,12 +38,10 @@ static int save(void *user, const char *dir, const struct volume_record *r, stru
 
 static int setup(void **state)
 {
-    atomic_store(&stop_ino, 0);
+    halt_init(&flush);
+    halt_init(&saving);
     atomic_store(&flushes_fail, 0);
-    atomic_store(&stop_save, false);
     atomic_store(&save_fails, false);
-    sem_init(&stopped, 0, 0);
-    sem_init(&go_on, 0, 0);
     int rc = fixture_setup(state);
     struct fixture *f = *state;
     storage = volume_storage_files;
@@ -63,41 +51,15 @@ static int setup(void **state)
     return rc;
 }
 
-static void wait_stopped(void)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 20;
-    if (sem_timedwait(&stopped, &until) < 0)
-        fail_msg("nothing came by");
-}
-
-static bool still_waits(struct call *c)
-{
-    int n = 0;
-    (void)usleep(60000);
-    assert_int_equal(sem_getvalue(&c->done, &n), 0);
-    return n == 0;
-}
-
-static void wait_quiesced(const struct fixture *f, unsigned times)
-{
-    for (int i = 0; i < 4000 && f->quiesced < times; i++)
-        (void)usleep(1000);
-    assert_int_equal(f->quiesced, times);
-}
-
 /* -- a put that waits for its flush -------------------------------------------------------- */
 
 static void begin_put(struct fixture *f, struct uuid head, struct batch *b, struct call *c)
 {
-    char path[LIMIT_PATH_BYTES];
-    struct stat st;
-    assert_int_equal(stat(fixture_cow_path(f, head, path, sizeof path), &st), 0);
     *b = fixture_batch(head, f->volume->lease.epoch, 0, 5, 100);
-    atomic_store(&stop_ino, st.st_ino);
+    atomic_store(&flush_of, disk_cow_ino(f, head));
+    halt_set(&flush);
     call_begin(c, f, fixture_do_put, b);
-    wait_stopped();
+    halt_reached(&flush);
 }
 
 static void create__waits_for_the_puts_to_the_head_before(void **state)
@@ -110,10 +72,10 @@ static void create__waits_for_the_puts_to_the_head_before(void **state)
     (void)fixture_lease(f);
     begin_put(f, s1, &b, &putting);
     call_begin(&creating, f, fixture_do_create, &m);
-    wait_quiesced(f, 1);
+    fixture_wait_quiesced(f, 1);
     call_begin(&ready, f, fixture_do_ready, NULL);
-    assert_true(still_waits(&creating));
-    sem_post(&go_on);
+    assert_true(call_still_waits(&creating));
+    halt_end(&flush);
     assert_int_equal(call_wait(&putting), 0);
     assert_int_equal(b.added, 5);
     assert_int_equal(call_wait(&creating), 0);
@@ -130,8 +92,8 @@ static void merge__begins_when_the_puts_before_it_have_ended(void **state)
     (void)fixture_lease(f);
     begin_put(f, s1, &b, &putting);
     call_begin(&merging, f, fixture_do_merge, &g);
-    assert_true(still_waits(&merging));
-    sem_post(&go_on);
+    assert_true(call_still_waits(&merging));
+    halt_end(&flush);
     assert_int_equal(call_wait(&putting), 0);
     assert_int_equal(call_wait(&merging), 0);
     assert_int_equal(g.m.table_len, 5);
@@ -148,22 +110,15 @@ static void check__waits_for_the_puts_and_is_alone(void **state)
     (void)fixture_lease(f);
     begin_put(f, s2, &b, &putting);
     call_begin(&checking, f, fixture_do_check, &g);
-    assert_true(still_waits(&checking));
+    assert_true(call_still_waits(&checking));
     assert_int_equal(call(f, fixture_do_check, &other), SNAP_EBUSY);
     assert_int_equal(call(f, fixture_do_delete, &spec), SNAP_EBUSY);
-    sem_post(&go_on);
+    halt_end(&flush);
     assert_int_equal(call_wait(&putting), 0);
     assert_int_equal(call_wait(&checking), 0);
     assert_true(g.check.sound);
     assert_int_equal(g.check.exceptions, 5);
     assert_int_equal(fixture_look(f, s1).nodes, 2);
-}
-
-static void do_set_busy(struct call *c)
-{
-    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
-    s->busy = !s->busy;
-    call_end(c, 0, NULL);
 }
 
 /* What is to be folded into the one that is checked waits, and not longer than that. */
@@ -177,14 +132,14 @@ static void check__lets_a_fold_go_on_that_has_waited_for_it(void **state)
     struct batch b;
     struct call putting, checking;
     (void)fixture_lease(f);
-    assert_int_equal(call(f, do_set_busy, &s1), 0); /* as if that one were being checked */
+    fixture_set_busy(f, s1, true);
     begin_put(f, s3, &b, &putting);
     call_begin(&checking, f, fixture_do_check, &g);
     assert_int_equal(call(f, fixture_do_delete, &spec), 0);
-    assert_true(still_waits(&checking));
+    assert_true(call_still_waits(&checking));
     assert_true(fixture_look(f, s2).hidden);
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
-    sem_post(&go_on);
+    fixture_set_busy(f, s1, false);
+    halt_end(&flush);
     assert_int_equal(call_wait(&putting), 0);
     assert_int_equal(call_wait(&checking), 0);
     fixture_settle(f); /* long before it would be tried again by itself */
@@ -223,11 +178,11 @@ static void lease__that_is_being_taken_is_stale_and_sound_again_if_that_fails(vo
     uint64_t epoch = fixture_lease(f);
     for (unsigned fails = 2; fails-- > 0;) {
         atomic_store(&save_fails, fails == 1);
-        atomic_store(&stop_save, true);
+        halt_set(&saving);
         call_begin(&taking, f, fixture_do_acquire, &t);
-        wait_stopped();
+        halt_reached(&saving);
         assert_int_equal(call(f, do_renew, NULL), SNAP_ESTALE);
-        sem_post(&go_on);
+        halt_end(&saving);
         assert_int_equal(call_wait(&taking), fails == 1 ? SNAP_EIO : 0);
         assert_int_equal(call(f, do_renew, NULL), fails == 1 ? 0 : SNAP_ESTALE);
     }
@@ -238,7 +193,7 @@ static void do_acquire_as_guard(struct call *c)
 {
     struct fixture *f = c->f;
     struct volume_lease_request r = {.ask = {.identity = "w", .instance = f->instance},
-                                     .origin_size_bytes = CHUNKS * CHUNK_BYTES,
+                                     .origin_size_bytes = SIZE,
                                      .goes_on = true,
                                      .holder = {.tell = fixture_tell, .session = 1}};
     volume_lease_acquire(f->volume, &r, call_end, c);
@@ -253,11 +208,11 @@ static void guard__whose_lease_is_being_taken_is_away(void **state)
     struct call taking;
     assert_int_equal(call(f, do_acquire_as_guard, NULL), 0);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_OK);
-    atomic_store(&stop_save, true);
+    halt_set(&saving);
     call_begin(&taking, f, fixture_do_acquire, &t);
-    wait_stopped();
+    halt_reached(&saving);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_UNVERIFIED);
-    sem_post(&go_on);
+    halt_end(&saving);
     assert_int_equal(call_wait(&taking), 0);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_UNVERIFIED);
 }
@@ -268,58 +223,23 @@ static void do_release(struct call *c)
     volume_lease_release(v, "w", v->lease.epoch, call_end, c);
 }
 
-/* Two that change the lease, one behind the other: the second is of an epoch that is gone. */
-struct two {
-    struct call calls[2];
-};
-
-static void do_two(struct call *c)
-{
-    struct two *t = c->arg;
-    for (unsigned i = 0; i < 2; i++)
-        t->calls[i].fn(&t->calls[i]);
-    call_end(c, 0, NULL);
-}
-
-static int nothing_change(struct volume_commit *c, struct volume_record *next, struct err *reterr)
-{
-    (void)c;
-    (void)next;
-    (void)reterr;
-    return 0;
-}
-
-static void nothing_done(struct volume_commit *c, int code, const struct err *err)
-{
-    call_end(c->user, code, err);
-}
-
-static void do_nothing(struct call *c)
-{
-    struct volume_commit *commit = c->arg;
-    *commit = (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = c};
-    volume_commit_start(c->f->volume, commit);
-}
-
+/* The release is of an epoch that is gone by then. */
 static void lease__release_behind_a_theft_releases_nothing(void **state)
 {
     struct fixture *f = *state;
     struct writer t = thief(f);
-    struct volume_commit commit;
+    struct nothing nothing;
     struct call before;
-    struct two two = {
-        .calls = {{.fn = fixture_do_acquire, .f = f, .arg = &t}, {.fn = do_release, .f = f}}};
+    struct call calls[2] = {{.fn = fixture_do_acquire, .arg = &t}, {.fn = do_release}};
     uint64_t epoch = fixture_lease(f);
-    sem_init(&two.calls[0].done, 0, 0);
-    sem_init(&two.calls[1].done, 0, 0);
-    atomic_store(&stop_save, true);
-    call_begin(&before, f, do_nothing, &commit);
-    wait_stopped();
-    assert_int_equal(call(f, do_two, &two), 0);
-    sem_post(&go_on);
+    halt_set(&saving);
+    call_begin(&before, f, fixture_do_nothing, &nothing);
+    halt_reached(&saving);
+    call_begin_together(f, calls, 2);
+    halt_end(&saving);
     assert_int_equal(call_wait(&before), 0);
-    assert_int_equal(call_wait(&two.calls[0]), 0);
-    assert_int_equal(call_wait(&two.calls[1]), SNAP_ESTALE);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), SNAP_ESTALE);
     assert_string_equal(f->volume->record.lease_holder, "t");
     assert_string_equal(f->volume->lease.holder, "t");
     assert_int_equal(f->volume->lease.epoch, epoch + 1);
@@ -335,15 +255,15 @@ static void create__writer_whose_lease_is_being_given_is_asked_to_stand_still(vo
     struct writer w = fixture_writer(f, "w");
     struct make m = {.id = uuid_make(), .name = "s1"};
     struct call acquiring, creating;
-    atomic_store(&stop_save, true);
+    halt_set(&saving);
     call_begin(&acquiring, f, fixture_do_acquire, &w);
-    wait_stopped();
+    halt_reached(&saving);
     call_begin(&creating, f, fixture_do_create, &m);
-    assert_true(still_waits(&creating));
-    sem_post(&go_on);
+    assert_true(call_still_waits(&creating));
+    halt_end(&saving);
     assert_int_equal(call_wait(&acquiring), 0);
-    wait_quiesced(f, 1);
-    assert_true(still_waits(&creating));
+    fixture_wait_quiesced(f, 1);
+    assert_true(call_still_waits(&creating));
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
 }
@@ -358,15 +278,15 @@ static void create__lease_is_sealed_while_the_head_is_being_recorded(void **stat
     struct call creating, ready, again;
     w.epoch = fixture_lease(f);
     call_begin(&creating, f, fixture_do_create, &m);
-    wait_quiesced(f, 1);
-    atomic_store(&stop_save, true);
+    fixture_wait_quiesced(f, 1);
+    halt_set(&saving);
     call_begin(&ready, f, fixture_do_ready, NULL);
-    wait_stopped();
+    halt_reached(&saving);
     call_begin(&again, f, fixture_do_acquire, &w); /* its own: it has not heard yet */
-    assert_true(still_waits(&again));
+    assert_true(call_still_waits(&again));
     struct batch b = fixture_batch(s1, w.epoch, 0, 5, 0);
     assert_int_equal(call(f, fixture_do_put, &b), SNAP_ESTALE);
-    sem_post(&go_on);
+    halt_end(&saving);
     assert_int_equal(call_wait(&creating), 0);
     assert_int_equal(call_wait(&ready), 0);
     assert_int_equal(call_wait(&again), 0);
@@ -389,10 +309,10 @@ static void create__writer_that_comes_back_is_asked_again(void **state)
     struct call creating;
     w.epoch = fixture_lease(f);
     call_begin(&creating, f, fixture_do_create, &m);
-    wait_quiesced(f, 1);
+    fixture_wait_quiesced(f, 1);
     assert_int_equal(call(f, do_gone, NULL), 0);
     assert_int_equal(call(f, fixture_do_acquire, &w), 0);
-    wait_quiesced(f, 2);
+    fixture_wait_quiesced(f, 2);
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
     assert_int_equal(f->volume->lease.epoch, w.epoch);
@@ -418,7 +338,7 @@ static void merge__while_a_snapshot_is_being_made_is_refused(void **state)
     struct call creating;
     (void)fixture_lease(f);
     call_begin(&creating, f, fixture_do_create, &m);
-    wait_quiesced(f, 1);
+    fixture_wait_quiesced(f, 1);
     assert_int_equal(call(f, fixture_do_merge, &g), SNAP_EBUSY);
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
@@ -435,15 +355,15 @@ static void create__puts_that_wait_for_the_head_before_hear_that_it_is_another(v
     struct make m = {.id = uuid_make(), .name = "s2"};
     struct call putting, creating;
     struct batch b = fixture_batch(s1, fixture_lease(f), 0, 5, 0);
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    fixture_set_busy(f, s1, true);
     call_begin(&putting, f, fixture_do_put, &b);
     call_begin(&creating, f, fixture_do_create, &m);
-    wait_quiesced(f, 1);
-    assert_true(still_waits(&putting));
+    fixture_wait_quiesced(f, 1);
+    assert_true(call_still_waits(&putting));
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
     assert_int_equal(call_wait(&putting), SNAP_ESTALE);
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    fixture_set_busy(f, s1, false);
 }
 
 /* -- merging what is not sound
@@ -477,9 +397,7 @@ static void merge__store_whose_flush_failed_is_opened_again(void **state)
     atomic_store(&flushes_fail, 1);
     assert_true(call(f, fixture_do_merge, &g) < 0);
     assert_int_equal(atomic_load(&flushes_fail), 0);
-    for (int i = 0; i < 4000 && fixture_look(f, s1).state != SNAPSHOT_MERGING; i++)
-        (void)usleep(1000);
-    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_MERGING);
+    fixture_wait_state(f, s1, SNAPSHOT_MERGING);
     g.fn = volume_merge_begin;
     assert_int_equal(call(f, fixture_do_merge, &g), 0);
     g.fn = volume_merge_prepare;

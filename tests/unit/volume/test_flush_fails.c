@@ -1,54 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A flush that fails beside others, and beside writes: whoever asked, or wrote, hears of it.
- *
- * fdatasync() and pwritev2() are this program's own: the threads engine calls them, and a case
- * has them stop or fail. */
-#include "tests/unit/volume/volume_fixture.h"
+/* A flush that fails beside others, and beside writes: whoever asked, or wrote, hears of it. */
+#include "tests/unit/volume/failing_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
 
-#include "daemon/volume/job.h"
 #include "daemon/volume/verify.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/syscall.h>
-
-static const struct uuid itself; /* nil: the volume */
 static const uint8_t content[2 * CHUNK_BYTES] = {1};
-
-static atomic_int passes, failures; /* so many flushes succeed, then so many fail */
-static atomic_bool flush_stops;     /* the next one says that it has begun, and waits */
-static atomic_bool write_stops;     /* likewise the next write, when it has happened */
-static sem_t begun, go_on;
-
-static void stop_here(atomic_bool *stops)
-{
-    if (!atomic_exchange(stops, false))
-        return;
-    sem_post(&begun);
-    sem_wait(&go_on);
-}
-
-int fdatasync(int fd)
-{
-    stop_here(&flush_stops);
-    if (!fixture_take_one(&passes) && fixture_take_one(&failures)) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(SYS_fdatasync, fd);
-}
-
-ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
-{
-    ssize_t n = syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
-    stop_here(&write_stops);
-    return n;
-}
 
 static int setup(void **state)
 {
-    sem_init(&begun, 0, 0);
-    sem_init(&go_on, 0, 0);
+    failing_init();
     return fixture_setup_as(state,
                             &(struct fixture_spec){.kind = VOLUME_HOSTED, .checksums = true});
 }
@@ -100,19 +62,6 @@ static struct uuid clone_new(struct fixture *f)
     return c;
 }
 
-/* Until it is open again. */
-static void wait_for(struct fixture *f, struct uuid node)
-{
-    struct look l;
-    for (int i = 0; i < 2000; i++) {
-        l = fixture_look(f, node);
-        if (!l.there || l.state == SNAPSHOT_OK)
-            return;
-        (void)usleep(2000);
-    }
-    fail_msg("it is not opened again");
-}
-
 /* -- cases ----------------------------------------------------------------------------------- */
 
 static void do_count_requests(struct call *c)
@@ -125,19 +74,19 @@ static void write__whose_flush_waits_for_one_that_fails_fails(void **state)
 {
     struct fixture *f = *state;
     struct client a = client_new(), b = client_new();
-    assert_int_equal(client_write(f, &b, itself), 0);
-    atomic_store(&flush_stops, true);
-    client_begin(f, &b, itself, 0, 0, false);
-    sem_wait(&begun);
-    client_begin(f, &a, itself, 10, CHUNK_BYTES, true); /* in pieces, then a flush */
+    assert_int_equal(client_write(f, &b, ITSELF), 0);
+    halt_set(&flush);
+    client_begin(f, &b, ITSELF, 0, 0, false);
+    halt_reached(&flush);
+    client_begin(f, &a, ITSELF, 10, CHUNK_BYTES, true); /* in pieces, then a flush */
     while (call(f, do_count_requests, NULL) != 3)       /* b's at two devices, a's that waits */
         (void)usleep(1000);
     atomic_store(&failures, 1);
-    sem_post(&go_on);
+    halt_end(&flush);
     assert_int_equal(call_wait(&b.call), SNAP_EIO);
     assert_int_equal(call_wait(&a.call), SNAP_EIO);
     assert_int_equal(atomic_load(&failures), 0);
-    client_begin(f, &a, itself, 10, CHUNK_BYTES, true);
+    client_begin(f, &a, ITSELF, 10, CHUNK_BYTES, true);
     assert_int_equal(call_wait(&a.call), 0);
 }
 
@@ -146,23 +95,23 @@ static void flush__of_several_that_failed_is_told_to_each_once(void **state)
 {
     struct fixture *f = *state;
     struct client first = client_new(), c[] = {client_new(), client_new(), client_new()};
-    atomic_store(&flush_stops, true);
-    client_begin(f, &first, itself, 0, 0, false);
-    sem_wait(&begun);
+    halt_set(&flush);
+    client_begin(f, &first, ITSELF, 0, 0, false);
+    halt_reached(&flush);
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        assert_int_equal(client_write(f, &c[i], itself), 0);
+        assert_int_equal(client_write(f, &c[i], ITSELF), 0);
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        client_begin(f, &c[i], itself, 0, 0, false);
-    (void)fixture_look(f, itself); /* they have been submitted */
+        client_begin(f, &c[i], ITSELF, 0, 0, false);
+    (void)fixture_look(f, ITSELF); /* they have been submitted */
     atomic_store(&passes, 1);
     atomic_store(&failures, 1);
-    sem_post(&go_on);
+    halt_end(&flush);
     assert_int_equal(call_wait(&first.call), 0);
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
         assert_int_equal(call_wait(&c[i].call), SNAP_EIO);
     assert_int_equal(atomic_load(&failures), 0);
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        assert_int_equal(client_flush(f, &c[i], itself), 0);
+        assert_int_equal(client_flush(f, &c[i], ITSELF), 0);
 }
 
 /* What is under way while a flush fails may be lost, though it ends after that. */
@@ -170,14 +119,14 @@ static void beside_a_write(struct fixture *f, struct uuid node)
 {
     struct client a = client_new(), b = client_new();
     assert_int_equal(client_write(f, &b, node), 0);
-    atomic_store(&write_stops, true);
+    halt_set(&written);
     client_begin(f, &a, node, 0, CHUNK_BYTES, false);
-    sem_wait(&begun);
+    halt_reached(&written);
     atomic_store(&failures, 1);
     assert_int_equal(client_flush(f, &b, node), SNAP_EIO);
-    sem_post(&go_on);
+    halt_end(&written);
     assert_int_equal(call_wait(&a.call), 0);
-    wait_for(f, node);
+    fixture_wait_sound(f, node);
     assert_int_equal(client_flush(f, &a, node), SNAP_EIO);
     assert_int_equal(client_flush(f, &a, node), 0);
     assert_int_equal(client_flush(f, &b, node), 0);
@@ -186,7 +135,7 @@ static void beside_a_write(struct fixture *f, struct uuid node)
 static void flush__that_failed_beside_a_write_is_told_to_its_writer(void **state)
 {
     struct fixture *f = *state;
-    beside_a_write(f, itself);
+    beside_a_write(f, ITSELF);
     beside_a_write(f, clone_new(f));
 }
 
@@ -195,46 +144,22 @@ static void write__durable_beside_a_flush_that_failed_fails(void **state)
 {
     struct fixture *f = *state;
     struct client a = client_new(), b = client_new();
-    assert_int_equal(client_write(f, &b, itself), 0);
-    atomic_store(&write_stops, true);
-    client_begin(f, &a, itself, 10, CHUNK_BYTES, true); /* in pieces, then a flush */
-    sem_wait(&begun);
+    assert_int_equal(client_write(f, &b, ITSELF), 0);
+    halt_set(&written);
+    client_begin(f, &a, ITSELF, 10, CHUNK_BYTES, true); /* in pieces, then a flush */
+    halt_reached(&written);
     atomic_store(&failures, 1);
-    assert_int_equal(client_flush(f, &b, itself), SNAP_EIO);
-    sem_post(&go_on);
+    assert_int_equal(client_flush(f, &b, ITSELF), SNAP_EIO);
+    halt_end(&written);
     assert_int_equal(call_wait(&a.call), SNAP_EIO);
-    client_begin(f, &a, itself, 10, CHUNK_BYTES, true);
+    client_begin(f, &a, ITSELF, 10, CHUNK_BYTES, true);
     assert_int_equal(call_wait(&a.call), 0);
-    assert_int_equal(client_flush(f, &a, itself), 0);
+    assert_int_equal(client_flush(f, &a, ITSELF), 0);
 }
 
 static void do_rebuild(struct call *c)
 {
     volume_verify_start(c->f->volume, c->arg, call_end, c);
-}
-
-struct showing {
-    struct uuid job;
-    struct volume_job_status status;
-};
-
-static void do_show(struct call *c)
-{
-    struct showing *s = c->arg;
-    call_end(c, volume_job_show(c->f->volume, &s->job, &s->status, NULL), NULL);
-}
-
-/* A checksum that is missing: part of its block is written past the clone. */
-static void spoil(struct fixture *f, struct uuid node)
-{
-    char path[2 * LIMIT_PATH_BYTES], dir[LIMIT_PATH_BYTES], id[UUID_TEXT_BYTES];
-    assert_int_equal(volume_dir_format(f->env.state_dir, &f->id, dir, sizeof dir, NULL), 0);
-    (void)snprintf(path, sizeof path, "%s/%s.cow", dir, uuid_format(&node, id));
-    int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, "x", 1, (off_t)3 * CHUNK_BYTES), 1);
-    assert_int_equal(fsync(fd), 0);
-    assert_int_equal(close(fd), 0);
 }
 
 /* The verification's flush may take back what others wrote, as any other. */
@@ -244,19 +169,14 @@ static void verify__rebuild_that_cannot_be_flushed_is_told_to_who_had_written(vo
     struct uuid node = clone_new(f);
     struct client a = client_new();
     struct verify_spec spec = {.job = uuid_make(), .snapshot = node, .rebuild = true};
-    struct showing s = {.job = spec.job, .status = {.state = JOB_RUNNING}};
     assert_int_equal(client_write(f, &a, node), 0);
-    spoil(f, node);
+    fixture_scribble(f, node, 3 * CHUNK_BYTES, 'x'); /* past the clone */
     atomic_store(&failures, 1);
     assert_int_equal(call(f, do_rebuild, &spec), 0);
-    for (int i = 0; i < 2000 && s.status.state == JOB_RUNNING; i++) {
-        (void)usleep(2000);
-        assert_int_equal(call(f, do_show, &s), 0);
-    }
-    assert_int_equal(s.status.state, JOB_FAILED);
+    assert_int_equal(fixture_job_end(f, spec.job), JOB_FAILED);
     assert_int_equal(atomic_load(&failures), 0);
     assert_int_equal(client_flush(f, &a, node), SNAP_EIO);
-    wait_for(f, node);
+    fixture_wait_sound(f, node);
     assert_int_equal(client_flush(f, &a, node), 0);
 }
 

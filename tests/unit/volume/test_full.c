@@ -4,45 +4,32 @@
  *
  * fdatasync() and pwritev2() are this program's own: the threads engine calls them. A case lets
  * the flush of one file take its time, and stops the one that ends an invalidation. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/disk_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+enum { SMALL = 8 * CHUNK_BYTES, SLOW_US = 100000 };
 
-enum { SIZE = CHUNKS * CHUNK_BYTES, SMALL = 8 * CHUNK_BYTES, SLOW_US = 100000 };
-
-static const struct uuid itself;
-static _Atomic ino_t slow_ino; /* its flushes are slow */
-static _Atomic ino_t stop_ino; /* once its header is written, its next flush waits */
+static _Atomic ino_t slow_ino;    /* its flushes are slow */
+static struct halt invalid;       /* the flush behind the header … */
+static _Atomic ino_t invalid_ino; /* … of this one */
 static atomic_bool header_written;
 static atomic_int header_fails; /* so often */
-static sem_t stopped, go_on;
-
-static ino_t ino_of(int fd)
-{
-    struct stat st;
-    return fstat(fd, &st) == 0 ? st.st_ino : 0;
-}
 
 int fdatasync(int fd)
 {
-    ino_t ino = ino_of(fd);
+    ino_t ino = disk_ino(fd);
     if (ino == atomic_load(&slow_ino))
         (void)usleep(SLOW_US);
-    if (ino == atomic_load(&stop_ino) && atomic_exchange(&header_written, false)) {
-        sem_post(&stopped);
-        sem_wait(&go_on);
-    }
+    if (ino == atomic_load(&invalid_ino) && atomic_load(&header_written))
+        halt_here(&invalid);
     return (int)syscall(SYS_fdatasync, fd);
 }
 
 ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-    if (offset == 0 && ino_of(fd) == atomic_load(&stop_ino)) {
-        if (atomic_load(&header_fails) > 0) {
-            atomic_fetch_sub(&header_fails, 1);
+    if (offset == 0 && disk_ino(fd) == atomic_load(&invalid_ino)) {
+        if (disk_take_one(&header_fails)) {
             errno = EIO;
             return -1;
         }
@@ -51,22 +38,13 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int f
     return syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
 }
 
-static ino_t cow_ino(const struct fixture *f, struct uuid snapshot)
-{
-    char path[LIMIT_PATH_BYTES];
-    struct stat st;
-    assert_int_equal(stat(fixture_cow_path(f, snapshot, path, sizeof path), &st), 0);
-    return st.st_ino;
-}
-
 static void let_go(void)
 {
     atomic_store(&slow_ino, 0);
-    atomic_store(&stop_ino, 0);
+    atomic_store(&invalid_ino, 0);
     atomic_store(&header_written, false);
     atomic_store(&header_fails, 0);
-    sem_init(&stopped, 0, 0);
-    sem_init(&go_on, 0, 0);
+    halt_init(&invalid);
 }
 
 static int setup(void **state)
@@ -81,20 +59,11 @@ static int setup_hosted(void **state)
     return fixture_setup_hosted(state);
 }
 
-static bool has_ended(struct call *c)
+/* Its invalidation stops before it is durable. */
+static void stop_invalidation(const struct fixture *f, struct uuid snapshot)
 {
-    int n = 0;
-    assert_int_equal(sem_getvalue(&c->done, &n), 0);
-    return n > 0;
-}
-
-static void wait_stopped(void)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 20;
-    if (sem_timedwait(&stopped, &until) < 0)
-        fail_msg("nothing was made invalid");
+    atomic_store(&invalid_ino, disk_cow_ino(f, snapshot));
+    halt_set(&invalid);
 }
 
 /* -- puts to one snapshot --------------------------------------------------------------------- */
@@ -103,17 +72,6 @@ struct two_puts {
     struct batch batches[2];
     struct call calls[2];
 };
-
-static void do_put_both(struct call *c)
-{
-    struct two_puts *t = c->arg;
-    for (unsigned i = 0; i < 2; i++) {
-        t->calls[i] = (struct call){.f = c->f, .arg = &t->batches[i]};
-        sem_init(&t->calls[i].done, 0, 0);
-        fixture_do_put(&t->calls[i]);
-    }
-    call_end(c, 0, NULL);
-}
 
 static struct uuid create_small(struct fixture *f, const char *name)
 {
@@ -142,8 +100,10 @@ static struct uuid begin_two_full(struct fixture *f, bool none, struct two_puts 
     assert_int_equal(call(f, fixture_do_put, &before), 0);
     assert_true(is_told(&before, SNAP_ENOSPC) == none);
     f->volume->record.full_policy = FULL_INVALIDATE;
-    atomic_store(&stop_ino, cow_ino(f, s));
-    assert_int_equal(call(f, do_put_both, t), 0);
+    stop_invalidation(f, s);
+    for (unsigned i = 0; i < 2; i++)
+        t->calls[i] = (struct call){.fn = fixture_do_put, .arg = &t->batches[i]};
+    call_begin_together(f, t->calls, 2);
     return s;
 }
 
@@ -159,16 +119,15 @@ static struct uuid begin_full_beside_one(struct fixture *f, struct two_puts *t)
     struct call creating;
     f->quiesced = 0;
     call_begin(&creating, f, fixture_do_create, &m);
-    for (int i = 0; i < 4000 && f->quiesced == 0; i++)
-        (void)usleep(1000);
+    fixture_wait_quiesced(f, 1);
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
     struct uuid s = m.id;
     *t = (struct two_puts){
         .batches = {fixture_batch(s, epoch, 0, room.added, 0), fixture_batch(s, epoch, 20, 20, 0)}};
     f->volume->record.full_policy = FULL_INVALIDATE;
-    atomic_store(&stop_ino, cow_ino(f, s));
-    atomic_store(&slow_ino, cow_ino(f, s));
+    stop_invalidation(f, s);
+    atomic_store(&slow_ino, disk_cow_ino(f, s));
     call_begin(&t->calls[0], f, fixture_do_put, &t->batches[0]);
     (void)usleep(SLOW_US / 3);
     call_begin(&t->calls[1], f, fixture_do_put, &t->batches[1]);
@@ -178,10 +137,10 @@ static struct uuid begin_full_beside_one(struct fixture *f, struct two_puts *t)
 /* Who is told that it is invalid overwrites what it held: so neither is before that is durable. */
 static void expect_told_late(struct fixture *f, struct uuid s, struct two_puts *t)
 {
-    wait_stopped();
+    halt_reached(&invalid);
     (void)usleep(50000);
-    const bool early[2] = {has_ended(&t->calls[0]), has_ended(&t->calls[1])};
-    sem_post(&go_on);
+    const bool early[2] = {call_has_ended(&t->calls[0]), call_has_ended(&t->calls[1])};
+    halt_end(&invalid);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(call_wait(&t->calls[i]), 0);
         assert_false(early[i]);
@@ -220,12 +179,12 @@ static void put__that_comes_while_it_is_being_made_invalid_waits(void **state)
     struct batch third = fixture_batch(s, f->volume->lease.epoch, 50, 1, 0);
     uint8_t byte[512];
     struct call putting;
-    wait_stopped();
+    halt_reached(&invalid);
     call_begin(&putting, f, fixture_do_put, &third);
     int read = fixture_read(f, s, 0, sizeof byte, byte);
     (void)usleep(50000);
-    const bool early = has_ended(&putting);
-    sem_post(&go_on);
+    const bool early = call_has_ended(&putting);
+    halt_end(&invalid);
     assert_int_equal(call_wait(&t.calls[0]), 0);
     assert_int_equal(call_wait(&t.calls[1]), 0);
     assert_false(early);
@@ -244,14 +203,14 @@ static void put__to_what_a_hand_down_makes_invalid_waits(void **state)
     struct call putting;
     assert_int_equal(call(f, fixture_do_put, &full), 0);
     assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_INVALID);
-    atomic_store(&stop_ino, cow_ino(f, s1));
+    stop_invalidation(f, s1);
     assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
-    wait_stopped();
+    halt_reached(&invalid);
     b.head = s1;
     call_begin(&putting, f, fixture_do_put, &b);
     (void)usleep(50000);
-    const bool early = has_ended(&putting);
-    sem_post(&go_on);
+    const bool early = call_has_ended(&putting);
+    halt_end(&invalid);
     assert_int_equal(call_wait(&putting), SNAP_EINVALID);
     assert_false(early);
 }
@@ -267,11 +226,9 @@ static void expect_told_nothing(struct fixture *f, struct uuid s, struct two_put
         assert_int_not_equal(t->batches[i].first_code, SNAP_EINVALID);
     }
     assert_int_equal(atomic_load(&header_fails), 0);
-    atomic_store(&stop_ino, 0);
+    atomic_store(&invalid_ino, 0);
     atomic_store(&slow_ino, 0);
-    for (int i = 0; i < 4000 && fixture_look(f, s).state == SNAPSHOT_POISONED; i++)
-        (void)usleep(1000);
-    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_OK);
+    fixture_wait_state(f, s, SNAPSHOT_OK);
     struct batch again = fixture_batch(s, f->volume->lease.epoch, 0, 20, 0);
     assert_int_equal(call(f, fixture_do_put, &again), 0);
     assert_true(is_told(&again, SNAP_EINVALID));
@@ -352,7 +309,7 @@ static void dependants__one_that_is_full_refuses_the_write(void **state)
     const struct uuid last[2] = {small, large};
     for (unsigned i = 0; i < 2; i++) {
         uint64_t at = i * SIZE / 2;
-        atomic_store(&slow_ino, cow_ino(f, last[i]));
+        atomic_store(&slow_ino, disk_cow_ino(f, last[i]));
         assert_int_equal(fixture_fill(f, a, at, 16 * CHUNK_BYTES, 2), SNAP_ENOSPC);
         assert_int_equal(fixture_look(f, large).exceptions, (i + 1) * 16);
     }
@@ -362,50 +319,71 @@ static void dependants__one_that_is_full_refuses_the_write(void **state)
     fixture_expect_byte(f, large, 0, SIZE, 1);
 }
 
+enum { EACH = 16 * CHUNK_BYTES };
+
+/* Two writes in one turn, of EACH bytes from 0 and from EACH. */
 struct two_writes {
     struct writing writes[2];
     struct call calls[2];
 };
 
-static void do_write_both(struct call *c)
+static void begin_two_writes(struct fixture *f, struct two_writes *t)
 {
-    struct two_writes *t = c->arg;
-    for (unsigned i = 0; i < 2; i++) {
-        t->calls[i] = (struct call){.f = c->f, .arg = &t->writes[i]};
-        sem_init(&t->calls[i].done, 0, 0);
-        fixture_do_write(&t->calls[i]);
-    }
-    call_end(c, 0, NULL);
+    static uint8_t data[EACH];
+    memset(data, 2, sizeof data);
+    for (unsigned i = 0; i < 2; i++)
+        t->writes[i] = (struct writing){
+            .write = {.op = VOLUME_WRITE, .offset_bytes = i * EACH, .len_bytes = EACH},
+            .data = data};
+    fixture_write_together(f, t->writes, t->calls, 2);
 }
 
 /* Neither overwrites anything before the one that is given up for them is so on the disk. */
 static void dependants__writes_wait_until_the_full_one_is_invalid_for_good(void **state)
 {
     struct fixture *f = *state;
-    static uint8_t data[16 * CHUNK_BYTES];
     struct two_writes t;
     f->volume->record.full_policy = FULL_INVALIDATE;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s = create_small(f, "s1");
-    memset(data, 2, sizeof data);
-    for (unsigned i = 0; i < 2; i++)
-        t.writes[i] = (struct writing){.write = {.op = VOLUME_WRITE,
-                                                 .offset_bytes = i * sizeof data,
-                                                 .len_bytes = sizeof data},
-                                       .data = data};
-    atomic_store(&stop_ino, cow_ino(f, s));
-    assert_int_equal(call(f, do_write_both, &t), 0);
-    wait_stopped();
+    stop_invalidation(f, s);
+    begin_two_writes(f, &t);
+    halt_reached(&invalid);
     (void)usleep(100000); /* they have looked again, and more than once */
-    const bool early[2] = {has_ended(&t.calls[0]), has_ended(&t.calls[1])};
-    sem_post(&go_on);
+    const bool early[2] = {call_has_ended(&t.calls[0]), call_has_ended(&t.calls[1])};
+    halt_end(&invalid);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(call_wait(&t.calls[i]), 0);
         assert_false(early[i]);
     }
     assert_int_equal(fixture_look(f, s).state, SNAPSHOT_INVALID);
-    fixture_expect_byte(f, itself, 0, 2 * sizeof data, 2);
-    fixture_expect_byte(f, itself, 2 * sizeof data, SIZE, 1);
+    fixture_expect_byte(f, ITSELF, 0, 2 * EACH, 2);
+    fixture_expect_byte(f, ITSELF, 2 * EACH, SIZE, 1);
+}
+
+/* … nor does one that comes when it is to be invalid, and is not so on the disk yet. */
+static void dependants__write_that_comes_while_one_is_being_made_invalid_waits(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[CHUNK_BYTES];
+    struct two_writes t;
+    struct writing g = {
+        .write = {.op = VOLUME_WRITE, .offset_bytes = 2 * EACH, .len_bytes = sizeof data},
+        .data = data};
+    struct call later;
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
+    struct uuid s = create_small(f, "s1");
+    stop_invalidation(f, s);
+    begin_two_writes(f, &t);
+    halt_reached(&invalid);
+    call_begin(&later, f, fixture_do_write, &g);
+    const bool waited = call_still_waits(&later);
+    halt_end(&invalid);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(call_wait(&t.calls[i]), 0);
+    assert_int_equal(call_wait(&later), 0);
+    assert_true(waited);
 }
 
 static atomic_uint notices;
@@ -425,20 +403,13 @@ static void note(void *user, const struct volume *v, const char *snapshot, const
 static void dependants__full_one_is_given_up_once(void **state)
 {
     struct fixture *f = *state;
-    static uint8_t data[16 * CHUNK_BYTES];
     struct two_writes t;
     struct uuid s = create_small(f, "s1");
-    memset(data, 2, sizeof data);
-    assert_int_equal(fixture_fill(f, itself, SIZE / 2, SIZE / 2, 1), SNAP_ENOSPC);
-    for (unsigned i = 0; i < 2; i++)
-        t.writes[i] = (struct writing){.write = {.op = VOLUME_WRITE,
-                                                 .offset_bytes = i * sizeof data,
-                                                 .len_bytes = sizeof data},
-                                       .data = data};
+    assert_int_equal(fixture_fill(f, ITSELF, SIZE / 2, SIZE / 2, 1), SNAP_ENOSPC);
     f->volume->record.full_policy = FULL_INVALIDATE;
     f->env.notice = note;
     atomic_store(&notices, 0);
-    assert_int_equal(call(f, do_write_both, &t), 0);
+    begin_two_writes(f, &t);
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(call_wait(&t.calls[i]), 0);
     assert_int_equal(atomic_load(&notices), 1);
@@ -446,17 +417,12 @@ static void dependants__full_one_is_given_up_once(void **state)
     f->env.notice = NULL;
 }
 
-static void invalidated(void *user, int code, const struct err *err)
-{
-    call_end(user, code, err);
-}
-
 static void do_invalidate(struct call *c)
 {
     const struct uuid *id = c->arg;
     struct snapshot *s = volume_snapshot_find(c->f->volume, id);
     snapshot_kick(s);
-    cow_store_invalidate(s->store, invalidated, c);
+    cow_store_invalidate(s->store, call_end, c);
 }
 
 /* As when what it reads through is deleted by force. */
@@ -469,13 +435,13 @@ static void clone__write_of_one_that_is_being_made_invalid_waits_and_is_refused(
                         .data = data};
     struct call invalidating, writing;
     assert_int_equal(fixture_fill(f, a, 0, CHUNK_BYTES, 1), 0); /* from now on in place */
-    atomic_store(&stop_ino, cow_ino(f, a));
+    stop_invalidation(f, a);
     call_begin(&invalidating, f, do_invalidate, &a);
-    wait_stopped();
+    halt_reached(&invalid);
     call_begin(&writing, f, fixture_do_write, &g);
     (void)usleep(100000);
-    const bool early = has_ended(&writing);
-    sem_post(&go_on);
+    const bool early = call_has_ended(&writing);
+    halt_end(&invalid);
     assert_int_equal(call_wait(&invalidating), 0);
     assert_int_equal(call_wait(&writing), SNAP_EINVALID);
     assert_false(early);
@@ -498,6 +464,7 @@ int main(void)
         REMOTE(put__of_which_the_zeros_are_full_makes_it_invalid),
         HOSTED(dependants__one_that_is_full_refuses_the_write),
         HOSTED(dependants__writes_wait_until_the_full_one_is_invalid_for_good),
+        HOSTED(dependants__write_that_comes_while_one_is_being_made_invalid_waits),
         HOSTED(dependants__full_one_is_given_up_once),
         HOSTED(clone__write_of_one_that_is_being_made_invalid_waits_and_is_refused),
     };

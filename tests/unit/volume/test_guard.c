@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writers that may go on without the daemon: when snapshots are unverified, and when no more. */
 #include "daemon/volume/guard.h"
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
 struct guard_ask {
     struct writer w;
@@ -190,8 +190,7 @@ static void guard__one_made_under_another_writer_is_unverified(void **state)
     struct make m = {.id = uuid_make(), .name = "a"};
     struct call creating;
     call_begin(&creating, f, fixture_do_create, &m);
-    for (int i = 0; i < 4000 && f->quiesced == 0; i++)
-        (void)usleep(1000);
+    fixture_wait_quiesced(f, 1);
     assert_int_equal(call(f, fixture_do_ready, NULL), 0);
     assert_int_equal(call_wait(&creating), 0);
     assert_int_equal(state_of(f, m.id), SNAPSHOT_UNVERIFIED);
@@ -236,24 +235,16 @@ static void accept__takes_one_and_with_force_gives_the_guard_up(void **state)
     assert_int_equal(state_of(f, b), SNAPSHOT_OK);
 }
 
-static void do_set_busy(struct call *c)
-{
-    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
-    s->busy = !s->busy;
-    call_end(c, 0, NULL);
-}
-
-/* It is deleted, and only not folded yet. */
 static void accept__of_a_hidden_one_is_refused(void **state)
 {
     struct fixture *f = *state;
     struct uuid a = fixture_create(f, "a"), b = fixture_create(f, "b");
     struct accept ask = {.id = b};
-    assert_int_equal(call(f, do_set_busy, &a), 0);
+    fixture_set_busy(f, a, true);
     assert_int_equal(fixture_delete(f, b, uuid_make(), false), 0);
     assert_true(fixture_look(f, b).hidden);
     assert_int_equal(call(f, do_accept, &ask), SNAP_ENOENT);
-    assert_int_equal(call(f, do_set_busy, &a), 0);
+    fixture_set_busy(f, a, false);
 }
 
 int main(void)

@@ -1,34 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hosted volumes: what is written reads back, and what snapshots and clones had stays theirs. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
 #include <sys/stat.h>
-
-enum { SIZE = CHUNKS * CHUNK_BYTES };
-
-static const struct uuid itself; /* nil: the volume */
 
 /* -- writing -------------------------------------------------------------------------------- */
 
 static void write__any_offset_and_length_reads_back_also_after_opening_again(void **state)
 {
     struct fixture *f = *state;
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
-    assert_int_equal(fixture_fill(f, itself, CHUNK_BYTES, CHUNK_BYTES, 2), 0);
-    assert_int_equal(fixture_fill(f, itself, 100, 7, 3), 0);
-    assert_int_equal(fixture_fill(f, itself, 3 * CHUNK_BYTES - 1, 2, 4), 0);
-    assert_int_equal(fixture_fill(f, itself, SIZE - 1, 1, 5), 0);
-    assert_int_equal(fixture_fill(f, itself, 8 * CHUNK_BYTES + 5, 5 * CHUNK_BYTES + 9, 6), 0);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, CHUNK_BYTES, CHUNK_BYTES, 2), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 100, 7, 3), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 3 * CHUNK_BYTES - 1, 2, 4), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, SIZE - 1, 1, 5), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 8 * CHUNK_BYTES + 5, 5 * CHUNK_BYTES + 9, 6), 0);
     for (int again = 0; again < 2; again++) {
-        fixture_expect_byte(f, itself, 0, 100, 1);
-        fixture_expect_byte(f, itself, 100, 107, 3);
-        fixture_expect_byte(f, itself, 107, CHUNK_BYTES, 1);
-        fixture_expect_byte(f, itself, CHUNK_BYTES, 2 * CHUNK_BYTES, 2);
-        fixture_expect_byte(f, itself, 3 * CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 1, 4);
-        fixture_expect_byte(f, itself, 8 * CHUNK_BYTES + 5, 13 * CHUNK_BYTES + 14, 6);
-        fixture_expect_byte(f, itself, 13 * CHUNK_BYTES + 14, SIZE - 1, 1);
-        fixture_expect_byte(f, itself, SIZE - 1, SIZE, 5);
+        fixture_expect_byte(f, ITSELF, 0, 100, 1);
+        fixture_expect_byte(f, ITSELF, 100, 107, 3);
+        fixture_expect_byte(f, ITSELF, 107, CHUNK_BYTES, 1);
+        fixture_expect_byte(f, ITSELF, CHUNK_BYTES, 2 * CHUNK_BYTES, 2);
+        fixture_expect_byte(f, ITSELF, 3 * CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 1, 4);
+        fixture_expect_byte(f, ITSELF, 8 * CHUNK_BYTES + 5, 13 * CHUNK_BYTES + 14, 6);
+        fixture_expect_byte(f, ITSELF, 13 * CHUNK_BYTES + 14, SIZE - 1, 1);
+        fixture_expect_byte(f, ITSELF, SIZE - 1, SIZE, 5);
         fixture_reopen(f);
     }
 }
@@ -37,19 +35,19 @@ static void write__bad_ranges_and_places_are_refused(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
-    assert_int_equal(fixture_fill(f, itself, SIZE, 1, 1), SNAP_EINVAL);
-    assert_int_equal(fixture_fill(f, itself, SIZE - 1, 2, 1), SNAP_EINVAL);
-    assert_int_equal(fixture_fill(f, itself, UINT64_MAX, 2, 1), SNAP_EINVAL);
-    assert_int_equal(fixture_fill(f, itself, 0, 0, 1), SNAP_EINVAL);
-    assert_int_equal(fixture_op(f, itself, VOLUME_ZERO, 0, VOLUME_ZERO_BYTES_MAX + 1), SNAP_EINVAL);
+    assert_int_equal(fixture_fill(f, ITSELF, SIZE, 1, 1), SNAP_EINVAL);
+    assert_int_equal(fixture_fill(f, ITSELF, SIZE - 1, 2, 1), SNAP_EINVAL);
+    assert_int_equal(fixture_fill(f, ITSELF, UINT64_MAX, 2, 1), SNAP_EINVAL);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 0, 1), SNAP_EINVAL);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_ZERO, 0, VOLUME_ZERO_BYTES_MAX + 1), SNAP_EINVAL);
     assert_int_equal(fixture_fill(f, s1, 0, 1, 1), SNAP_EPERM);
     assert_int_equal(fixture_fill(f, uuid_make(), 0, 1, 1), SNAP_ENOENT);
 }
 
 static void write__remote_volume_is_refused(void **state)
 {
-    assert_int_equal(fixture_fill(*state, itself, 0, 1, 1), SNAP_ENOTSUP);
-    assert_int_equal(fixture_op(*state, itself, VOLUME_FLUSH, 0, 0), SNAP_ENOTSUP);
+    assert_int_equal(fixture_fill(*state, ITSELF, 0, 1, 1), SNAP_ENOTSUP);
+    assert_int_equal(fixture_op(*state, ITSELF, VOLUME_FLUSH, 0, 0), SNAP_ENOTSUP);
 }
 
 static void lease__and_puts_of_a_hosted_volume_are_refused(void **state)
@@ -71,7 +69,7 @@ static void write__flush_and_fua_succeed(void **state)
     assert_int_equal(call(f, fixture_do_write, &g), 0);
     g.write.offset_bytes = 5;
     assert_int_equal(call(f, fixture_do_write, &g), 0);
-    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_FLUSH, 0, 0), 0);
     struct uuid c = fixture_clone(f, fixture_create(f, "s1"), "c");
     for (int i = 0; i < 2; i++) { /* put, then in place */
         g.write.node = c;
@@ -85,20 +83,20 @@ static void write__flush_and_fua_succeed(void **state)
 static void snapshot__keeps_what_was_there_whatever_part_is_overwritten(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1");
-    assert_int_equal(fixture_fill(f, itself, 0, CHUNK_BYTES, 2), 0);
-    assert_int_equal(fixture_fill(f, itself, 2 * CHUNK_BYTES + 17, 5, 2), 0);
-    assert_int_equal(fixture_fill(f, itself, 5 * CHUNK_BYTES - 3, CHUNK_BYTES + 6, 2), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, CHUNK_BYTES, 2), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 2 * CHUNK_BYTES + 17, 5, 2), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 5 * CHUNK_BYTES - 3, CHUNK_BYTES + 6, 2), 0);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
     assert_int_equal(fixture_look(f, s1).exceptions, 1 + 1 + 3);
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 3), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 3), 0);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
-    fixture_expect_byte(f, itself, 0, SIZE, 3);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 3);
     assert_int_equal(fixture_look(f, s1).exceptions, CHUNKS);
     fixture_reopen(f);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
-    fixture_expect_byte(f, itself, 0, SIZE, 3);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 3);
 }
 
 static void snapshot__first_overwrite_is_copied_once_into_the_newest(void **state)
@@ -107,12 +105,12 @@ static void snapshot__first_overwrite_is_copied_once_into_the_newest(void **stat
     struct uuid s[3];
     char name[8];
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(fixture_fill(f, itself, 0, SIZE, i + 1), 0);
+        assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, i + 1), 0);
         (void)snprintf(name, sizeof name, "s%d", i);
         s[i] = fixture_create(f, name);
     }
-    assert_int_equal(fixture_fill(f, itself, 0, 2 * CHUNK_BYTES, 9), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, 2 * CHUNK_BYTES, 10), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 2 * CHUNK_BYTES, 9), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 2 * CHUNK_BYTES, 10), 0);
     assert_int_equal(fixture_look(f, s[2]).exceptions, 2);
     assert_int_equal(fixture_look(f, s[1]).exceptions, CHUNKS);
     for (int i = 0; i < 3; i++)
@@ -122,40 +120,38 @@ static void snapshot__first_overwrite_is_copied_once_into_the_newest(void **stat
 static void zero__and_discard_read_as_zeros_and_snapshots_keep_theirs(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1");
-    assert_int_equal(fixture_op(f, itself, VOLUME_ZERO, 10, 3 * CHUNK_BYTES), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_ZERO, 10, 3 * CHUNK_BYTES), 0);
     assert_int_equal(
-        fixture_op(f, itself, VOLUME_DISCARD, 8 * CHUNK_BYTES - 1, 8 * CHUNK_BYTES + 2), 0);
-    fixture_expect_byte(f, itself, 0, 10, 1);
-    fixture_expect_byte(f, itself, 10, 3 * CHUNK_BYTES + 10, 0);
-    fixture_expect_byte(f, itself, 3 * CHUNK_BYTES + 10, 8 * CHUNK_BYTES - 1, 1);
-    fixture_expect_byte(f, itself, 8 * CHUNK_BYTES - 1, 16 * CHUNK_BYTES + 1, 0);
-    fixture_expect_byte(f, itself, 16 * CHUNK_BYTES + 1, SIZE, 1);
+        fixture_op(f, ITSELF, VOLUME_DISCARD, 8 * CHUNK_BYTES - 1, 8 * CHUNK_BYTES + 2), 0);
+    fixture_expect_byte(f, ITSELF, 0, 10, 1);
+    fixture_expect_byte(f, ITSELF, 10, 3 * CHUNK_BYTES + 10, 0);
+    fixture_expect_byte(f, ITSELF, 3 * CHUNK_BYTES + 10, 8 * CHUNK_BYTES - 1, 1);
+    fixture_expect_byte(f, ITSELF, 8 * CHUNK_BYTES - 1, 16 * CHUNK_BYTES + 1, 0);
+    fixture_expect_byte(f, ITSELF, 16 * CHUNK_BYTES + 1, SIZE, 1);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
 }
 
 static void discard__of_holes_costs_a_snapshot_nothing(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 8 * CHUNK_BYTES, CHUNK_BYTES, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 8 * CHUNK_BYTES, CHUNK_BYTES, 1), 0);
     struct uuid s1 = fixture_create(f, "s1");
-    assert_int_equal(fixture_op(f, itself, VOLUME_DISCARD, 0, SIZE), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_DISCARD, 0, SIZE), 0);
     assert_int_equal(fixture_look(f, s1).exceptions, 1);
-    assert_int_equal(fixture_op(f, itself, VOLUME_ZERO, 0, SIZE), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_ZERO, 0, SIZE), 0);
     assert_int_equal(fixture_look(f, s1).exceptions, 1);
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 0);
     fixture_expect_byte(f, s1, 8 * CHUNK_BYTES, 9 * CHUNK_BYTES, 1);
     fixture_expect_byte(f, s1, 9 * CHUNK_BYTES, SIZE, 0);
 }
 
 static uint64_t origin_blocks(const struct fixture *f)
 {
-    char path[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES];
+    char path[LIMIT_PATH_BYTES];
     struct stat st;
-    (void)snprintf(path, sizeof path, "%s/volumes/%s/origin", f->dir.path,
-                   uuid_format(&f->id, text));
-    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(stat(fixture_origin_path(f, path, sizeof path), &st), 0);
     return (uint64_t)st.st_blocks;
 }
 
@@ -163,9 +159,9 @@ static void discard__gives_space_back_and_extents_show_it(void **state)
 {
     struct fixture *f = *state;
     assert_int_equal(origin_blocks(f), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     assert_true(origin_blocks(f) >= SIZE / 512);
-    assert_int_equal(fixture_op(f, itself, VOLUME_DISCARD, 0, SIZE), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_DISCARD, 0, SIZE), 0);
     assert_int_equal(origin_blocks(f), 0);
 }
 
@@ -174,7 +170,7 @@ static void discard__gives_space_back_and_extents_show_it(void **state)
 static void clone__is_written_apart_from_all_others(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
                 b = fixture_clone(f, a, "b");
     assert_int_equal(fixture_fill(f, a, 100, CHUNK_BYTES, 2), 0);
@@ -185,7 +181,7 @@ static void clone__is_written_apart_from_all_others(void **state)
     fixture_expect_byte(f, s1, 0, SIZE, 1);
     assert_int_equal(fixture_fill(f, a, 50, 100, 3), 0); /* in place, and b has it already */
     assert_int_equal(fixture_op(f, b, VOLUME_ZERO, 0, 10), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 9), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 9), 0);
     for (int again = 0; again < 2; again++) {
         fixture_expect_byte(f, a, 50, 150, 3);
         fixture_expect_byte(f, a, 150, CHUNK_BYTES + 100, 2);
@@ -193,7 +189,7 @@ static void clone__is_written_apart_from_all_others(void **state)
         fixture_expect_byte(f, b, 0, 10, 0);
         fixture_expect_byte(f, b, 10, SIZE, 1);
         fixture_expect_byte(f, s1, 0, SIZE, 1);
-        fixture_expect_byte(f, itself, 0, SIZE, 9);
+        fixture_expect_byte(f, ITSELF, 0, SIZE, 9);
         fixture_reopen(f);
     }
 }
@@ -216,7 +212,7 @@ static struct uuid create_small(struct fixture *f, const char *name)
 static void full__write_is_refused_and_names_the_snapshot(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = create_small(f, "s1");
     uint8_t data[16 * CHUNK_BYTES] = {0};
     struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
@@ -226,15 +222,15 @@ static void full__write_is_refused_and_names_the_snapshot(void **state)
     assert_non_null(strstr(c.err.text, "preserve for vol@s1: "));
     assert_non_null(strstr(c.err.text, " does not fit in 32K; to go on, delete vol@s1"));
     fixture_expect_byte(f, s1, 0, SIZE, 1);
-    fixture_expect_byte(f, itself, 0, SIZE, 1);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 1);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_OK);
-    assert_int_equal(fixture_fill(f, itself, 0, 1, 2), 0); /* that one has found room */
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 1, 2), 0); /* that one has found room */
 }
 
 static void full__policy_invalidates_and_the_write_succeeds(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = create_small(f, "s1");
     struct call calls[4];
     struct writing g[4];
@@ -249,14 +245,14 @@ static void full__policy_invalidates_and_the_write_succeeds(void **state)
     }
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
-    fixture_expect_byte(f, itself, 0, SIZE, 2);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 2);
     static const char full[] = "it was full (limit 32K), and the volume's policy is to invalidate";
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
     assert_string_equal(fixture_look(f, s1).text, full);
     uint8_t byte;
     assert_int_equal(fixture_read(f, s1, 0, 1, &byte), SNAP_EINVALID);
     struct uuid s2 = fixture_create(f, "s2");
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 3), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 3), 0);
     fixture_expect_byte(f, s2, 0, SIZE, 2);
     fixture_reopen(f);
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
@@ -269,17 +265,15 @@ static void full__policy_invalidates_and_the_write_succeeds(void **state)
 static void open__missing_origin_is_shown_and_io_says_so(void **state)
 {
     struct fixture *f = *state;
-    char path[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES];
+    char path[LIMIT_PATH_BYTES];
     uint8_t byte;
     struct uuid s1 = fixture_create(f, "s1");
     assert_int_equal(call(f, fixture_do_close, NULL), 0);
-    (void)snprintf(path, sizeof path, "%s/volumes/%s/origin", f->dir.path,
-                   uuid_format(&f->id, text));
-    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(fixture_origin_path(f, path, sizeof path)), 0);
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
-    assert_int_equal(fixture_read(f, itself, 0, 1, &byte), SNAP_EIO);
-    assert_int_equal(fixture_fill(f, itself, 0, 1, 1), SNAP_EIO);
-    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), SNAP_EIO);
+    assert_int_equal(fixture_read(f, ITSELF, 0, 1, &byte), SNAP_EIO);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 1, 1), SNAP_EIO);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_FLUSH, 0, 0), SNAP_EIO);
     assert_true(fixture_read(f, s1, 0, 1, &byte) < 0);
 }
 
@@ -304,9 +298,9 @@ static void do_extents(struct call *c)
 static void extents__tell_data_from_zeros(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 16 * CHUNK_BYTES, 16 * CHUNK_BYTES, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 16 * CHUNK_BYTES, 16 * CHUNK_BYTES, 1), 0);
     struct uuid s1 = fixture_create(f, "s1");
-    assert_int_equal(fixture_fill(f, itself, 0, CHUNK_BYTES, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, CHUNK_BYTES, 1), 0);
     struct extent_list l = {.len = SIZE, .max = CHUNKS};
     assert_int_equal(call(f, do_extents, &l), 0);
     assert_int_equal(l.count, 4);
@@ -332,23 +326,13 @@ static void extents__tell_data_from_zeros(void **state)
 
 /* -- a COW device that cannot be opened ------------------------------------------------------- */
 
-static void damage_header(struct fixture *f, struct uuid snapshot, uint8_t magic)
-{
-    char path[LIMIT_PATH_BYTES];
-    int fd = open(fixture_cow_path(f, snapshot, path, sizeof path), O_WRONLY);
-    assert_true(fd >= 0 && pwrite(fd, &magic, 1, 0) == 1);
-    (void)close(fd);
-}
-
 /* s1 <- s2, the latter's device damaged; the volume is open again. */
 static void make_damaged(struct fixture *f, struct uuid *s1, struct uuid *s2)
 {
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     *s1 = fixture_create(f, "s1");
     *s2 = fixture_create(f, "s2");
-    assert_int_equal(call(f, fixture_do_close, NULL), 0);
-    damage_header(f, *s2, 'x');
-    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    fixture_reopen_with(f, *s2, 'x');
     assert_int_equal(fixture_look(f, *s2).state, SNAPSHOT_DAMAGED);
 }
 
@@ -364,12 +348,10 @@ static void damaged__first_overwrites_are_refused_with_a_remedy(void **state)
     assert_int_equal(call_wait(&c), SNAP_ECORRUPT);
     assert_non_null(strstr(c.err.text, "vol@s2"));
     assert_non_null(strstr(c.err.text, "snapctl cow check --repair"));
-    fixture_expect_byte(f, itself, 0, SIZE, 1);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 1);
     /* as it says: put right */
-    assert_int_equal(call(f, fixture_do_close, NULL), 0);
-    damage_header(f, s2, 'S');
-    assert_int_equal(call(f, fixture_do_open, NULL), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), 0);
+    fixture_reopen_with(f, s2, 'S');
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 512, 2), 0);
     fixture_expect_byte(f, s2, 0, SIZE, 1);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
 }
@@ -380,20 +362,18 @@ static void damaged__policy_makes_it_invalid_for_good_and_the_write_succeeds(voi
     struct uuid s1, s2;
     uint8_t got[512];
     make_damaged(f, &s1, &s2);
-    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), 0);
-    fixture_expect_byte(f, itself, 0, 512, 2);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 512, 2), 0);
+    fixture_expect_byte(f, ITSELF, 0, 512, 2);
     for (int again = 0; again < 2; again++) { /* its device comes back, and knows of nothing */
         struct look l = fixture_look(f, s2);
         assert_int_equal(l.state, SNAPSHOT_INVALID);
         assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
         assert_int_equal(fixture_read(f, s1, 0, 512, got), SNAP_EINVALID);
-        assert_int_equal(fixture_fill(f, itself, 4096, 512, 3), 0);
-        assert_int_equal(call(f, fixture_do_close, NULL), 0);
-        damage_header(f, s2, 'S');
-        assert_int_equal(call(f, fixture_do_open, NULL), 0);
+        assert_int_equal(fixture_fill(f, ITSELF, 4096, 512, 3), 0);
+        fixture_reopen_with(f, s2, 'S');
     }
     struct uuid s3 = fixture_create(f, "s3");
-    assert_int_equal(fixture_fill(f, itself, 0, 512, 4), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 512, 4), 0);
     fixture_expect_byte(f, s3, 0, 512, 2);
     assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
     fixture_settle(f); /* what it lacks, the older one lacks as well, for good */
@@ -422,15 +402,13 @@ static void damaged__is_not_given_up_when_that_cannot_be_recorded(void **state)
     make_damaged(f, &s1, &s2);
     storage.save = save_nothing;
     f->env.storage = &storage;
-    assert_int_equal(fixture_fill(f, itself, 0, 512, 2), SNAP_EIO);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 512, 2), SNAP_EIO);
     assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_DAMAGED);
     f->env.storage = &volume_storage_files;
-    assert_int_equal(call(f, fixture_do_close, NULL), 0);
-    damage_header(f, s2, 'S');
-    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    fixture_reopen_with(f, s2, 'S');
     assert_int_equal(fixture_look(f, s2).state, SNAPSHOT_OK);
     uint8_t was[512], is[512];
-    assert_int_equal(fixture_read(f, itself, 0, sizeof was, was), 0);
+    assert_int_equal(fixture_read(f, ITSELF, 0, sizeof was, was), 0);
     assert_int_equal(fixture_read(f, s2, 0, sizeof is, is), 0);
     assert_memory_equal(was, is, sizeof is);
     assert_int_not_equal(is[0], 2);

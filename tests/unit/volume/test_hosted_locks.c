@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hosted volumes: who waits for whom. Writes of the same chunks, bursts, snapshots that read what
- * is written, the gate, few buffers. */
-#include "tests/unit/volume/volume_fixture.h"
-
-enum { SIZE = CHUNKS * CHUNK_BYTES };
-
-static const struct uuid itself; /* nil: the volume */
+ * is written, few buffers. */
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
 
 /* -- together -----------------------------------------------------------------------------------
  */
@@ -18,7 +15,7 @@ static void write__overlapping_ones_never_mix_in_a_chunk(void **state)
     struct writing g[WRITERS];
     struct call calls[WRITERS];
     struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
-    const struct uuid nodes[2] = {itself, c};
+    const struct uuid nodes[2] = {ITSELF, c};
     for (unsigned n = 0; n < 2; n++) {
         for (unsigned i = 0; i < WRITERS; i++) {
             memset(data[i], (int)i + 1, sizeof data[i]);
@@ -39,23 +36,6 @@ static void write__overlapping_ones_never_mix_in_a_chunk(void **state)
     fixture_expect_byte(f, s1, 0, SIZE, 0);
 }
 
-struct burst {
-    struct writing *writes;
-    struct call *calls;
-    unsigned count;
-};
-
-static void do_burst(struct call *c)
-{
-    const struct burst *b = c->arg;
-    for (unsigned i = 0; i < b->count; i++) {
-        b->calls[i] = (struct call){.f = c->f, .arg = &b->writes[i]};
-        sem_init(&b->calls[i].done, 0, 0);
-        fixture_do_write(&b->calls[i]);
-    }
-    call_end(c, 0, NULL);
-}
-
 /* Each its own bytes of the same chunks, begun in one turn. */
 static void write__parts_of_a_chunk_do_not_undo_one_another(void **state)
 {
@@ -64,9 +44,8 @@ static void write__parts_of_a_chunk_do_not_undo_one_another(void **state)
     static uint8_t data[WRITERS][LEN];
     struct writing g[WRITERS];
     struct call calls[WRITERS];
-    struct burst b = {.writes = g, .calls = calls, .count = WRITERS};
     struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
-    const struct uuid nodes[2] = {itself, c};
+    const struct uuid nodes[2] = {ITSELF, c};
     for (unsigned n = 0; n < 4; n++) { /* first overwrites, then again */
         for (unsigned i = 0; i < WRITERS; i++) {
             memset(data[i], (int)(i + n + 1), LEN);
@@ -76,7 +55,7 @@ static void write__parts_of_a_chunk_do_not_undo_one_another(void **state)
                                               .len_bytes = LEN},
                                     .data = data[i]};
         }
-        assert_int_equal(call(f, do_burst, &b), 0);
+        fixture_write_together(f, g, calls, WRITERS);
         for (unsigned i = 0; i < WRITERS; i++)
             assert_int_equal(call_wait(&calls[i]), 0);
         for (unsigned i = 0; i < WRITERS; i++)
@@ -135,7 +114,6 @@ static void write__burst_is_put_at_once(void **state)
     struct writing writes[CHUNKS];
     struct call calls[CHUNKS];
     uint8_t data[CHUNK_BYTES] = {7};
-    struct burst b = {.writes = writes, .calls = calls, .count = CHUNKS};
     f->env.cow_grow_step_bytes = 4 << 20; /* growing in between would part it */
     struct commits n = {.id = fixture_create(f, "s1")};
     for (unsigned i = 0; i < CHUNKS; i++)
@@ -143,7 +121,7 @@ static void write__burst_is_put_at_once(void **state)
                                                .offset_bytes = (uint64_t)i * CHUNK_BYTES,
                                                .len_bytes = CHUNK_BYTES},
                                      .data = data};
-    assert_int_equal(call(f, do_burst, &b), 0);
+    fixture_write_together(f, writes, calls, CHUNKS);
     for (unsigned i = 0; i < CHUNKS; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
     assert_int_equal(call(f, do_commits, &n), 0);
@@ -154,94 +132,43 @@ static void write__burst_is_put_at_once(void **state)
 
 /* -- writers and readers ------------------------------------------------------------------- */
 
-struct lock {
-    struct range range;
-    bool shared, granted;
-    bool whole, writes; /* all of it; of the origin's writes and not of its reads */
-    struct uuid clone;  /* or of a clone's */
-};
-
-static void lock_granted(struct range *r)
-{
-    struct lock *l = r->user;
-    l->granted = true;
-}
-
-static struct range_lock *lock_of(const struct fixture *f, const struct lock *l)
-{
-    struct origin *o = f->volume->origin;
-    if (!uuid_is_zero(&l->clone))
-        return volume_snapshot_find(f->volume, &l->clone)->ranges;
-    return l->writes ? &o->writes : &o->reads;
-}
-
-static void do_lock(struct call *c)
-{
-    struct lock *l = c->arg;
-    l->range = (struct range){.first = l->whole ? 0 : 1,
-                              .last = l->whole ? UINT64_MAX : 1,
-                              .shared = l->shared,
-                              .granted = lock_granted,
-                              .user = l};
-    range_take(lock_of(c->f, l), &l->range);
-    call_end(c, l->granted ? 0 : SNAP_EBUSY, NULL);
-}
-
-static void do_unlock(struct call *c)
-{
-    struct lock *l = c->arg;
-    range_give(lock_of(c->f, l), &l->range);
-    call_end(c, 0, NULL);
-}
-
-/* Has not ended after a while? */
-static bool still_waits(struct call *c)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 100000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    return sem_timedwait(&c->done, &until) < 0;
-}
-
 static void write__waits_for_a_snapshot_that_is_reading_the_origin(void **state)
 {
     struct fixture *f = *state;
     uint8_t data[CHUNK_BYTES] = {7};
     struct uuid s1 = fixture_create(f, "s1");
-    struct lock l = {.shared = true};
+    struct holding h = {.range = {.first = 1, .last = 1, .shared = true}, .reads = true};
     struct writing g = {
         .write = {.op = VOLUME_WRITE, .offset_bytes = CHUNK_BYTES, .len_bytes = CHUNK_BYTES},
         .data = data};
     struct call c;
-    assert_int_equal(call(f, do_lock, &l), 0);
+    fixture_hold(f, &h);
     call_begin(&c, f, fixture_do_write, &g);
-    assert_true(still_waits(&c));
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
+    assert_true(call_still_waits(&c));
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 0);
     for (int i = 0; i < 2000 && fixture_look(f, s1).exceptions == 0; i++)
         (void)usleep(2000);
     assert_int_equal(fixture_look(f, s1).exceptions, 1); /* what it needs is safe by then */
-    assert_int_equal(fixture_fill(f, itself, 2 * CHUNK_BYTES, 1, 1), 0); /* others go on */
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 2 * CHUNK_BYTES, 1, 1), 0); /* others go on */
+    fixture_let_go(f, &h);
     assert_int_equal(call_wait(&c), 0);
-    fixture_expect_byte(f, itself, CHUNK_BYTES, CHUNK_BYTES + 1, 7);
+    fixture_expect_byte(f, ITSELF, CHUNK_BYTES, CHUNK_BYTES + 1, 7);
 }
 
 static void read__of_a_snapshot_waits_for_the_writer_of_the_chunk(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
-    struct lock l = {.shared = false};
+    struct holding h = {.range = {.first = 1, .last = 1}, .reads = true};
     struct reading *g = calloc(1, sizeof *g);
     g->snapshot = s1;
     g->len = SIZE;
     struct call c;
-    assert_int_equal(call(f, do_lock, &l), 0);
+    fixture_hold(f, &h);
     call_begin(&c, f, fixture_do_read, g);
-    assert_true(still_waits(&c));
-    fixture_expect_byte(f, itself, 0, SIZE, 0); /* the volume itself waits for nobody */
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    assert_true(call_still_waits(&c));
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 0); /* the volume itself waits for nobody */
+    fixture_let_go(f, &h);
     assert_int_equal(call_wait(&c), 0);
     free(g);
 }
@@ -286,15 +213,16 @@ static void read__snapshot_keeps_its_content_while_all_is_overwritten(void **sta
 static void hand_down__waits_for_the_writes_that_may_put_into_the_hidden_one(void **state)
 {
     struct fixture *f = *state;
-    struct lock l = {.writes = true};
+    struct holding h = {.range = {.first = 1, .last = 1}};
     struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
-    assert_int_equal(call(f, do_lock, &l), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
+    fixture_hold(f, &h);
     assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
     (void)usleep(100000);
     assert_int_equal(fixture_look(f, s1).exceptions, 0);
     assert_int_equal(fixture_look(f, s1).nodes, 2);
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    assert_true(fixture_look(f, s1).job);
+    fixture_let_go(f, &h);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, s1).exceptions, CHUNKS);
     fixture_expect_byte(f, s1, 0, SIZE, 0);
@@ -306,15 +234,15 @@ static void hand_down__of_a_clones_clone_waits_for_the_clones_writes(void **stat
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
                 b = fixture_clone(f, a, "b");
-    struct lock l = {.clone = a, .whole = true};
+    struct holding h = {.range = {.last = UINT64_MAX}, .clone = a};
     assert_int_equal(fixture_fill(f, b, 0, SIZE, 1), 0);
     struct uuid c = fixture_clone(f, b, "c");
-    assert_int_equal(call(f, do_lock, &l), 0);
+    fixture_hold(f, &h);
     assert_int_equal(fixture_delete(f, b, uuid_make(), false), 0);
     (void)usleep(100000);
     assert_int_equal(fixture_look(f, c).exceptions, 0);
     assert_true(fixture_look(f, b).hidden);
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_let_go(f, &h);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, c).exceptions, CHUNKS);
     fixture_expect_byte(f, c, 0, SIZE, 1);
@@ -328,7 +256,6 @@ static void hand_down__beside_writes_of_the_clone_it_goes_to(void **state)
     uint8_t data[LEN];
     struct writing g[CHUNKS];
     struct call calls[CHUNKS], deleting;
-    struct burst burst = {.writes = g, .calls = calls, .count = CHUNKS};
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
     assert_int_equal(fixture_fill(f, a, 0, SIZE, 1), 0);
     struct uuid b = fixture_clone(f, a, "b");
@@ -343,7 +270,7 @@ static void hand_down__beside_writes_of_the_clone_it_goes_to(void **state)
     call_begin(&deleting, f, fixture_do_delete, &spec);
     for (unsigned i = 0; i < 2000 && !fixture_look(f, a).hidden && fixture_look(f, a).there; i++)
         ;
-    assert_int_equal(call(f, do_burst, &burst), 0);
+    fixture_write_together(f, g, calls, CHUNKS);
     assert_int_equal(call_wait(&deleting), 0);
     for (unsigned i = 0; i < CHUNKS; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
@@ -361,40 +288,33 @@ static void delete__of_a_clone_waits_for_its_writes(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
-    struct lock l = {.clone = a};
+    struct holding h = {.range = {.first = 1, .last = 1}, .clone = a};
     struct snapshot_delete_spec spec = {.id = a, .key = uuid_make()};
     struct call c;
-    assert_int_equal(call(f, do_lock, &l), 0);
+    fixture_hold(f, &h);
     call_begin(&c, f, fixture_do_delete, &spec);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     assert_false(fixture_look(f, a).hidden);
     assert_int_equal(fixture_fill(f, a, 0, 1, 1), SNAP_ENOENT); /* no later one comes in */
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_let_go(f, &h);
     assert_int_equal(call_wait(&c), 0);
     fixture_settle(f);
     assert_false(fixture_look(f, a).there);
-}
-
-static void do_set_busy(struct call *c)
-{
-    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
-    s->busy = !s->busy;
-    call_end(c, 0, NULL);
 }
 
 /* What the hidden one holds is the older one's content, also where its neighbours are preserved. */
 static void write__puts_nothing_over_what_is_yet_to_be_handed_down(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1"), s2 = fixture_create(f, "s2");
-    assert_int_equal(fixture_fill(f, itself, CHUNK_BYTES, CHUNK_BYTES, 2), 0);
-    assert_int_equal(call(f, do_set_busy, &s1), 0); /* the hand-down waits */
+    assert_int_equal(fixture_fill(f, ITSELF, CHUNK_BYTES, CHUNK_BYTES, 2), 0);
+    fixture_set_busy(f, s1, true); /* the hand-down waits */
     assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, 3 * CHUNK_BYTES, 3), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 3 * CHUNK_BYTES, 3), 0);
     assert_int_equal(fixture_look(f, s1).exceptions, 2);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    fixture_set_busy(f, s1, false);
     fixture_reopen(f);
     fixture_settle(f);
     fixture_expect_byte(f, s1, 0, SIZE, 1);
@@ -407,209 +327,21 @@ static void write__of_a_clone_preserves_what_its_source_holds_still(void **state
     uint8_t data[CHUNK_BYTES] = {7};
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
                 b = fixture_clone(f, a, "b"), d = fixture_clone(f, b, "d");
-    struct lock l = {.clone = a};
+    struct holding h = {.range = {.first = 1, .last = 1}, .clone = a};
     struct writing g = {.write = {.node = b,
                                   .op = VOLUME_WRITE,
                                   .offset_bytes = CHUNK_BYTES,
                                   .len_bytes = CHUNK_BYTES},
                         .data = data};
     struct call c;
-    assert_int_equal(call(f, do_lock, &l), 0);
+    fixture_hold(f, &h);
     call_begin(&c, f, fixture_do_write, &g);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     assert_int_equal(fixture_look(f, d).exceptions, 0);
-    assert_int_equal(call(f, do_unlock, &l), 0);
+    fixture_let_go(f, &h);
     assert_int_equal(call_wait(&c), 0);
     assert_int_equal(fixture_look(f, d).exceptions, 1);
     fixture_expect_byte(f, d, 0, SIZE, 0);
-}
-
-/* -- the gate ------------------------------------------------------------------------------ */
-
-struct gate {
-    struct volume_waiter waiter;
-    struct call *call;
-};
-
-static void gate_closed(struct volume_waiter *w, int code, const struct err *err)
-{
-    struct gate *g = w->user;
-    call_end(g->call, code, err);
-}
-
-static void do_close(struct call *c)
-{
-    struct gate *g = c->arg;
-    *g = (struct gate){.waiter = {.fn = gate_closed, .user = g}, .call = c};
-    volume_gate_close(c->f->volume, &g->waiter);
-}
-
-static void do_open(struct call *c)
-{
-    volume_gate_open(c->f->volume);
-    call_end(c, 0, NULL);
-}
-
-static void gate__holds_writes_until_it_is_open_as_often_as_closed(void **state)
-{
-    struct fixture *f = *state;
-    struct gate a, b;
-    uint8_t data[10] = {7};
-    struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
-    struct call c;
-    assert_int_equal(call(f, do_close, &a), 0);
-    assert_int_equal(call(f, do_close, &b), 0);
-    call_begin(&c, f, fixture_do_write, &g);
-    assert_int_equal(call(f, do_open, NULL), 0);
-    assert_true(still_waits(&c));
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
-    assert_int_equal(call(f, do_open, NULL), 0);
-    assert_int_equal(call_wait(&c), 0);
-    fixture_expect_byte(f, itself, 0, 1, 7);
-}
-
-static void gate__is_closed_when_writes_under_way_have_ended(void **state)
-{
-    struct fixture *f = *state;
-    uint8_t data[10] = {7};
-    struct writing g = {
-        .write = {.op = VOLUME_WRITE, .offset_bytes = CHUNK_BYTES, .len_bytes = sizeof data},
-        .data = data};
-    struct lock l = {.shared = true};
-    struct gate gate;
-    struct call w, c;
-    assert_int_equal(call(f, do_lock, &l), 0);
-    call_begin(&w, f, fixture_do_write, &g);
-    call_begin(&c, f, do_close, &gate);
-    assert_true(still_waits(&c));
-    assert_int_equal(call(f, do_unlock, &l), 0);
-    assert_int_equal(call_wait(&w), 0);
-    assert_int_equal(call_wait(&c), 0);
-    assert_int_equal(call(f, do_open, NULL), 0);
-}
-
-static void gate__held_writes_are_refused_when_the_volume_goes(void **state)
-{
-    struct fixture *f = *state;
-    struct gate a;
-    uint8_t data[10] = {7};
-    struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
-    struct call c;
-    assert_int_equal(call(f, do_close, &a), 0);
-    call_begin(&c, f, fixture_do_write, &g);
-    fixture_reopen(f);
-    assert_int_equal(call_wait(&c), SNAP_ESHUTDOWN);
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
-}
-
-/* One after the other in one turn: the write is past the gate when the check closes it. */
-struct with_check {
-    struct volume_check check;
-    struct writing write;
-    struct call writing;
-};
-
-static void checked(struct volume_check *c, int code, const struct err *err)
-{
-    free(c->faults);
-    call_end(c->user, code, err);
-}
-
-static void do_write_and_check(struct call *c)
-{
-    struct with_check *w = c->arg;
-    fixture_do_write(&w->writing);
-    w->check.done = checked;
-    w->check.user = c;
-    volume_check_start(c->f->volume, &w->check);
-}
-
-static void check__waits_for_writes_past_the_gate_and_they_not_for_it(void **state)
-{
-    struct fixture *f = *state;
-    uint8_t data[CHUNK_BYTES] = {7};
-    struct with_check w = {
-        .check = {.snapshot = fixture_create(f, "s1")},
-        .write = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data}};
-    w.writing = (struct call){.f = f, .arg = &w.write};
-    sem_init(&w.writing.done, 0, 0);
-    assert_int_equal(call(f, do_write_and_check, &w), 0);
-    assert_int_equal(call_wait(&w.writing), 0);
-    assert_true(w.check.sound);
-    assert_int_equal(w.check.exceptions, 1);
-    fixture_expect_byte(f, w.check.snapshot, 0, SIZE, 0);
-}
-
-/* -- with others --------------------------------------------------------------------------- */
-
-struct held {
-    struct uuid id, group;
-    const char *name;
-    struct call *call;
-    sem_t is_held;
-};
-
-static void held_done(void *user, int code, const struct err *err)
-{
-    struct held *h = user;
-    call_end(h->call, code, err);
-}
-
-static void held_held(void *user, int code, const struct err *err)
-{
-    struct held *h = user;
-    (void)err;
-    assert_int_equal(code, 0);
-    sem_post(&h->is_held);
-}
-
-static void do_create_held(struct call *c)
-{
-    struct held *h = c->arg;
-    struct snapshot_spec spec = {
-        .id = h->id, .name = h->name, .group = &h->group, .held = held_held};
-    h->call = c;
-    snapshot_create_start(c->f->volume, &spec, held_done, h);
-}
-
-static void do_keep(struct call *c)
-{
-    snapshot_create_release(c->f->volume, c->arg, true);
-    call_end(c, 0, NULL);
-}
-
-static void do_undo(struct call *c)
-{
-    snapshot_create_release(c->f->volume, c->arg, false);
-    call_end(c, 0, NULL);
-}
-
-static void group__member_is_held_until_it_is_kept_or_undone(void **state)
-{
-    struct fixture *f = *state;
-    uint8_t data[10] = {7};
-    char path[LIMIT_PATH_BYTES];
-    for (int keep = 0; keep < 2; keep++) {
-        struct held h = {.id = uuid_make(), .group = uuid_make(), .name = "s1"};
-        struct writing g = {.write = {.op = VOLUME_WRITE, .len_bytes = sizeof data}, .data = data};
-        struct call c, w;
-        sem_init(&h.is_held, 0, 0);
-        call_begin(&c, f, do_create_held, &h);
-        sem_wait(&h.is_held);
-        call_begin(&w, f, fixture_do_write, &g);
-        assert_true(still_waits(&w));
-        assert_true(fixture_look(f, h.id).there);
-        assert_int_equal(call(f, keep ? do_keep : do_undo, &h.id), 0);
-        assert_int_equal(call_wait(&c), keep ? 0 : SNAP_ECANCELED);
-        assert_int_equal(call_wait(&w), 0);
-        (void)fixture_cow_path(f, h.id, path, sizeof path);
-        assert_int_equal(access(path, F_OK), keep ? 0 : -1);
-        fixture_reopen(f);
-        assert_int_equal(fixture_look(f, h.id).there, keep != 0);
-        if (keep)
-            fixture_expect_byte(f, h.id, 0, 1, 7); /* of the first round */
-        sem_destroy(&h.is_held);
-    }
 }
 
 /* -- little memory ------------------------------------------------------------------------- */
@@ -629,7 +361,7 @@ static void write__few_buffers_are_waited_for_by_all(void **state)
     struct call calls[WRITERS];
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
                 b = fixture_clone(f, a, "b");
-    const struct uuid nodes[3] = {itself, a, b};
+    const struct uuid nodes[3] = {ITSELF, a, b};
     memset(data, 5, sizeof data);
     for (unsigned i = 0; i < WRITERS; i++) {
         g[i] = (struct writing){.write = {.node = nodes[i % 3],
@@ -666,11 +398,6 @@ int main(void)
         HOSTED(delete__of_a_clone_waits_for_its_writes),
         HOSTED(write__puts_nothing_over_what_is_yet_to_be_handed_down),
         HOSTED(write__of_a_clone_preserves_what_its_source_holds_still),
-        HOSTED(gate__holds_writes_until_it_is_open_as_often_as_closed),
-        HOSTED(gate__is_closed_when_writes_under_way_have_ended),
-        HOSTED(gate__held_writes_are_refused_when_the_volume_goes),
-        HOSTED(check__waits_for_writes_past_the_gate_and_they_not_for_it),
-        HOSTED(group__member_is_held_until_it_is_kept_or_undone),
         cmocka_unit_test_setup_teardown(write__few_buffers_are_waited_for_by_all, setup_poor,
                                         fixture_teardown),
     };

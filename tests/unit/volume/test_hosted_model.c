@@ -2,11 +2,11 @@
 /* A hosted volume against a plain model in memory: random writes of any offset to the volume and
  * its clones, zeroes and discards, snapshots, clones, deletions and new starts. After each step
  * some node, and in the end each, reads as the model says. SEED and STEPS from the environment. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
 
 #include "common/base/rng.h"
 
-enum { SIZE = CHUNKS * CHUNK_BYTES - 700, NODES = 14, STEPS = 400, BURST = 6 };
+enum { MODEL_BYTES = SIZE - 700, NODES = 14, STEPS = 400, BURST = 6 };
 
 struct node {
     bool there, clone;
@@ -40,14 +40,14 @@ static struct node *model_free_slot(struct model *m)
 
 static void model_check(struct model *m, const struct node *n, unsigned step)
 {
-    static uint8_t got[SIZE];
-    assert_int_equal(fixture_read(m->f, n->id, 0, SIZE, got), 0);
-    for (unsigned i = 0; i < SIZE; i++)
+    static uint8_t got[MODEL_BYTES];
+    assert_int_equal(fixture_read(m->f, n->id, 0, MODEL_BYTES, got), 0);
+    for (unsigned i = 0; i < MODEL_BYTES; i++)
         if (got[i] != n->content[i])
             fail_msg("step %u: node %u: byte %u (chunk %u) is %u, not %u", step,
                      (unsigned)(n - m->nodes), i, i / CHUNK_BYTES, got[i], n->content[i]);
-    uint64_t from = rng_below(&m->rng, SIZE);
-    uint32_t len = 1 + (uint32_t)rng_below(&m->rng, SIZE - from);
+    uint64_t from = rng_below(&m->rng, MODEL_BYTES);
+    uint32_t len = 1 + (uint32_t)rng_below(&m->rng, MODEL_BYTES - from);
     assert_int_equal(fixture_read(m->f, n->id, from, len, got), 0);
     assert_memory_equal(got, n->content + from, len);
 }
@@ -57,9 +57,9 @@ static void model_write(struct model *m)
 {
     struct writing g[BURST];
     struct call calls[BURST];
-    static uint8_t data[BURST][SIZE];
+    static uint8_t data[BURST][MODEL_BYTES];
     unsigned count = 1 + (unsigned)rng_below(&m->rng, BURST);
-    uint64_t part = SIZE / count;
+    uint64_t part = MODEL_BYTES / count;
     for (unsigned i = 0; i < count; i++) {
         struct node *n = model_pick(m, true);
         uint64_t from = i * part + rng_below(&m->rng, part);
@@ -109,7 +109,7 @@ static void model_make(struct model *m, bool clone)
     } else {
         n->id = fixture_create(m->f, name);
     }
-    memcpy(n->content, of->content, SIZE);
+    memcpy(n->content, of->content, MODEL_BYTES);
     n->there = true;
 }
 
@@ -140,8 +140,8 @@ static void model_step(struct model *m, unsigned step)
 
 static int setup_odd_size(void **state)
 {
-    return fixture_setup_as(state,
-                            &(struct fixture_spec){.kind = VOLUME_HOSTED, .size_bytes = SIZE});
+    return fixture_setup_as(
+        state, &(struct fixture_spec){.kind = VOLUME_HOSTED, .size_bytes = MODEL_BYTES});
 }
 
 static uint64_t number(const char *name, uint64_t otherwise)
@@ -158,7 +158,7 @@ static void random__every_node_reads_as_the_model_says(void **state)
     rng_init(&m.rng, seed);
     printf("SEED=%llu\n", (unsigned long long)seed);
     for (unsigned i = 0; i < NODES; i++)
-        m.nodes[i].content = calloc(1, SIZE);
+        m.nodes[i].content = calloc(1, MODEL_BYTES);
     m.nodes[0].there = true;
     for (unsigned step = 0; step < steps; step++)
         model_step(&m, step);

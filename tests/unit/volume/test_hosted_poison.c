@@ -1,62 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A flush that fails under a hosted volume: writes wait for the store to be opened again and then
- * succeed; what snapshots and clones hold stays as it was.
- *
- * fdatasync() and pwritev2() are this program's own: the threads engine calls them, and they fail
- * as often as a case asks for. */
-#include "tests/unit/volume/volume_fixture.h"
+ * succeed; what snapshots and clones hold stays as it was. */
+#include "tests/unit/volume/failing_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/syscall.h>
-
-enum { SIZE = CHUNKS * CHUNK_BYTES };
-
-static const struct uuid itself;
-static atomic_int passes, failures; /* so many succeed, then so many fail */
-static atomic_bool fua_fails;       /* the next write that is to be durable at once */
-static atomic_bool stalls;          /* the next one says that it has begun, and waits */
-static atomic_bool write_stalls;    /* the next write has been done, says so, and waits */
-static sem_t begun, go_on;
-
-int fdatasync(int fd)
+static int setup(void **state)
 {
-    if (atomic_exchange(&stalls, false)) {
-        sem_post(&begun);
-        sem_wait(&go_on);
-    }
-    if (!fixture_take_one(&passes) && fixture_take_one(&failures)) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(SYS_fdatasync, fd);
-}
-
-ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
-{
-    if ((flags & RWF_DSYNC) != 0 && atomic_exchange(&fua_fails, false)) {
-        errno = EIO;
-        return -1;
-    }
-    ssize_t n = syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
-    if (atomic_exchange(&write_stalls, false)) {
-        sem_post(&begun);
-        sem_wait(&go_on);
-    }
-    return n;
+    failing_init();
+    return fixture_setup_hosted(state);
 }
 
 static void write__waits_for_a_poisoned_snapshot_and_succeeds(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1");
     for (int i = 0; i < 4; i++) {
         uint64_t at = (uint64_t)i * 4 * CHUNK_BYTES;
         atomic_store(&failures, 1);
-        assert_int_equal(fixture_fill(f, itself, at, 4 * CHUNK_BYTES - 5, 2), 0);
+        assert_int_equal(fixture_fill(f, ITSELF, at, 4 * CHUNK_BYTES - 5, 2), 0);
         assert_int_equal(atomic_load(&failures), 0);
-        fixture_expect_byte(f, itself, at, at + 4 * CHUNK_BYTES - 5, 2);
+        fixture_expect_byte(f, ITSELF, at, at + 4 * CHUNK_BYTES - 5, 2);
         fixture_expect_byte(f, s1, 0, SIZE, 1);
     }
     assert_int_equal(fixture_look(f, s1).exceptions, 16);
@@ -73,7 +37,7 @@ static void write__several_wait_together(void **state)
     struct call calls[WRITERS];
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a"),
                 b = fixture_clone(f, a, "b");
-    const struct uuid nodes[3] = {itself, a, b};
+    const struct uuid nodes[3] = {ITSELF, a, b};
     memset(data, 5, sizeof data);
     for (int round = 0; round < 3; round++) {
         atomic_store(&failures, 1 + round);
@@ -90,7 +54,7 @@ static void write__several_wait_together(void **state)
         atomic_store(&failures, 0);
     }
     fixture_expect_byte(f, s1, 0, SIZE, 0);
-    fixture_expect_byte(f, itself, 15000, 15000 + CHUNK_BYTES, 5);
+    fixture_expect_byte(f, ITSELF, 15000, 15000 + CHUNK_BYTES, 5);
     fixture_reopen(f);
     fixture_expect_byte(f, s1, 0, SIZE, 0);
     fixture_expect_byte(f, b, 14000, 14000 + CHUNK_BYTES, 5);
@@ -111,7 +75,7 @@ static void write__closing_meanwhile_ends_it(void **state)
     atomic_store(&failures, 0);
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
     fixture_expect_byte(f, s1, 0, SIZE, 0);
-    fixture_expect_byte(f, itself, 0, SIZE, 0);
+    fixture_expect_byte(f, ITSELF, 0, SIZE, 0);
 }
 
 static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(void **state)
@@ -126,7 +90,7 @@ static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(vo
         int code = call(f, fixture_do_create, &m);
         atomic_store(&passes, 0);
         bool none_left = atomic_exchange(&failures, 0) != 0;
-        assert_int_equal(fixture_fill(f, itself, 0, 10, n + 1), 0);
+        assert_int_equal(fixture_fill(f, ITSELF, 0, 10, n + 1), 0);
         fixture_expect_byte(f, s0, 0, SIZE, 0);
         if (none_left) {
             assert_int_equal(code, 0);
@@ -137,8 +101,8 @@ static void create__origin_that_cannot_be_flushed_fails_it_and_opens_the_gate(vo
         failed++;
     }
     assert_in_range(failed, 3, 8);
-    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), SNAP_EIO); /* of those before */
-    assert_int_equal(fixture_op(f, itself, VOLUME_FLUSH, 0, 0), 0);
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_FLUSH, 0, 0), SNAP_EIO); /* of those before */
+    assert_int_equal(fixture_op(f, ITSELF, VOLUME_FLUSH, 0, 0), 0);
 }
 
 static void clone__of_a_clone_fails_when_that_cannot_be_flushed(void **state)
@@ -190,9 +154,7 @@ static void each_hears_once(struct fixture *f, struct uuid node)
     assert_int_equal(client_op(f, node, VOLUME_WRITE, b, false), 0);
     atomic_store(&failures, 1);
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, a, false), SNAP_EIO);
-    for (int i = 0;
-         i < 2000 && fixture_look(f, node).there && fixture_look(f, node).state != SNAPSHOT_OK; i++)
-        (void)usleep(2000);
+    fixture_wait_sound(f, node);
     /* who had written nothing since its flush, or nothing at all, has lost nothing; and that their
      * flush succeeds now does not hide it from b */
     assert_int_equal(client_op(f, node, VOLUME_FLUSH, c, false), 0);
@@ -210,7 +172,7 @@ static void each_hears_once(struct fixture *f, struct uuid node)
 
 static void flush__that_failed_is_told_to_each_who_had_written(void **state)
 {
-    each_hears_once(*state, itself);
+    each_hears_once(*state, ITSELF);
 }
 
 static void flush__that_failed_in_a_clone_is_told_to_each_who_had_written(void **state)
@@ -244,9 +206,7 @@ static void hears_until_it_says_so(struct fixture *f, struct uuid node)
     atomic_store(&failures, 1);
     assert_int_equal(client_flush(f, node, a, 0, &first), SNAP_EIO);
     assert_true(first != 0);
-    for (int i = 0;
-         i < 2000 && fixture_look(f, node).there && fixture_look(f, node).state != SNAPSHOT_OK; i++)
-        (void)usleep(2000);
+    fixture_wait_sound(f, node);
     assert_int_equal(client_flush(f, node, a, 0, &again), SNAP_EIO); /* the answer was lost */
     assert_int_equal(again, first);
     assert_int_equal(client_flush(f, node, a, first, &again), 0);
@@ -263,7 +223,7 @@ static void hears_until_it_says_so(struct fixture *f, struct uuid node)
 
 static void flush__that_failed_is_told_until_its_client_says_that_it_has_heard(void **state)
 {
-    hears_until_it_says_so(*state, itself);
+    hears_until_it_says_so(*state, ITSELF);
 }
 
 static void flush__that_failed_in_a_clone_is_told_until_its_client_says_so(void **state)
@@ -285,26 +245,24 @@ static void flush__that_failed_for_several_is_told_each_of_them_once(void **stat
     uint64_t told;
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = uuid_make();
-        assert_int_equal(client_op(f, itself, VOLUME_WRITE, clients[i], false), 0);
+        assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, clients[i], false), 0);
     }
-    sem_init(&begun, 0, 0);
-    sem_init(&go_on, 0, 0);
-    atomic_store(&stalls, true);
+    halt_set(&flush);
     atomic_store(&failures, 1);
     for (int i = 0; i < CLIENTS; i++) {
         g[i] = (struct writing){
             .write = {.op = VOLUME_FLUSH, .client = clients[i], .says_heard = true}};
         call_begin(&calls[i], f, fixture_do_write, &g[i]);
         if (i == 0)
-            sem_wait(&begun);
+            halt_reached(&flush);
     }
-    (void)fixture_look(f, itself); /* they have arrived, too */
-    sem_post(&go_on);
+    (void)fixture_look(f, ITSELF); /* they have arrived, too */
+    halt_end(&flush);
     for (int i = 0; i < CLIENTS; i++)
         assert_int_equal(call_wait(&calls[i]), SNAP_EIO);
     for (int i = 0; i < CLIENTS; i++) {
         assert_true(g[i].write.loss != 0);
-        assert_int_equal(client_flush(f, itself, clients[i], g[i].write.loss, &told), 0);
+        assert_int_equal(client_flush(f, ITSELF, clients[i], g[i].write.loss, &told), 0);
     }
 }
 
@@ -318,18 +276,16 @@ static void write__under_way_when_a_flush_failed_is_told_of_it(void **state)
                         .data = data};
     struct call writing;
     uint64_t told;
-    sem_init(&begun, 0, 0);
-    sem_init(&go_on, 0, 0);
-    atomic_store(&write_stalls, true);
+    halt_set(&written);
     call_begin(&writing, f, fixture_do_write, &g);
-    sem_wait(&begun);
+    halt_reached(&written);
     atomic_store(&failures, 1);
-    assert_int_equal(client_flush(f, itself, c, 0, &told), SNAP_EIO);
+    assert_int_equal(client_flush(f, ITSELF, c, 0, &told), SNAP_EIO);
     assert_int_equal(told, 0); /* it has nothing to lose */
-    sem_post(&go_on);
+    halt_end(&written);
     assert_int_equal(call_wait(&writing), 0);
-    assert_int_equal(client_flush(f, itself, a, 0, &told), SNAP_EIO);
-    assert_int_equal(client_flush(f, itself, a, told, &told), 0);
+    assert_int_equal(client_flush(f, ITSELF, a, 0, &told), SNAP_EIO);
+    assert_int_equal(client_flush(f, ITSELF, a, told, &told), 0);
 }
 
 /* Its flush may be what failed, and with it all that came before. */
@@ -337,13 +293,13 @@ static void write__with_fua_that_failed_is_told_to_each_who_had_written(void **s
 {
     struct fixture *f = *state;
     struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make();
-    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, a, false), 0);
     atomic_store(&fua_fails, true);
-    assert_int_equal(client_op(f, itself, VOLUME_WRITE, b, true), SNAP_EIO);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, b, true), SNAP_EIO);
     assert_false(atomic_load(&fua_fails));
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), 0);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), SNAP_EIO);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, c, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, a, false), SNAP_EIO);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, a, false), 0);
 }
 
 /* The commit's flush and not its own; what was written in place before may be gone all the same. */
@@ -367,19 +323,17 @@ static void flush__does_not_cover_what_is_written_during_it(void **state)
     struct uuid a = uuid_make(), b = uuid_make(), c = uuid_make();
     struct writing g = {.write = {.op = VOLUME_FLUSH, .client = a}};
     struct call flushing;
-    sem_init(&begun, 0, 0);
-    sem_init(&go_on, 0, 0);
-    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
-    atomic_store(&stalls, true);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, a, false), 0);
+    halt_set(&flush);
     call_begin(&flushing, f, fixture_do_write, &g);
-    sem_wait(&begun);
-    assert_int_equal(client_op(f, itself, VOLUME_WRITE, b, false), 0);
-    sem_post(&go_on);
+    halt_reached(&flush);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, b, false), 0);
+    halt_end(&flush);
     assert_int_equal(call_wait(&flushing), 0);
     atomic_store(&failures, 1);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), SNAP_EIO);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, b, false), SNAP_EIO);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, c, false), SNAP_EIO);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, b, false), SNAP_EIO);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, a, false), 0);
 }
 
 /* … nor does a gate that has been closed make anybody hear of what was durable by then. */
@@ -387,11 +341,11 @@ static void flush__of_a_gate_covers_what_was_written_before(void **state)
 {
     struct fixture *f = *state;
     struct uuid a = uuid_make(), c = uuid_make();
-    assert_int_equal(client_op(f, itself, VOLUME_WRITE, a, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_WRITE, a, false), 0);
     (void)fixture_create(f, "s1");
     atomic_store(&failures, 1);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, c, false), SNAP_EIO);
-    assert_int_equal(client_op(f, itself, VOLUME_FLUSH, a, false), 0);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, c, false), SNAP_EIO);
+    assert_int_equal(client_op(f, ITSELF, VOLUME_FLUSH, a, false), 0);
 }
 
 /* A gate flushes clones as well; what fails there is told to those who wrote them. */
@@ -427,12 +381,12 @@ static void rollback__origin_that_cannot_be_flushed_refuses_it(void **state)
 {
     struct fixture *f = *state;
     struct rollback_spec spec = {.job = uuid_make(), .snapshot = fixture_create(f, "s1")};
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     atomic_store(&failures, 1);
     assert_int_equal(call(f, do_rollback, &spec), SNAP_EIO);
     assert_int_equal(atomic_load(&failures), 0);
-    assert_int_equal(fixture_fill(f, itself, 0, 10, 2), 0);
-    fixture_expect_byte(f, itself, 10, SIZE, 1);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 10, 2), 0);
+    fixture_expect_byte(f, ITSELF, 10, SIZE, 1);
 }
 
 /* -- while it is opened again ------------------------------------------------------------- */
@@ -443,9 +397,9 @@ static void reopening__clones_reads_are_put_off_and_their_writes_wait(void **sta
     struct fixture *f = *state;
     uint8_t data[CHUNK_BYTES], got[100];
     memset(data, 3, sizeof data);
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE / 2, 2), 0); /* s1 has it now */
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE / 2, 2), 0); /* s1 has it now */
     struct writing over = {
         .write = {.op = VOLUME_WRITE, .offset_bytes = SIZE / 2, .len_bytes = sizeof data},
         .data = data};
@@ -455,9 +409,7 @@ static void reopening__clones_reads_are_put_off_and_their_writes_wait(void **sta
     struct call calls[2];
     atomic_store(&failures, 1000);
     call_begin(&calls[0], f, fixture_do_write, &over);
-    for (int i = 0; i < 2000 && fixture_look(f, s1).state != SNAPSHOT_POISONED; i++)
-        (void)usleep(1000);
-    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_POISONED);
+    fixture_wait_state(f, s1, SNAPSHOT_POISONED);
     assert_int_equal(fixture_read(f, c, 0, sizeof got, got), SNAP_EPOISONED);
     assert_int_equal(fixture_read(f, s1, SIZE - 100, sizeof got, got), SNAP_EPOISONED);
     (void)usleep(200000); /* it has been tried once, and waits a second */
@@ -474,7 +426,7 @@ static void reopening__clones_reads_are_put_off_and_their_writes_wait(void **sta
 
 int main(void)
 {
-#define HOSTED(test) cmocka_unit_test_setup_teardown(test, fixture_setup_hosted, fixture_teardown)
+#define HOSTED(test) cmocka_unit_test_setup_teardown(test, setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         HOSTED(write__waits_for_a_poisoned_snapshot_and_succeeds),
         HOSTED(write__several_wait_together),

@@ -5,17 +5,12 @@
  *
  * Time is this program's own, and goes ahead when a case says so; fdatasync() and pwritev2() are
  * as well: the threads engine calls them. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/disk_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-
-enum { SIZE = CHUNKS * CHUNK_BYTES, LARGE = 4 << 20 };
+enum { LARGE = 4 << 20 };
 #define SECONDS UINT64_C(1000000000)
 
-static const struct uuid itself;
 static _Atomic uint64_t ahead_ns;
 static atomic_int failures;      /* flushes that fail from now on */
 static _Atomic ino_t origin_ino; /* once it is written, later_ns and later_failures hold */
@@ -32,17 +27,11 @@ static uint64_t now_ns(void *user)
 
 static const struct clock our_clock = {.now_ns = now_ns};
 
-static ino_t ino_of(int fd)
-{
-    struct stat st;
-    return fstat(fd, &st) == 0 ? st.st_ino : 0;
-}
-
 int fdatasync(int fd)
 {
-    if (ino_of(fd) == atomic_load(&count_ino))
+    if (disk_ino(fd) == atomic_load(&count_ino))
         atomic_fetch_add(&counted, 1);
-    if (fixture_take_one(&failures)) {
+    if (disk_take_one(&failures)) {
         errno = EIO;
         return -1;
     }
@@ -51,7 +40,7 @@ int fdatasync(int fd)
 
 ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-    ino_t ino = ino_of(fd);
+    ino_t ino = disk_ino(fd);
     if (ino != 0 && atomic_compare_exchange_strong(&origin_ino, &ino, 0)) {
         atomic_store(&ahead_ns, atomic_load(&later_ns));
         atomic_store(&failures, atomic_load(&later_failures));
@@ -72,14 +61,6 @@ static int setup(void **state)
     return rc;
 }
 
-static bool still_waits(struct call *c)
-{
-    int n = 0;
-    (void)usleep(80000); /* it has tried again, and more than once */
-    assert_int_equal(sem_getvalue(&c->done, &n), 0);
-    return n == 0;
-}
-
 static struct writing one_chunk(void)
 {
     static const uint8_t data[CHUNK_BYTES] = {2};
@@ -95,13 +76,6 @@ static void do_set_leaving(struct call *c)
     call_end(c, 0, NULL);
 }
 
-static void do_set_busy(struct call *c)
-{
-    struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
-    s->busy = !s->busy;
-    call_end(c, 0, NULL);
-}
-
 static void write__waits_for_a_deletion_as_long_as_it_takes(void **state)
 {
     struct fixture *f = *state;
@@ -110,27 +84,12 @@ static void write__waits_for_a_deletion_as_long_as_it_takes(void **state)
     struct call c;
     assert_int_equal(call(f, do_set_leaving, &s1), 0);
     call_begin(&c, f, fixture_do_write, &g);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     atomic_store(&ahead_ns, 100 * SECONDS);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     assert_int_equal(call(f, do_set_leaving, &s1), 0);
     assert_int_equal(call_wait(&c), 0);
     fixture_expect_byte(f, s1, 0, CHUNK_BYTES, 0);
-}
-
-static void set_magic(const struct fixture *f, struct uuid snapshot, uint8_t magic)
-{
-    char path[LIMIT_PATH_BYTES];
-    int fd = open(fixture_cow_path(f, snapshot, path, sizeof path), O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0 && pwrite(fd, &magic, 1, 0) == 1);
-    (void)close(fd);
-}
-
-static void reopen_with(struct fixture *f, struct uuid snapshot, uint8_t magic)
-{
-    assert_int_equal(call(f, fixture_do_close, NULL), 0);
-    set_magic(f, snapshot, magic);
-    assert_int_equal(call(f, fixture_do_open, NULL), 0);
 }
 
 /* A damaged one's device is open for the check only. */
@@ -140,14 +99,14 @@ static void write__waits_for_the_check_of_a_damaged_one_as_long_as_it_takes(void
     struct writing g = one_chunk();
     struct uuid s1 = fixture_create(f, "s1");
     struct call c;
-    reopen_with(f, s1, 'x');
+    fixture_reopen_with(f, s1, 'x');
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_DAMAGED);
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    fixture_set_busy(f, s1, true);
     call_begin(&c, f, fixture_do_write, &g);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     atomic_store(&ahead_ns, 100 * SECONDS);
-    assert_true(still_waits(&c));
-    assert_int_equal(call(f, do_set_busy, &s1), 0);
+    assert_true(call_still_waits(&c));
+    fixture_set_busy(f, s1, false);
     assert_int_equal(call_wait(&c), SNAP_ECORRUPT);
 }
 
@@ -161,32 +120,26 @@ static void write__gives_up_on_a_store_that_stays_away(void **state)
     struct call c;
     atomic_store(&failures, 1000);
     call_begin(&c, f, fixture_do_write, &g);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     atomic_store(&ahead_ns, 29 * SECONDS);
-    assert_true(still_waits(&c));
+    assert_true(call_still_waits(&c));
     atomic_store(&ahead_ns, 31 * SECONDS);
     assert_int_equal(call_wait(&c), SNAP_EPOISONED);
     atomic_store(&failures, 0);
-    fixture_expect_byte(f, itself, 0, CHUNK_BYTES, 0);
-    for (int i = 0; i < 4000 && fixture_look(f, s1).state != SNAPSHOT_OK; i++)
-        (void)usleep(1000);
+    fixture_expect_byte(f, ITSELF, 0, CHUNK_BYTES, 0);
+    fixture_wait_state(f, s1, SNAPSHOT_OK);
 }
 
 /* Its first part has waited; its second one does so a minute later, and for 30 s of its own. */
 static void write__each_part_waits_for_itself(void **state)
 {
     struct fixture *f = *state;
-    char path[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES];
-    struct stat st;
     struct uuid s1 = fixture_create(f, "s1");
-    (void)snprintf(path, sizeof path, "%s/volumes/%s/origin", f->dir.path,
-                   uuid_format(&f->id, text));
-    assert_int_equal(stat(path, &st), 0);
     atomic_store(&later_ns, 60 * SECONDS);
     atomic_store(&later_failures, 1);
     atomic_store(&failures, 1);
-    atomic_store(&origin_ino, st.st_ino);
-    assert_int_equal(fixture_fill(f, itself, 0, LARGE / 2, 2), 0);
+    atomic_store(&origin_ino, disk_origin_ino(f));
+    assert_int_equal(fixture_fill(f, ITSELF, 0, LARGE / 2, 2), 0);
     assert_int_equal(atomic_load(&ahead_ns), 60 * SECONDS);
     assert_int_equal(atomic_load(&failures), 0);
     assert_int_equal(fixture_look(f, s1).exceptions, LARGE / 2 / CHUNK_BYTES);
@@ -198,16 +151,13 @@ static void write__each_part_waits_for_itself(void **state)
 static void close__flushes_what_was_written_in_clones(void **state)
 {
     struct fixture *f = *state;
-    char path[LIMIT_PATH_BYTES];
-    struct stat st;
     struct uuid s1 = fixture_create(f, "s1"), c = fixture_clone(f, s1, "c");
-    assert_int_equal(stat(fixture_cow_path(f, c, path, sizeof path), &st), 0);
     assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 1), 0);
     for (int in_place = 0; in_place < 2; in_place++) {
         if (in_place)
             assert_int_equal(fixture_fill(f, c, 0, CHUNK_BYTES, 2), 0);
         atomic_store(&counted, 0);
-        atomic_store(&count_ino, st.st_ino);
+        atomic_store(&count_ino, disk_cow_ino(f, c));
         assert_int_equal(call(f, fixture_do_close, NULL), 0);
         atomic_store(&count_ino, 0);
         assert_int_equal(atomic_load(&counted) > 0, in_place);
@@ -224,11 +174,11 @@ static void open__clone_that_was_given_up_stays_invalid(void **state)
     struct uuid s1 = fixture_create(f, "s1"), a = fixture_clone(f, s1, "a");
     assert_int_equal(fixture_fill(f, a, 0, SIZE, 1), 0);
     struct uuid b = fixture_clone(f, a, "b");
-    reopen_with(f, b, 'x');
+    fixture_reopen_with(f, b, 'x');
     assert_int_equal(fixture_look(f, b).state, SNAPSHOT_DAMAGED);
     assert_int_equal(fixture_fill(f, a, 0, CHUNK_BYTES, 2), 0);
     assert_int_equal(fixture_look(f, b).state, SNAPSHOT_INVALID);
-    reopen_with(f, b, 'S');
+    fixture_reopen_with(f, b, 'S');
     assert_int_equal(fixture_look(f, b).state, SNAPSHOT_INVALID);
     assert_int_equal(fixture_look(f, a).state, SNAPSHOT_OK);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What those hear whose volume is leaving: another thing when it is deleted than when the daemon
  * stops, since a client asks again after the one and gives up after the other. */
+#include "tests/unit/volume/remote_fixture.h"
 #include "tests/unit/volume/tree_fixture.h"
 
 static const uint8_t data[CHUNK_BYTES] = {1};
@@ -133,7 +134,7 @@ static void do_leave_with_put(struct call *c)
     volume_ref(v);
     volume_close(v, call_end, c);
     struct volume_lease_request r = {.ask = {.identity = "x", .instance = uuid_make()},
-                                     .origin_size_bytes = CHUNKS * CHUNK_BYTES,
+                                     .origin_size_bytes = SIZE,
                                      .holder = {.tell = fixture_tell, .session = 2}};
     volume_lease_acquire(v, &r, answered, &l->lease_answer);
     s->busy = false;
@@ -208,7 +209,7 @@ static void hand_down__of_what_a_rollback_kept_has_no_name_of_a_snapshot(void **
     tree_write(f, ITSELF, 0, SECTORS, 2);
     f->env.notice = tell;
     dropped = 0;
-    assert_int_equal(tree_job_end(f, tree_rollback(f, s1, false, false)), JOB_DONE);
+    assert_int_equal(fixture_job_end(f, tree_rollback(f, s1, false, false)), JOB_DONE);
     tree_settle(f, 1);
     fixture_settle(f);
     assert_int_equal(call(f, do_find_hand_down, subject), 0);

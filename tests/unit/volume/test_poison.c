@@ -1,39 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A flush that fails: nothing is acknowledged, and the store is opened again from disk.
- *
- * fdatasync() is this program's own: the threads engine calls it, and it fails as often as
- * a case asks for. */
-#include "tests/unit/volume/volume_fixture.h"
+/* A flush that fails: nothing is acknowledged, and the store is opened again from disk. */
+#include "tests/unit/volume/failing_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/syscall.h>
-
-static atomic_int failures;
-static atomic_bool stalls; /* the next one says that it has begun, and waits */
-static sem_t begun, go_on;
-
-int fdatasync(int fd)
+static int setup(void **state)
 {
-    if (atomic_exchange(&stalls, false)) {
-        sem_post(&begun);
-        sem_wait(&go_on);
-    }
-    if (fixture_take_one(&failures)) {
-        errno = EIO;
-        return -1;
-    }
-    return (int)syscall(SYS_fdatasync, fd);
-}
-
-static void wait_for_state(struct fixture *f, struct uuid id, enum snapshot_state want)
-{
-    for (int i = 0; i < 4000; i++) {
-        if (fixture_look(f, id).state == want)
-            return;
-        (void)usleep(1000);
-    }
-    fail_msg("the snapshot does not become %d", (int)want);
+    failing_init();
+    return fixture_setup(state);
 }
 
 static int want_ten(unsigned n)
@@ -52,7 +26,7 @@ static void poison__failed_flush_is_told_and_the_store_comes_back(void **state)
     int rc = call(f, fixture_do_put, &b);
     assert_true(rc < 0 || b.failed == 5);
     assert_int_equal(atomic_load(&failures), 0);
-    wait_for_state(f, s1, SNAPSHOT_OK);
+    fixture_wait_state(f, s1, SNAPSHOT_OK);
     b = fixture_batch(s1, epoch, 10, 5, 50);
     assert_int_equal(call(f, fixture_do_put, &b), 0);
     assert_int_equal(b.failed, 0);
@@ -93,67 +67,39 @@ static void poison__closing_meanwhile_ends(void **state)
     atomic_store(&failures, 0);
 }
 
-/* One after the other in one turn of the shard. */
-struct with_put {
-    struct batch batch;
-    struct call putting;
-    struct volume_check check;
-    struct snapshot_delete_spec spec;
-};
-
-static void checked(struct volume_check *c, int code, const struct err *err)
+/* A put, and what is asked for in the same turn of the shard. */
+static void put_and(struct fixture *f, struct uuid head, struct batch *b, struct call calls[2])
 {
-    free(c->faults);
-    call_end(c->user, code, err);
-}
-
-static void do_put_and_check(struct call *c)
-{
-    struct with_put *w = c->arg;
-    fixture_do_put(&w->putting);
-    w->check.done = checked;
-    w->check.user = c;
-    volume_check_start(c->f->volume, &w->check);
-}
-
-static void do_put_and_delete(struct call *c)
-{
-    struct with_put *w = c->arg;
-    fixture_do_put(&w->putting);
-    snapshot_delete(c->f->volume, &w->spec, call_end, c);
-}
-
-static struct with_put with_put(struct fixture *f, struct uuid head)
-{
-    struct with_put w = {.batch = fixture_batch(head, fixture_lease(f), 0, 5, 100)};
-    w.putting = (struct call){.f = f};
-    sem_init(&w.putting.done, 0, 0);
-    return w;
+    *b = fixture_batch(head, fixture_lease(f), 0, 5, 100);
+    calls[0] = (struct call){.fn = fixture_do_put, .arg = b};
+    call_begin_together(f, calls, 2);
 }
 
 static void poison__check_meanwhile_is_refused(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
-    struct with_put w = with_put(f, s1);
-    w.putting.arg = &w.batch;
-    w.check.snapshot = s1;
+    struct batch b;
+    struct checking g = {.check = {.snapshot = s1}};
+    struct call calls[2] = {[1] = {.fn = fixture_do_check, .arg = &g}};
     atomic_store(&failures, 1);
-    assert_int_equal(call(f, do_put_and_check, &w), SNAP_EPOISONED);
-    (void)call_wait(&w.putting);
-    wait_for_state(f, s1, SNAPSHOT_OK);
+    put_and(f, s1, &b, calls);
+    (void)call_wait(&calls[0]);
+    assert_int_equal(call_wait(&calls[1]), SNAP_EPOISONED);
+    fixture_wait_state(f, s1, SNAPSHOT_OK);
 }
 
 static void poison__deleting_the_snapshot_meanwhile_ends(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
-    struct with_put w = with_put(f, s1);
-    w.putting.arg = &w.batch;
-    w.spec = (struct snapshot_delete_spec){.id = s1, .key = uuid_make()};
+    struct batch b;
+    struct snapshot_delete_spec gone = {.id = s1, .key = uuid_make()};
+    struct call calls[2] = {[1] = {.fn = fixture_do_delete, .arg = &gone}};
     atomic_store(&failures, 1000); /* the opening fails too, so a timer waits */
-    assert_int_equal(call(f, do_put_and_delete, &w), 0);
-    (void)call_wait(&w.putting);
+    put_and(f, s1, &b, calls);
+    (void)call_wait(&calls[0]);
+    assert_int_equal(call_wait(&calls[1]), 0);
     (void)usleep(50000);
     atomic_store(&failures, 0);
     fixture_settle(f);
@@ -179,22 +125,17 @@ static void poison__older_one_that_cannot_be_made_invalid_is_tried_again(void **
     assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_INVALID);
 }
 
-static void do_delete_and_put(struct call *c)
-{
-    struct with_put *w = c->arg;
-    snapshot_delete(c->f->volume, &w->spec, call_end, c);
-    fixture_do_put(&w->putting);
-}
-
 static void put__head_that_is_being_deleted_is_stale(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
-    struct with_put w = with_put(f, s1);
-    w.putting.arg = &w.batch;
-    w.spec = (struct snapshot_delete_spec){.id = s1, .key = uuid_make()};
-    assert_int_equal(call(f, do_delete_and_put, &w), 0);
-    assert_int_equal(call_wait(&w.putting), SNAP_ESTALE);
+    struct batch b = fixture_batch(s1, fixture_lease(f), 0, 5, 100);
+    struct snapshot_delete_spec gone = {.id = s1, .key = uuid_make()};
+    struct call calls[2] = {{.fn = fixture_do_delete, .arg = &gone},
+                            {.fn = fixture_do_put, .arg = &b}};
+    call_begin_together(f, calls, 2);
+    assert_int_equal(call_wait(&calls[0]), 0);
+    assert_int_equal(call_wait(&calls[1]), SNAP_ESTALE);
 }
 
 /* What it was asked to take is in it before it goes. */
@@ -205,15 +146,13 @@ static void delete__waits_for_the_puts_under_way(void **state)
     struct batch b = fixture_batch(s1, fixture_lease(f), 0, 1, 1);
     struct snapshot_delete_spec spec = {.id = s1, .key = uuid_make()};
     struct call putting, deleting;
-    sem_init(&begun, 0, 0);
-    sem_init(&go_on, 0, 0);
-    atomic_store(&stalls, true);
+    halt_set(&flush);
     call_begin(&putting, f, fixture_do_put, &b);
-    sem_wait(&begun);
+    halt_reached(&flush);
     call_begin(&deleting, f, fixture_do_delete, &spec);
     (void)usleep(100000);
     struct look l = fixture_look(f, s1);
-    sem_post(&go_on);
+    halt_end(&flush);
     assert_int_equal(call_wait(&putting), 0);
     assert_int_equal(call_wait(&deleting), 0);
     assert_true(l.there && !l.hidden);
@@ -271,21 +210,14 @@ static void put__nobody_passes_by_one_that_waits(void **state)
     assert_int_equal(q.batches[1].existed, 1);
 }
 
-static void do_set_busy(struct call *c)
-{
-    struct snapshot *s = volume_head(c->f->volume);
-    s->busy = !s->busy;
-    call_end(c, 0, NULL);
-}
-
 static void put__without_the_lease_is_not_let_into_the_queue(void **state)
 {
     struct fixture *f = *state;
     struct uuid s1 = fixture_create(f, "s1");
     struct batch b = fixture_batch(s1, fixture_lease(f) + 1, 0, 1, 1);
-    assert_int_equal(call(f, do_set_busy, NULL), 0);
+    fixture_set_busy(f, s1, true);
     assert_int_equal(call(f, fixture_do_put, &b), SNAP_ESTALE);
-    assert_int_equal(call(f, do_set_busy, NULL), 0);
+    fixture_set_busy(f, s1, false);
 }
 
 static void do_fill_window(struct call *c)
@@ -334,7 +266,7 @@ static void read__device_is_closed_after_it(void **state)
     fixture_put(f, s1, fixture_lease(f), 0, 10, 0);
     struct read_and_close *r = calloc(1, sizeof *r);
     r->reading.snapshot = s1;
-    r->reading.len = CHUNKS * CHUNK_BYTES;
+    r->reading.len = SIZE;
     r->call = (struct call){.f = f, .fn = fixture_do_read, .arg = &r->reading};
     sem_init(&r->call.done, 0, 0);
     assert_int_equal(call(f, do_read_and_close, r), 0);
@@ -345,7 +277,7 @@ static void read__device_is_closed_after_it(void **state)
 
 int main(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         CASE(poison__failed_flush_is_told_and_the_store_comes_back),
         CASE(poison__puts_wait_while_the_store_is_opened_again),

@@ -1,62 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Changes of one volume that are asked for in the same moment: which comes first decides,
  * and the other hears of it. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
-/* Several steps begun in one turn of the shard, in this order. */
-struct together {
-    struct call *calls;
-    unsigned count;
-};
-
-static void do_together(struct call *c)
+static struct call step(void (*fn)(struct call *), void *arg)
 {
-    const struct together *t = c->arg;
-    for (unsigned i = 0; i < t->count; i++)
-        t->calls[i].fn(&t->calls[i]);
-    call_end(c, 0, NULL);
-}
-
-static struct call step(struct fixture *f, void (*fn)(struct call *), void *arg)
-{
-    struct call c = {.fn = fn, .f = f, .arg = arg};
+    struct call c = {.fn = fn, .arg = arg};
     return c;
-}
-
-static void begin_together(struct fixture *f, struct call *calls, unsigned count)
-{
-    struct together t = {.calls = calls, .count = count};
-    for (unsigned i = 0; i < count; i++)
-        sem_init(&calls[i].done, 0, 0);
-    assert_int_equal(call(f, do_together, &t), 0);
-}
-
-/* A commit that changes nothing: those behind it wait. */
-struct nothing {
-    struct volume_commit commit;
-    struct call *call;
-};
-
-static int nothing_change(struct volume_commit *c, struct volume_record *next, struct err *reterr)
-{
-    (void)c;
-    (void)next;
-    (void)reterr;
-    return 0;
-}
-
-static void nothing_done(struct volume_commit *c, int code, const struct err *err)
-{
-    struct nothing *n = c->user;
-    call_end(n->call, code, err);
-}
-
-static void do_nothing(struct call *c)
-{
-    struct nothing *n = c->arg;
-    n->call = c;
-    n->commit = (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = n};
-    volume_commit_start(c->f->volume, &n->commit);
 }
 
 /* -- creating ----------------------------------------------------------------------- */
@@ -79,14 +31,13 @@ static void create__file_of_the_next_try_outlives_the_failed_one(void **state)
     (void)fixture_create(f, "s1");
     (void)fixture_lease(f);
     struct make m = {.id = uuid_make(), .name = "s2"};
-    struct call first, calls[2] = {step(f, do_cancel, NULL), step(f, fixture_do_create, &m)};
+    struct call first, calls[2] = {step(do_cancel, NULL), step(fixture_do_create, &m)};
     struct control_job slow = {.run = control_sleep};
     char cow[LIMIT_PATH_BYTES];
     call_begin(&first, f, fixture_do_create, &m);
-    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
-        (void)usleep(1000);
+    fixture_wait_quiesced(f, 1);
     control_submit(f->control, &slow);
-    begin_together(f, calls, 2);
+    call_begin_together(f, calls, 2);
     assert_int_equal(call_wait(&first), SNAP_ESHUTDOWN);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
@@ -101,12 +52,11 @@ static void create__writer_that_is_ready_too_late_does_not_revive_it(void **stat
     struct uuid s1 = fixture_create(f, "s1");
     uint64_t epoch = fixture_lease(f);
     struct make m = {.id = uuid_make(), .name = "s2"};
-    struct call creating, calls[3] = {step(f, do_cancel, NULL), step(f, do_cancel, NULL),
-                                      step(f, fixture_do_ready, NULL)};
+    struct call creating,
+        calls[3] = {step(do_cancel, NULL), step(do_cancel, NULL), step(fixture_do_ready, NULL)};
     call_begin(&creating, f, fixture_do_create, &m);
-    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
-        (void)usleep(1000);
-    begin_together(f, calls, 3);
+    fixture_wait_quiesced(f, 1);
+    call_begin_together(f, calls, 3);
     assert_int_equal(call_wait(&creating), SNAP_ESHUTDOWN);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
@@ -164,9 +114,9 @@ static void lease__kept_with_a_new_origin_does_not_undo_a_theft(void **state)
     t.steal = true;
     t.session = 2;
     t.instance = uuid_make();
-    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_acquire, &t),
-                            step(f, fixture_do_acquire, &w)};
-    begin_together(f, calls, 3);
+    struct call calls[3] = {step(fixture_do_nothing, &n), step(fixture_do_acquire, &t),
+                            step(fixture_do_acquire, &w)};
+    call_begin_together(f, calls, 3);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
     assert_int_equal(call_wait(&calls[2]), SNAP_ESTALE);
@@ -251,9 +201,9 @@ static void merge__snapshot_asked_for_meanwhile_is_refused(void **state)
     (void)fixture_lease(f);
     struct make m = {.id = uuid_make(), .name = "s2"};
     struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
-    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_merge, &g),
-                            step(f, fixture_do_create, &m)};
-    begin_together(f, calls, 3);
+    struct call calls[3] = {step(fixture_do_nothing, &n), step(fixture_do_merge, &g),
+                            step(fixture_do_create, &m)};
+    call_begin_together(f, calls, 3);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
     assert_int_equal(call_wait(&calls[2]), SNAP_EBUSY);
@@ -268,9 +218,9 @@ static void merge__deletion_asked_for_meanwhile_is_refused(void **state)
     (void)fixture_lease(f);
     struct merging g = {.m = {.snapshot = s1}, .fn = volume_merge_begin};
     struct snapshot_delete_spec spec = {.id = s1, .key = uuid_make()};
-    struct call calls[3] = {step(f, do_nothing, &n), step(f, fixture_do_merge, &g),
-                            step(f, fixture_do_delete, &spec)};
-    begin_together(f, calls, 3);
+    struct call calls[3] = {step(fixture_do_nothing, &n), step(fixture_do_merge, &g),
+                            step(fixture_do_delete, &spec)};
+    call_begin_together(f, calls, 3);
     assert_int_equal(call_wait(&calls[0]), 0);
     assert_int_equal(call_wait(&calls[1]), 0);
     assert_int_equal(call_wait(&calls[2]), SNAP_EBUSY);
@@ -299,85 +249,23 @@ static void merge__damaged_meanwhile_can_be_deleted_by_force(void **state)
 
 /* -- folding beside writes ----------------------------------------------------------------- */
 
-/* A write under way: its chunks are held until let go. */
-struct holding {
-    struct range range;
-    struct range_lock *lock;
-    uint32_t seq; /* of a clone; 0: the origin's */
-};
-
-static void held(struct range *r)
-{
-    (void)r;
-}
-
-static void do_hold(struct call *c)
-{
-    struct holding *h = c->arg;
-    struct volume *v = c->f->volume;
-    h->lock = h->seq == 0 ? &v->origin->writes : volume_snapshot_by_seq(v, h->seq)->ranges;
-    h->range.granted = held;
-    range_take(h->lock, &h->range);
-    call_end(c, h->range.held ? 0 : SNAP_EBUSY, NULL);
-}
-
-static void do_let_go(struct call *c)
-{
-    struct holding *h = c->arg;
-    range_give(h->lock, &h->range);
-    call_end(c, 0, NULL);
-}
-
-static void fold__waits_for_writes_that_may_have_chosen_the_hidden_one(void **state)
-{
-    struct fixture *f = *state;
-    (void)fixture_create(f, "s1");
-    struct uuid s2 = fixture_create(f, "s2");
-    struct holding h = {.range = {.first = 5, .last = 5}};
-    assert_int_equal(call(f, do_hold, &h), 0);
-    assert_int_equal(fixture_delete(f, s2, uuid_make(), false), 0);
-    (void)usleep(50000);
-    assert_int_equal(fixture_look(f, s2).nodes, 2);
-    assert_true(fixture_look(f, s2).job);
-    (void)call(f, do_let_go, &h);
-    fixture_settle(f);
-    assert_int_equal(fixture_look(f, s2).nodes, 1);
-}
-
 /* s1's chunks go to the clone, which holds one of them just now: what comes first into a store
  * stays, so nobody has to wait. */
 static void fold__into_a_clone_goes_on_beside_its_writes(void **state)
 {
     struct fixture *f = *state;
     struct uuid s = fixture_create(f, "s1"), c = fixture_clone(f, s, "c1");
-    assert_int_equal(fixture_fill(f, (struct uuid){{0}}, 0, 8 * CHUNK_BYTES, 1), 0);
-    struct holding h = {.range = {.first = 3, .last = 3}, .seq = 2};
-    assert_int_equal(call(f, do_hold, &h), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 8 * CHUNK_BYTES, 1), 0);
+    struct holding h = {.range = {.first = 3, .last = 3}, .clone = c};
+    fixture_hold(f, &h);
     assert_int_equal(fixture_delete(f, s, uuid_make(), false), 0);
     fixture_settle(f);
     assert_int_equal(fixture_look(f, c).exceptions, 8);
-    (void)call(f, do_let_go, &h);
-    fixture_expect_byte(f, c, 0, CHUNKS * CHUNK_BYTES, 0);
+    fixture_let_go(f, &h);
+    fixture_expect_byte(f, c, 0, SIZE, 0);
     assert_int_equal(fixture_fill(f, c, 3 * CHUNK_BYTES + 10, 20, 2), 0);
     fixture_expect_byte(f, c, 3 * CHUNK_BYTES + 10, 3 * CHUNK_BYTES + 30, 2);
-    fixture_expect_byte(f, c, 3 * CHUNK_BYTES + 30, CHUNKS * CHUNK_BYTES, 0);
-}
-
-static void delete__of_a_clone_waits_for_its_writes(void **state)
-{
-    struct fixture *f = *state;
-    struct uuid s = fixture_create(f, "s1"), c = fixture_clone(f, s, "c1");
-    struct holding h = {.range = {.first = 3, .last = 3}, .seq = 2};
-    struct snapshot_delete_spec gone = {.id = c, .key = uuid_make()};
-    struct call deleting;
-    assert_int_equal(call(f, do_hold, &h), 0);
-    call_begin(&deleting, f, fixture_do_delete, &gone);
-    (void)usleep(50000);
-    assert_false(fixture_look(f, c).hidden);
-    assert_int_equal(fixture_fill(f, c, 0, 10, 1), SNAP_ENOENT);
-    (void)call(f, do_let_go, &h);
-    assert_int_equal(call_wait(&deleting), 0);
-    fixture_settle(f);
+    fixture_expect_byte(f, c, 3 * CHUNK_BYTES + 30, SIZE, 0);
 }
 
 static void do_set_reopening(struct call *c)
@@ -392,14 +280,14 @@ static void delete__of_a_clone_that_is_opened_again_meanwhile_is_refused(void **
 {
     struct fixture *f = *state;
     struct uuid s = fixture_create(f, "s1"), c = fixture_clone(f, s, "c1");
-    struct holding h = {.range = {.first = 3, .last = 3}, .seq = 2};
+    struct holding h = {.range = {.first = 3, .last = 3}, .clone = c};
     struct snapshot_delete_spec gone = {.id = c, .key = uuid_make()};
     struct call deleting;
-    assert_int_equal(call(f, do_hold, &h), 0);
+    fixture_hold(f, &h);
     call_begin(&deleting, f, fixture_do_delete, &gone);
     (void)usleep(20000);
     assert_int_equal(call(f, do_set_reopening, &c), 0);
-    (void)call(f, do_let_go, &h);
+    fixture_let_go(f, &h);
     assert_int_equal(call_wait(&deleting), SNAP_EBUSY);
     assert_int_equal(call(f, do_set_reopening, &c), 0);
     assert_false(fixture_look(f, c).hidden);
@@ -414,9 +302,9 @@ static void create__snapshots_and_clones_together_are_numbered_one_by_one(void *
     struct make m[2] = {{.id = uuid_make(), .name = "s2"}, {.id = uuid_make(), .name = "s3"}};
     struct clone_spec k[2] = {{.id = uuid_make(), .source = s, .name = "c1"},
                               {.id = uuid_make(), .source = s, .name = "c2"}};
-    struct call calls[] = {step(f, fixture_do_create, &m[0]), step(f, fixture_do_clone, &k[0]),
-                           step(f, fixture_do_create, &m[1]), step(f, fixture_do_clone, &k[1])};
-    begin_together(f, calls, 4);
+    struct call calls[] = {step(fixture_do_create, &m[0]), step(fixture_do_clone, &k[0]),
+                           step(fixture_do_create, &m[1]), step(fixture_do_clone, &k[1])};
+    call_begin_together(f, calls, 4);
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(call_wait(&calls[i]), 0);
     fixture_reopen(f);
@@ -431,9 +319,9 @@ static void clone__of_one_that_is_deleted_in_the_same_moment(void **state)
     struct uuid s = fixture_create(f, "s1");
     struct snapshot_delete_spec gone = {.id = s, .key = uuid_make()};
     struct clone_spec k = {.id = uuid_make(), .source = s, .name = "c1"};
-    assert_int_equal(fixture_fill(f, (struct uuid){{0}}, 0, 8 * CHUNK_BYTES, 1), 0);
-    struct call calls[] = {step(f, fixture_do_clone, &k), step(f, fixture_do_delete, &gone)};
-    begin_together(f, calls, 2);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 8 * CHUNK_BYTES, 1), 0);
+    struct call calls[] = {step(fixture_do_clone, &k), step(fixture_do_delete, &gone)};
+    call_begin_together(f, calls, 2);
     int rc = call_wait(&calls[0]);
     assert_int_equal(call_wait(&calls[1]), 0);
     fixture_settle(f);
@@ -462,9 +350,7 @@ int main(void)
         CASE(merge__snapshot_asked_for_meanwhile_is_refused),
         CASE(merge__deletion_asked_for_meanwhile_is_refused),
         CASE(merge__damaged_meanwhile_can_be_deleted_by_force),
-        HOSTED(fold__waits_for_writes_that_may_have_chosen_the_hidden_one),
         HOSTED(fold__into_a_clone_goes_on_beside_its_writes),
-        HOSTED(delete__of_a_clone_waits_for_its_writes),
         HOSTED(delete__of_a_clone_that_is_opened_again_meanwhile_is_refused),
         HOSTED(create__snapshots_and_clones_together_are_numbered_one_by_one),
         HOSTED(clone__of_one_that_is_deleted_in_the_same_moment),

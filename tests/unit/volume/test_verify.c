@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Verification: what has changed on the disk is found with its place, and nothing else is. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
 
 #include "daemon/volume/job.h"
 #include "daemon/volume/sums.h"
 #include "daemon/volume/verify.h"
-
-enum { SIZE = CHUNKS * CHUNK_BYTES };
-
-static const struct uuid itself; /* nil: the volume */
 
 struct verified {
     struct verify_spec spec;
@@ -81,9 +78,9 @@ static int setup(void **state)
 
 static struct uuid snapshot_of_all(struct fixture *f)
 {
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 1), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
     struct uuid s = fixture_create(f, "s1");
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 2), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 2), 0);
     return s;
 }
 
@@ -96,7 +93,7 @@ static void verify__sound_content_has_no_faults_also_after_opening_again(void **
     assert_int_equal(fixture_fill(f, c, 0, SIZE / 2, 3), 0);
     for (int again = 0; again < 2; again++) {
         assert_int_equal(fixture_fill(f, c, 100, CHUNK_BYTES, 4 + again), 0); /* in place */
-        struct verified y = verify(f, itself, false);
+        struct verified y = verify(f, ITSELF, false);
         assert_int_equal(y.status.state, JOB_DONE);
         assert_string_equal(y.status.text, "0 faults");
         assert_int_equal(y.status.done, CHUNKS + CHUNKS / 2);
@@ -147,7 +144,7 @@ static void verify__faults_are_warned_of_until_there_are_none(void **state)
     for (int turn = 0; turn < 4; turn++) {
         struct warned w = {.id = s};
         flip(f, s, 7 * CHUNK_BYTES + 99);
-        assert_int_equal(verify(f, itself, false).faults_total, turn % 2 == 0 ? 1 : 0);
+        assert_int_equal(verify(f, ITSELF, false).faults_total, turn % 2 == 0 ? 1 : 0);
         assert_int_equal(call(f, do_warnings, &w), 0);
         assert_int_equal(w.count, turn % 2 == 0 ? 1 : 0);
     }
@@ -158,12 +155,12 @@ static void verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so(void *
     struct fixture *f = *state;
     char path[2 * LIMIT_PATH_BYTES];
     struct uuid s = snapshot_of_all(f), other = fixture_create(f, "s2");
-    assert_int_equal(fixture_fill(f, itself, 0, SIZE, 3), 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 3), 0);
     assert_int_equal(call(f, fixture_do_close, NULL), 0);
     file_path(f, s, "cow", path, sizeof path);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
-    struct verified y = verify(f, itself, false);
+    struct verified y = verify(f, ITSELF, false);
     assert_int_equal(y.status.state, JOB_DONE);
     assert_int_equal(y.status.done, CHUNKS); /* the other's */
     assert_int_equal(y.faults_total, 1);
@@ -198,11 +195,11 @@ static void verify__missing_checksums_are_said_and_made_on_request_only(void **s
     file_path(f, s, "sum", path, sizeof path);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(call(f, fixture_do_open, NULL), 0);
-    struct verified y = verify(f, itself, false);
+    struct verified y = verify(f, ITSELF, false);
     assert_int_equal(y.faults_total, 0);
     assert_non_null(strstr(y.status.text, "64 have no checksum"));
     assert_true(access(path, F_OK) != 0);
-    y = verify(f, itself, true);
+    y = verify(f, ITSELF, true);
     assert_int_equal(y.status.state, JOB_DONE);
     fixture_expect_byte(f, s, 0, SIZE, 1);
     fixture_reopen(f);

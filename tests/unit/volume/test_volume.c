@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A volume's chain, its writer, what it takes and gives back. */
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
+#include "tests/unit/volume/remote_fixture.h"
 
 /* -- creating ------------------------------------------------------------------------- */
 
@@ -201,8 +202,7 @@ static void read__older_snapshot_reads_through_newer(void **state)
     struct call creating, ready;
     struct make m = {.id = uuid_make(), .name = "s2"};
     call_begin(&creating, f, fixture_do_create, &m);
-    for (int i = 0; i < 1000 && f->quiesced == 0; i++)
-        (void)usleep(1000);
+    fixture_wait_quiesced(f, 1);
     call_begin(&ready, f, fixture_do_ready, NULL);
     assert_int_equal(call_wait(&ready), 0);
     assert_int_equal(call_wait(&creating), 0);

@@ -4,17 +4,13 @@
 #ifndef SNAP_TESTS_UNIT_VOLUME_TREE_FIXTURE_H
 #define SNAP_TESTS_UNIT_VOLUME_TREE_FIXTURE_H
 
-#include "daemon/volume/job.h"
-#include "daemon/volume/origin.h"
 #include "daemon/volume/tree.h"
-#include "daemon/volume/write.h"
-#include "tests/unit/volume/volume_fixture.h"
+#include "tests/unit/volume/hosted_fixture.h"
+#include "tests/unit/volume/job_fixture.h"
 
 enum { SECTORS = CHUNKS * CHUNK_SECTORS };
 
 /* -- writing ------------------------------------------------------------------------------ */
-
-static const struct uuid ITSELF;
 
 static inline int tree_try_write(struct fixture *f, struct uuid node, uint64_t first,
                                  uint64_t count, uint8_t fill)
@@ -76,7 +72,7 @@ static inline void tree_expect(struct fixture *f, struct uuid node, const uint8_
     free(g);
 }
 
-/* -- clones, rollbacks, jobs ------------------------------------------------------------------- */
+/* -- nodes that come and go ------------------------------------------------------------------- */
 
 static inline void tree_delete(struct fixture *f, struct uuid id)
 {
@@ -94,38 +90,6 @@ static inline struct uuid tree_rollback(struct fixture *f, struct uuid to, bool 
         .job = uuid_make(), .snapshot = to, .merge = merge, .drop_newer = drop};
     assert_int_equal(call(f, tree_do_rollback, &spec), 0);
     return spec.job;
-}
-
-struct showing {
-    struct uuid job;
-    struct volume_job_status status;
-};
-
-static inline void tree_do_show(struct call *c)
-{
-    struct showing *g = c->arg;
-    struct err err = ERR_INIT;
-    int rc = volume_job_show(c->f->volume, &g->job, &g->status, &err);
-    call_end(c, rc, &err);
-}
-
-static inline void tree_do_cancel(struct call *c)
-{
-    volume_job_cancel(c->f->volume, c->arg, call_end, c);
-}
-
-/* Until the job has ended, however. */
-static inline enum volume_job_state tree_job_end(struct fixture *f, struct uuid job)
-{
-    struct showing g = {.job = job};
-    for (int i = 0; i < 4000; i++) {
-        assert_int_equal(call(f, tree_do_show, &g), 0);
-        if (g.status.state >= JOB_DONE)
-            return g.status.state;
-        (void)usleep(1000);
-    }
-    fail_msg("the job does not end: %s %s", volume_job_state_name(g.status.state), g.status.text);
-    return JOB_FAILED;
 }
 
 /* Nodes of both kinds, hidden ones too. */

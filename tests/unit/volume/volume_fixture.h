@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A volume on a real shard with real files in a folder that goes away. The test runs on its
- * own thread; every step is posted to the shard and waited for. */
+/* A volume on a real shard with real files in a folder that goes away, and what a test does to it
+ * whatever its kind: snapshots, clones, looks at them, reads. What only remote ones have is in
+ * remote_fixture.h, writes of hosted ones are in hosted_fixture.h.
+ *
+ * The test runs on its own thread; every step is posted to the shard and waited for. */
 #ifndef SNAP_TESTS_UNIT_VOLUME_FIXTURE_H
 #define SNAP_TESTS_UNIT_VOLUME_FIXTURE_H
 
@@ -8,9 +11,7 @@
 #include "common/base/file.h"
 #include "daemon/volume/change.h"
 #include "daemon/volume/origin.h"
-#include "daemon/volume/put.h"
 #include "daemon/volume/read.h"
-#include "daemon/volume/write.h"
 #include "tests/lib/cm.h"
 #include "tests/lib/tmpdir.h"
 
@@ -23,7 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK_SECTORS = 8, CHUNK_BYTES = 4096, CHUNKS = 64, TTL_MS = 200 };
+enum { CHUNK_SECTORS = 8, CHUNK_BYTES = 4096, CHUNKS = 64, SIZE = CHUNKS * CHUNK_BYTES };
+enum { TTL_MS = 200 };
+
+static const struct uuid ITSELF; /* nil, where a node is asked for: the volume */
 
 struct fixture {
     struct tmpdir dir;
@@ -37,14 +41,16 @@ struct fixture {
     _Atomic unsigned quiesced, lost; /* events that the holder heard */
 };
 
-/* One of so many that are left, for what replaces a system call. Thread: any. */
-static inline bool fixture_take_one(atomic_int *left)
+/* -- steps -------------------------------------------------------------------------- */
+
+/* Give up after 20 s. what: for the message. */
+static inline void sem_wait_for(sem_t *sem, const char *what)
 {
-    int n = atomic_load(left);
-    while (n > 0)
-        if (atomic_compare_exchange_weak(left, &n, n - 1))
-            return true;
-    return false;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    if (sem_timedwait(sem, &until) < 0)
+        fail_msg("%s", what);
 }
 
 /* One step on the shard: fn starts it, call_end() when it is over. */
@@ -83,13 +89,23 @@ static inline void call_begin(struct call *c, struct fixture *f, void (*fn)(stru
 
 static inline int call_wait(struct call *c)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 20;
-    if (sem_timedwait(&c->done, &until) < 0)
-        fail_msg("a step on the shard did not end");
+    sem_wait_for(&c->done, "a step on the shard did not end");
     sem_destroy(&c->done);
     return c->code;
+}
+
+static inline bool call_has_ended(struct call *c)
+{
+    int n = 0;
+    assert_int_equal(sem_getvalue(&c->done, &n), 0);
+    return n > 0;
+}
+
+/* Has it still not, a while later? */
+static inline bool call_still_waits(struct call *c)
+{
+    (void)usleep(80000); /* what tries again has done so more than once */
+    return !call_has_ended(c);
 }
 
 static inline int call(struct fixture *f, void (*fn)(struct call *), void *arg)
@@ -97,6 +113,32 @@ static inline int call(struct fixture *f, void (*fn)(struct call *), void *arg)
     struct call c;
     call_begin(&c, f, fn, arg);
     return call_wait(&c);
+}
+
+/* Several steps of which fn and arg are set. */
+struct together {
+    struct call *calls;
+    unsigned count;
+};
+
+static inline void together_start(struct call *c)
+{
+    const struct together *t = c->arg;
+    for (unsigned i = 0; i < t->count; i++)
+        t->calls[i].fn(&t->calls[i]);
+    call_end(c, 0, NULL);
+}
+
+/* Begun in one turn of the shard, in this order: nothing happens between them. Each is waited for
+ * as any other. */
+static inline void call_begin_together(struct fixture *f, struct call *calls, unsigned count)
+{
+    struct together t = {.calls = calls, .count = count};
+    for (unsigned i = 0; i < count; i++) {
+        calls[i].f = f;
+        sem_init(&calls[i].done, 0, 0);
+    }
+    assert_int_equal(call(f, together_start, &t), 0);
 }
 
 /* -- life ------------------------------------------------------------------------- */
@@ -161,7 +203,7 @@ static inline int fixture_setup_as(void **state, const struct fixture_spec *spec
     volume_record_init(&f->record);
     f->record.id = f->id;
     (void)snprintf(f->record.name, sizeof f->record.name, "vol");
-    f->record.size_bytes = spec->size_bytes != 0 ? spec->size_bytes : CHUNKS * CHUNK_BYTES;
+    f->record.size_bytes = spec->size_bytes != 0 ? spec->size_bytes : SIZE;
     f->record.kind = spec->kind;
     f->record.full_policy = spec->full_policy;
     if (spec->kind == VOLUME_HOSTED) {
@@ -242,6 +284,18 @@ static inline int fixture_delete(struct fixture *f, struct uuid id, struct uuid 
     return call(f, fixture_do_delete, &spec);
 }
 
+static inline void fixture_do_clone(struct call *c)
+{
+    volume_clone_start(c->f->volume, c->arg, call_end, c);
+}
+
+static inline struct uuid fixture_clone(struct fixture *f, struct uuid source, const char *name)
+{
+    struct clone_spec spec = {.id = uuid_make(), .source = source, .name = name};
+    assert_int_equal(call(f, fixture_do_clone, &spec), 0);
+    return spec.id;
+}
+
 struct look {
     struct uuid id;
     bool there, hidden;
@@ -282,78 +336,39 @@ static inline struct look fixture_look(struct fixture *f, struct uuid id)
     return l;
 }
 
-/* Until no job is due any more. */
-static inline void fixture_settle(struct fixture *f)
+static inline void fixture_wait_state(struct fixture *f, struct uuid id, enum snapshot_state want)
 {
-    for (int i = 0; i < 2000; i++) {
-        struct look l = fixture_look(f, f->id);
-        if (!l.job)
+    for (int i = 0; i < 4000; i++) {
+        if (fixture_look(f, id).state == want)
             return;
-        (void)usleep(2000);
+        (void)usleep(1000);
     }
-    fail_msg("the hand-down job does not end");
+    fail_msg("the snapshot does not become %d", (int)want);
 }
 
-/* -- the writer ------------------------------------------------------------------------ */
-
-static inline void fixture_tell(struct volume *v, const struct volume_holder *h,
-                                enum volume_event event)
+/* Until a node is open again; the volume itself has no store. */
+static inline void fixture_wait_sound(struct fixture *f, struct uuid node)
 {
-    (void)h;
-    struct fixture *f = (struct fixture *)((char *)v->set - offsetof(struct fixture, set));
-    if (event == VOLUME_EVENT_QUIESCE)
-        f->quiesced++;
-    else
-        f->lost++;
+    if (fixture_look(f, node).there)
+        fixture_wait_state(f, node, SNAPSHOT_OK);
 }
 
-struct writer {
-    const char *identity;
-    struct uuid instance;
-    uint64_t epoch;
-    uint64_t session;
-    bool steal;
-    uint64_t size_bytes;
-    const char *fingerprint;
-    bool new_origin;
-};
-
-static inline void fixture_do_acquire(struct call *c)
+static inline void fixture_do_make_busy(struct call *c)
 {
-    const struct writer *w = c->arg;
-    struct volume_lease_request r = {
-        .ask = {.identity = w->identity,
-                .instance = w->instance,
-                .epoch = w->epoch,
-                .steal = w->steal},
-        .origin_size_bytes = w->size_bytes,
-        .fingerprint = (const uint8_t *)w->fingerprint,
-        .fingerprint_bytes = w->fingerprint != NULL ? (uint32_t)strlen(w->fingerprint) : 0,
-        .new_origin = w->new_origin,
-        .holder = {.tell = fixture_tell, .session = w->session}};
-    volume_lease_acquire(c->f->volume, &r, call_end, c);
+    volume_snapshot_find(c->f->volume, c->arg)->busy = true;
+    call_end(c, 0, NULL);
 }
 
-static inline struct writer fixture_writer(const struct fixture *f, const char *identity)
+static inline void fixture_do_make_idle(struct call *c)
 {
-    return (struct writer){.identity = identity,
-                           .instance = f->instance,
-                           .session = 1,
-                           .size_bytes = CHUNKS * CHUNK_BYTES};
+    volume_snapshot_find(c->f->volume, c->arg)->busy = false;
+    call_end(c, 0, NULL);
 }
 
-/* A lease for "w"; returns its epoch. */
-static inline uint64_t fixture_lease(struct fixture *f)
+/* As if it were being checked, or not any more. */
+static inline void fixture_set_busy(struct fixture *f, struct uuid id, bool busy)
 {
-    struct writer w = fixture_writer(f, "w");
-    assert_int_equal(call(f, fixture_do_acquire, &w), 0);
-    return f->volume->lease.epoch;
-}
-
-static inline void fixture_do_ready(struct call *c)
-{
-    struct volume *v = c->f->volume;
-    volume_head_ready(v, "w", v->lease.epoch, 1, call_end, c);
+    assert_int_equal(call(f, busy ? fixture_do_make_busy : fixture_do_make_idle, &id), 0);
 }
 
 /* Reading a table again; the faults are the case's to free. */
@@ -378,99 +393,96 @@ static inline void fixture_do_check(struct call *c)
     volume_check_start(c->f->volume, &g->check);
 }
 
-/* One step of a merge by "w". */
-struct merging {
-    struct volume_merge m;
-    void (*fn)(struct volume *v, struct volume_merge *m);
+/* A commit that changes nothing: those behind it wait. */
+struct nothing {
+    struct volume_commit commit;
     struct call *call;
 };
 
-static inline void fixture_merge_called(struct volume_merge *m, int code, const struct err *err)
+static inline int nothing_change(struct volume_commit *c, struct volume_record *next,
+                                 struct err *reterr)
 {
-    struct merging *g = m->user;
-    call_end(g->call, code, err);
+    (void)c;
+    (void)next;
+    (void)reterr;
+    return 0;
 }
 
-static inline void fixture_do_merge(struct call *c)
+static inline void nothing_done(struct volume_commit *c, int code, const struct err *err)
 {
-    struct merging *g = c->arg;
-    g->call = c;
-    g->m.identity = "w";
-    g->m.epoch = c->f->volume->lease.epoch;
-    g->m.done = fixture_merge_called;
-    g->m.user = g;
-    g->fn(c->f->volume, &g->m);
+    struct nothing *n = c->user;
+    call_end(n->call, code, err);
 }
 
-/* -- content ------------------------------------------------------------------------------ */
-
-struct batch {
-    struct volume_put put;
-    struct call *call;
-    uint64_t old_chunks[CHUNKS], zero_chunks[CHUNKS];
-    uint32_t old_count, zero_count;
-    uint8_t fill; /* content of every chunk: this byte + its number */
-    uint64_t epoch;
-    struct uuid head;
-    struct buf *buf;
-    uint32_t added, existed, failed;
-    int first_code;
-    int16_t outcomes[2 * CHUNKS]; /* the zeros' behind the others' */
-};
-
-static inline void fixture_put_done(struct volume_put *p, int code, const struct err *err)
+static inline void fixture_do_nothing(struct call *c)
 {
-    struct batch *b = p->user;
-    b->added = p->added;
-    b->existed = p->existed;
-    b->failed = p->failed;
-    b->first_code = p->first_fail.code;
-    if (p->outcomes != NULL)
-        memcpy(b->outcomes, p->outcomes, (b->old_count + b->zero_count) * sizeof *p->outcomes);
-    volume_put_done(p);
-    buf_give(b->buf);
-    call_end(b->call, code, err);
+    struct nothing *n = c->arg;
+    n->call = c;
+    n->commit = (struct volume_commit){.change = nothing_change, .done = nothing_done, .user = n};
+    volume_commit_start(c->f->volume, &n->commit);
 }
 
-static inline void fixture_do_put(struct call *c)
+/* -- files --------------------------------------------------------------------------- */
+
+static inline char *fixture_cow_path(const struct fixture *f, struct uuid snapshot, char *buf,
+                                     size_t len)
 {
-    struct batch *b = c->arg;
-    b->call = c;
-    b->buf = buf_take(c->f->shard->pool, (size_t)b->old_count * CHUNK_BYTES + 1);
-    for (uint32_t i = 0; i < b->old_count; i++)
-        memset(b->buf->data + (size_t)i * CHUNK_BYTES, (int)(b->fill + b->old_chunks[i]),
-               CHUNK_BYTES);
-    b->put = (struct volume_put){.identity = "w",
-                                 .epoch = b->epoch,
-                                 .head = b->head,
-                                 .old_chunks = b->old_chunks,
-                                 .old_count = b->old_count,
-                                 .payload = b->buf->data,
-                                 .payload_bytes = (size_t)b->old_count * CHUNK_BYTES,
-                                 .zero_chunks = b->zero_chunks,
-                                 .zero_count = b->zero_count,
-                                 .done = fixture_put_done,
-                                 .user = b};
-    volume_put_start(c->f->volume, &b->put);
+    char volume[UUID_TEXT_BYTES], text[UUID_TEXT_BYTES];
+    (void)snprintf(buf, len, "%s/volumes/%s/%s.cow", f->dir.path, uuid_format(&f->id, volume),
+                   uuid_format(&snapshot, text));
+    return buf;
 }
 
-/* Chunks first … first + count - 1. */
-static inline struct batch fixture_batch(struct uuid head, uint64_t epoch, uint64_t first,
-                                         uint32_t count, uint8_t fill)
+static inline char *fixture_origin_path(const struct fixture *f, char *buf, size_t len)
 {
-    struct batch b = {.old_count = count, .fill = fill, .epoch = epoch, .head = head};
-    for (uint32_t i = 0; i < count; i++)
-        b.old_chunks[i] = first + i;
-    return b;
+    char volume[UUID_TEXT_BYTES];
+    (void)snprintf(buf, len, "%s/volumes/%s/origin", f->dir.path, uuid_format(&f->id, volume));
+    return buf;
 }
 
-static inline void fixture_put(struct fixture *f, struct uuid head, uint64_t epoch, uint64_t first,
-                               uint32_t count, uint8_t fill)
+/* Write into a COW file past everybody. */
+static inline void fixture_scribble(const struct fixture *f, struct uuid snapshot, off_t offset,
+                                    uint8_t byte)
 {
-    struct batch b = fixture_batch(head, epoch, first, count, fill);
-    assert_int_equal(call(f, fixture_do_put, &b), 0);
-    assert_int_equal(b.failed, 0);
+    char path[LIMIT_PATH_BYTES];
+    int fd = open(fixture_cow_path(f, snapshot, path, sizeof path), O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(close(fd), 0);
 }
+
+/* Open again with the first byte of a COW file's header changed: 'x' damages it, 'S' mends it. */
+static inline void fixture_reopen_with(struct fixture *f, struct uuid snapshot, uint8_t magic)
+{
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    fixture_scribble(f, snapshot, 0, magic);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+}
+
+/* -- the space of its owner ------------------------------------------------------------ */
+
+static _Atomic int64_t space_used;
+static _Atomic uint64_t space_max; /* 0: no limit */
+
+static inline _Atomic int64_t *space_of(void *user, const char *owner)
+{
+    (void)user;
+    (void)owner;
+    return &space_used;
+}
+
+/* From now on it is counted; opens the volume again. */
+static inline void fixture_limit_space(struct fixture *f, uint64_t max)
+{
+    f->env.space_of = space_of;
+    f->env.space_bytes_max = &space_max;
+    atomic_store(&space_used, 0);
+    atomic_store(&space_max, max);
+    fixture_reopen(f);
+}
+
+/* -- reading -------------------------------------------------------------------------- */
 
 enum { ORIGIN = -1 };
 
@@ -480,7 +492,7 @@ struct reading {
     struct uuid snapshot;
     uint64_t offset;
     uint32_t len;
-    int bytes[CHUNKS * CHUNK_BYTES]; /* each byte, or ORIGIN */
+    int bytes[SIZE]; /* each byte, or ORIGIN */
 };
 
 static inline void fixture_read_done(struct volume_read *r, int code, const struct err *err)
@@ -519,83 +531,6 @@ static inline void fixture_do_read(struct call *c)
 }
 
 /* The whole view must be: chunk i reads want(i) everywhere. */
-static inline void fixture_expect(struct fixture *f, struct uuid snapshot, int (*want)(unsigned))
-{
-    struct reading *g = calloc(1, sizeof *g);
-    g->snapshot = snapshot;
-    g->len = CHUNKS * CHUNK_BYTES;
-    assert_int_equal(call(f, fixture_do_read, g), 0);
-    for (unsigned i = 0; i < CHUNKS * CHUNK_BYTES; i++)
-        if (g->bytes[i] != want(i / CHUNK_BYTES))
-            fail_msg("byte %u (chunk %u) is %d, not %d", i, i / CHUNK_BYTES, g->bytes[i],
-                     want(i / CHUNK_BYTES));
-    free(g);
-}
-
-/* -- hosted: the content itself --------------------------------------------------------------- */
-
-struct writing {
-    struct volume_write write; /* node, op, fua, offset_bytes, len_bytes: the test's */
-    const uint8_t *data;       /* copied */
-    struct call *call;
-    uint8_t *aligned;
-};
-
-static inline void fixture_write_done(struct volume_write *w, int code, const struct err *err)
-{
-    struct writing *g = w->user;
-    free(g->aligned);
-    g->aligned = NULL;
-    call_end(g->call, code, err);
-}
-
-static inline void fixture_do_write(struct call *c)
-{
-    struct writing *g = c->arg;
-    void *p = NULL;
-    g->call = c;
-    if (g->data != NULL) {
-        if (posix_memalign(&p, BUF_ALIGN_BYTES, (size_t)g->write.len_bytes + 1) != 0)
-            abort();
-        memcpy(p, g->data, (size_t)g->write.len_bytes);
-    }
-    g->aligned = p;
-    g->write.data = p;
-    g->write.done = fixture_write_done;
-    g->write.user = g;
-    volume_write_start(c->f->volume, &g->write);
-}
-
-static inline int fixture_write(struct fixture *f, struct uuid node, uint64_t offset_bytes,
-                                const void *data, uint64_t len_bytes)
-{
-    struct writing g = {.write = {.node = node,
-                                  .op = VOLUME_WRITE,
-                                  .offset_bytes = offset_bytes,
-                                  .len_bytes = len_bytes},
-                        .data = data};
-    return call(f, fixture_do_write, &g);
-}
-
-/* One byte, all over. */
-static inline int fixture_fill(struct fixture *f, struct uuid node, uint64_t offset_bytes,
-                               uint64_t len_bytes, int byte)
-{
-    uint8_t *data = malloc((size_t)len_bytes + 1);
-    memset(data, byte, (size_t)len_bytes);
-    int rc = fixture_write(f, node, offset_bytes, data, len_bytes);
-    free(data);
-    return rc;
-}
-
-static inline int fixture_op(struct fixture *f, struct uuid node, enum volume_write_op op,
-                             uint64_t offset_bytes, uint64_t len_bytes)
-{
-    struct writing g = {
-        .write = {.node = node, .op = op, .offset_bytes = offset_bytes, .len_bytes = len_bytes}};
-    return call(f, fixture_do_write, &g);
-}
-
 /* What a node (nil: the volume) reads as. */
 static inline int fixture_read(struct fixture *f, struct uuid node, uint64_t offset_bytes,
                                uint32_t len_bytes, uint8_t *ret)
@@ -615,32 +550,11 @@ static inline int fixture_read(struct fixture *f, struct uuid node, uint64_t off
 static inline void fixture_expect_byte(struct fixture *f, struct uuid node, uint64_t from,
                                        uint64_t to, int byte)
 {
-    static uint8_t got[CHUNKS * CHUNK_BYTES];
+    static uint8_t got[SIZE];
     assert_int_equal(fixture_read(f, node, from, (uint32_t)(to - from), got), 0);
     for (uint64_t i = 0; i < to - from; i++)
         if (got[i] != byte)
             fail_msg("byte %llu is %d, not %d", (unsigned long long)(from + i), got[i], byte);
-}
-
-static inline void fixture_do_clone(struct call *c)
-{
-    volume_clone_start(c->f->volume, c->arg, call_end, c);
-}
-
-static inline struct uuid fixture_clone(struct fixture *f, struct uuid source, const char *name)
-{
-    struct clone_spec spec = {.id = uuid_make(), .source = source, .name = name};
-    assert_int_equal(call(f, fixture_do_clone, &spec), 0);
-    return spec.id;
-}
-
-static inline char *fixture_cow_path(const struct fixture *f, struct uuid snapshot, char *buf,
-                                     size_t len)
-{
-    char volume[UUID_TEXT_BYTES], text[UUID_TEXT_BYTES];
-    (void)snprintf(buf, len, "%s/volumes/%s/%s.cow", f->dir.path, uuid_format(&f->id, volume),
-                   uuid_format(&snapshot, text));
-    return buf;
 }
 
 #endif
