@@ -145,6 +145,10 @@ static bool status_fill(struct snapwire_status *s, const Snapwire__V1__ServerSta
     s->flushes = m->flushes;
     s->cow_bytes_used = m->cow_bytes_used;
     s->state_bytes_free = m->state_bytes_free;
+    s->cache_size_bytes = m->cache_size_bytes;
+    s->cache_used_bytes = m->cache_used_bytes;
+    s->cache_hits = m->cache_hits;
+    s->cache_misses = m->cache_misses;
     return fine;
 }
 

@@ -223,6 +223,8 @@ struct snapwire_status {
     uint64_t cow_bytes_used, state_bytes_free;
     const char *const *warnings;
     size_t warning_count;
+    uint64_t cache_size_bytes, cache_used_bytes; /* of all shards; size 0: none */
+    uint64_t cache_hits, cache_misses;           /* since the daemon's start */
 };
 typedef void (*snapwire_status_cb)(void *user, const struct snapwire_error *error,
                                    const struct snapwire_status *status);

@@ -81,6 +81,8 @@ int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *
 int out_rows_each(const struct cli *cli, json_t *take_row, bool (*next)(void *user, json_t *row),
                   void *user, const struct out_column *columns, struct err *reterr);
 /* --json: the object. Else "Title: value" lines of the given columns. */
+/* All that was printed has gone out. Errors: SNAP_EIO. */
+int out_flush(struct err *reterr) SNAP_WUR;
 int out_object(const struct cli *cli, json_t *take_object, const struct out_column *columns,
                struct err *reterr);
 

@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/base/size.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <libsmartcols/libsmartcols.h>
 #include <string.h>
@@ -45,17 +46,27 @@ json_t *out_u64(uint64_t n)
     return json_string(text);
 }
 
+int out_flush(struct err *reterr)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    return errno ? err_set_errno(reterr, SNAP_EIO, errno, "cannot write to standard output")
+                 : err_set(reterr, SNAP_EIO, "cannot write to standard output");
+}
+
+/* What could not be formatted is lack of memory. */
 static int cannot_write(struct err *reterr)
 {
-    return err_set(reterr, SNAP_EIO, "cannot write to standard output");
+    int rc = out_flush(reterr);
+    return rc < 0 ? rc : err_set(reterr, SNAP_ENOMEM, "output");
 }
 
 static int print_json(json_t *v, struct err *reterr)
 {
-    if (json_dumpf(v, stdout, JSON_INDENT(2)) < 0 || fputc('\n', stdout) == EOF ||
-        fflush(stdout) != 0)
+    if (json_dumpf(v, stdout, JSON_INDENT(2)) < 0 || fputc('\n', stdout) == EOF)
         return cannot_write(reterr);
-    return 0;
+    return out_flush(reterr);
 }
 
 static bool is_right_aligned(enum out_style style)
@@ -125,9 +136,9 @@ static int print_rows(bool (*next)(void *user, json_t *row), void *user, json_t 
             return cannot_write(reterr);
         before = ",\n  ";
     }
-    if (fputs(before[0] == '[' ? "[]\n" : "\n]\n", stdout) == EOF || fflush(stdout) != 0)
+    if (fputs(before[0] == '[' ? "[]\n" : "\n]\n", stdout) == EOF)
         return cannot_write(reterr);
-    return 0;
+    return out_flush(reterr);
 }
 
 int out_rows_each(const struct cli *cli, json_t *take_row, bool (*next)(void *user, json_t *row),
@@ -169,8 +180,7 @@ int out_object(const struct cli *cli, json_t *take_object, const struct out_colu
             value_text(v, c->style, text, sizeof text);
             (void)printf("%s:%*s%s\n", c->title, width + 1 - (int)strlen(c->title), "", text);
         }
-        if (fflush(stdout) != 0)
-            rc = cannot_write(reterr);
+        rc = out_flush(reterr);
     }
     json_decref(take_object);
     return rc;

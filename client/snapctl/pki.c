@@ -187,7 +187,10 @@ static int cmd_revoke(struct cli *cli, int argc, char **argv, struct err *reterr
         return err_set(reterr, SNAP_ENOENT, "%s holds no certificate of '%s'", a.dir, name);
     int rc = pki_revoke(a.dir, kind, name, reterr);
     if (rc == 0)
-        cli_note(cli, "revoked; give %s/ca.crl to the daemons and send them SIGHUP", a.dir);
+        cli_note(cli,
+                 "revoked, and moved to %s/revoked; give %s/ca.crl to the daemons and send "
+                 "them SIGHUP",
+                 a.dir, a.dir);
     return rc;
 }
 

@@ -170,6 +170,11 @@ int remote_cmd_remove(struct cli *cli, int argc, char **argv, struct err *reterr
     };
     struct remote_words words = {.least = 1, .most = 1, .missing = "which remote?"};
     remote_parse(cli, &argp, argc, argv, &words);
+    if (strchr(words.word[0], '@'))
+        return err_set(
+            reterr, SNAP_EINVAL,
+            "%s is a snapshot's name, and remove forgets a daemon; snapctl remote delete",
+            words.word[0]);
     return change(words.word[0], remote_conf_remove, reterr);
 }
 
@@ -213,6 +218,8 @@ int remote_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
     int rc = remote_conf_path(path, reterr);
     if (rc == 0)
         rc = remote_conf_load(path, &conf, reterr);
+    if (rc == 0 && conf.count == 0 && !cli->json)
+        cli_note(cli, "no daemon is known (%s); snapctl remote add NAME ADDRESS", path);
     if (rc == 0)
         rc = out_rows(cli, remotes_json(&conf), columns, reterr);
     remote_conf_done(&conf);

@@ -104,6 +104,9 @@ static int list_snapshots(const struct cli *cli, struct remote *r, const char *t
     if (rc == 0)
         rc = cli->json ? out_rows(cli, remote_snapshots_json(v), NULL, reterr)
                        : print_snapshots(cli, v, reterr);
+    if (rc == 0 && !cli->json && v->snapshot_count == 0)
+        cli_note(cli, "%s has no snapshots; snapctl remote create %s@NAME makes one", v->name,
+                 v->name);
     snapwire_free(v);
     return rc;
 }

@@ -2,18 +2,21 @@
 /* From a name to a connected client, from a target to uuids.
  *
  * Each command opens one connection and uses the library's blocking face. A daemon
- * that cannot be reached is told at once; one that goes away later is waited for, as
- * long as GIVE_UP_MS, and what was unanswered is sent again by the library.
+ * that cannot be reached is tried for some seconds, as it may just be starting; one that
+ * goes away later is waited for, as long as GIVE_UP_MS, and what was unanswered is sent
+ * again by the library. Who waits is told what for.
  */
 #include "client/snapctl/remote_connect.h"
 
 #include "client/host/remote_conf.h"
+#include "common/base/clock.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { GIVE_UP_MS = 120 * 1000 };
+#define TOLD_AFTER_NS UINT64_C(1000000000)
 
 int remote_error(const struct snapwire_error *e, struct err *reterr)
 {
@@ -47,16 +50,57 @@ static int pick(const struct cli *cli, const struct remote_conf *conf, const cha
     return 0;
 }
 
-static int ask_for_daemon(struct err *reterr)
+/* What is mostly the matter, behind what the library says. */
+static int add_remedy(const struct remote_entry *e, struct err *reterr)
 {
     char text[ERR_TEXT_BYTES];
+    const char *remedy = NULL;
     if (!reterr)
         return SNAP_ECONN;
     (void)snprintf(text, sizeof text, "%s", reterr->text);
-    return err_set(reterr, SNAP_ECONN, "%.400s; is snapwired running there?", text);
+    if (reterr->code == SNAP_ECONN)
+        remedy = strstr(text, ": resolve: ") ? "is the name right?" : "is snapwired running there?";
+    else if (reterr->code == SNAP_EPROTO && strstr(text, "TLS handshake"))
+        remedy = "is it snapwired that listens there?";
+    else if (reterr->code == SNAP_EAUTH && strstr(text, "the name asked for"))
+        remedy = e->server_name ? "see --server-name of snapctl remote add"
+                                : "reach it by a name in its certificate, or see --server-name of "
+                                  "snapctl remote add, or --also of snapctl pki issue";
+    return remedy ? err_set(reterr, reterr->code, "%.300s; %s", text, remedy) : reterr->code;
 }
 
-static int connect_to(const struct remote_entry *e, struct remote *ret, struct err *reterr)
+/* Silence that is a wait is told of, once each. One connection at a time has its commands'
+ * attention, and its callbacks run inside the library's blocking calls. */
+static struct {
+    const struct cli *cli;
+    char name[LIMIT_NAME_BYTES + 1];
+    uint64_t since_ns; /* 0: connected */
+    bool told;
+} away;
+
+static void on_state(void *user, struct snapwire_client *client, enum snapwire_state state,
+                     const struct snapwire_error *why)
+{
+    uint64_t now = clock_now_ns(clock_system());
+    (void)user;
+    (void)client;
+    if (state == SNAPWIRE_STATE_CONNECTED) {
+        if (away.told)
+            cli_note(away.cli, "%s is there, going on", away.name);
+        away.since_ns = 0;
+        away.told = false;
+    } else if (state == SNAPWIRE_STATE_RECONNECTING) {
+        if (away.since_ns == 0)
+            away.since_ns = now;
+        if (away.told || now - away.since_ns < TOLD_AFTER_NS)
+            return;
+        away.told = true;
+        cli_note(away.cli, "%s: %s; trying again for a while", away.name, why ? why->text : "");
+    }
+}
+
+static int connect_to(const struct cli *cli, const struct remote_entry *e, struct remote *ret,
+                      struct err *reterr)
 {
     struct snapwire_error why = {0};
     const struct snapwire_config config = {
@@ -69,7 +113,12 @@ static int connect_to(const struct remote_entry *e, struct remote *ret, struct e
         .server_name = e->server_name,
         .software = "snapctl " SNAPWIRE_VERSION,
         .give_up_ms = GIVE_UP_MS,
+        .state_changed = on_state,
     };
+    away.cli = cli;
+    away.since_ns = 0;
+    away.told = false;
+    (void)snprintf(away.name, sizeof away.name, "%s", e->name);
     int rc = snapwire_client_new(NULL, &config, &ret->client, &why);
     if (rc == 0) {
         rc = snapwire_client_connect_sync(ret->client, &why);
@@ -81,7 +130,8 @@ static int connect_to(const struct remote_entry *e, struct remote *ret, struct e
     if (rc < 0) {
         (void)remote_error(&why, reterr);
         (void)err_prefix(reterr, "%s (%.200s)", e->name, e->address);
-        return rc == SNAP_ECONN ? ask_for_daemon(reterr) : rc;
+        (void)add_remedy(e, reterr);
+        return rc;
     }
     (void)snprintf(ret->name, sizeof ret->name, "%s", e->name);
     return 0;
@@ -98,7 +148,7 @@ int remote_open(const struct cli *cli, struct remote *ret, struct err *reterr)
     if (rc == 0)
         rc = pick(cli, &conf, path, &entry, reterr);
     if (rc == 0)
-        rc = connect_to(entry, ret, reterr);
+        rc = connect_to(cli, entry, ret, reterr);
     remote_conf_done(&conf);
     return rc;
 }

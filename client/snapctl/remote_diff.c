@@ -70,6 +70,7 @@ static int on_page(void *user, const struct snapwire_run *runs, size_t count,
 /* What is asked about: a snapshot, and a newer one or the volume as it is now. */
 struct span {
     const char *text;
+    char from_text[2 * LIMIT_NAME_BYTES + 2];
     struct remote_target from, to;
     bool has_to;
 };
@@ -77,22 +78,23 @@ struct span {
 /* VOLUME@A, VOLUME@A..B; VOLUME@A.. is to now, too. */
 static int resolve_span(struct remote *r, const char *text, struct span *ret, struct err *reterr)
 {
-    char from[2 * LIMIT_NAME_BYTES + 2], to[2 * LIMIT_NAME_BYTES + 2];
+    char to[2 * LIMIT_NAME_BYTES + 2];
     const char *at = strchr(text, '@'), *dots = at ? strstr(at, "..") : NULL;
     *ret = (struct span){.text = text};
-    if (!dots)
-        return remote_resolve(r, text, REMOTE_WANT_SNAPSHOT, &ret->from, reterr);
-    if (strlen(text) >= sizeof from || strchr(dots, '@'))
+    if (strlen(text) >= sizeof to || (dots && strchr(dots, '@')))
         return err_set(reterr, SNAP_EINVAL, "'%s' is not VOLUME@A..B, two snapshots of a volume",
                        text);
-    (void)snprintf(from, sizeof from, "%.*s", (int)(dots - text), text);
+    (void)snprintf(ret->from_text, sizeof ret->from_text, "%.*s",
+                   dots ? (int)(dots - text) : (int)strlen(text), text);
+    int rc = remote_resolve(r, ret->from_text, REMOTE_WANT_SNAPSHOT, &ret->from, reterr);
+    if (rc < 0 || !dots)
+        return rc;
     (void)snprintf(to, sizeof to, "%.*s@%s", (int)(at - text), text, dots + 2);
     ret->has_to = dots[2] != '\0';
-    int rc = remote_resolve(r, from, REMOTE_WANT_SNAPSHOT, &ret->from, reterr);
     if (rc == 0 && ret->has_to)
         rc = remote_resolve(r, to, REMOTE_WANT_SNAPSHOT, &ret->to, reterr);
     if (rc == 0 && ret->has_to && snapwire_uuid_equal(&ret->from.snapshot, &ret->to.snapshot))
-        rc = err_set(reterr, SNAP_EINVAL, "%s and %s are the same snapshot", from, to);
+        rc = err_set(reterr, SNAP_EINVAL, "%s and %s are the same snapshot", ret->from_text, to);
     return rc;
 }
 
@@ -125,15 +127,16 @@ static int diff(const struct cli *cli, struct remote *r, const struct span *s, s
         print_head(&d);
     if (cli->json)
         (void)puts(d.extents == 0 ? "]" : "\n]");
-    if (fflush(stdout) != 0 || ferror(stdout) != 0)
-        return err_set(reterr, SNAP_EIO, "cannot write to standard output");
+    if (out_flush(reterr) < 0)
+        return SNAP_EIO;
     if (cli_interrupted())
         return err_set(reterr, SNAP_ECANCELED, "stopped");
     char changed[24];
     if (!cli->json)
         cli_note(cli, "%s in %" PRIu64 " extent%s changed %s %s",
                  size_format(d.changed_bytes, changed, sizeof changed), d.extents,
-                 d.extents == 1 ? "" : "s", s->has_to ? "in" : "since", s->text);
+                 d.extents == 1 ? "" : "s", s->has_to ? "in" : "since",
+                 s->has_to ? s->text : s->from_text);
     return 0;
 }
 

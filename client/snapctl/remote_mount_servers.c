@@ -41,9 +41,67 @@ static void nap(void)
     (void)nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
 }
 
-/* -- starting
- * ---------------------------------------------------------------------------------------
- */
+/* -- which of them run -------------------------------------------------------------------- */
+
+/* A program that has ended, even if nobody has taken note, has no command line. */
+static bool runs(const struct mount_state *s, pid_t pid)
+{
+    char path[32];
+    char text[4096];
+    (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
+    (void)waitpid(pid, NULL, WNOHANG); /* if it is a child of ours */
+    return n > 0 && memmem(text, (size_t)n, s->folder, strlen(s->folder));
+}
+
+static bool wait_ended(const struct mount_state *s, pid_t pid, int ms)
+{
+    for (; runs(s, pid); ms -= POLL_MS) {
+        if (ms <= 0)
+            return false;
+        nap();
+    }
+    return true;
+}
+
+/* A program of this mount by its name: nbdkit's pid is another once it is in the background, and
+ * snapctl may have ended before it had noted one. */
+static pid_t find(const struct mount_state *s, const char *name)
+{
+    DIR *dir = opendir("/proc");
+    pid_t found = 0;
+    for (const struct dirent *d; dir && found == 0 && (d = readdir(dir));) {
+        char path[32], comm[32] = "";
+        long pid = strtol(d->d_name, NULL, 10);
+        if (pid <= 0 || pid > INT32_MAX)
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/%ld/comm", pid);
+        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd >= 0 ? read(fd, comm, sizeof comm - 1) : 0;
+        comm[n > 0 ? n : 0] = '\0';
+        comm[strcspn(comm, "\n")] = '\0';
+        if (strcmp(comm, name) == 0 && runs(s, (pid_t)pid))
+            found = (pid_t)pid;
+    }
+    if (dir)
+        (void)closedir(dir);
+    return found;
+}
+
+/* One that is just being executed has no command line for a moment, so it is looked for twice. */
+static pid_t find_any(const struct mount_state *s, const char *name, pid_t known)
+{
+    if (known > 0 && runs(s, known))
+        return known;
+    pid_t pid = find(s, name);
+    if (pid > 0)
+        return pid;
+    nap();
+    return find(s, name);
+}
+
+/* -- starting ----------------------------------------------------------------------------- */
 
 static int spawn(const char *log, const char *const argv[], pid_t *ret_pid)
 {
@@ -80,12 +138,14 @@ static int spawn(const char *log, const char *const argv[], pid_t *ret_pid)
     return e;
 }
 
-/* The first line of a log that speaks of an error, or else its last. */
-static void said(const char *log, char buf[SAID_BYTES_MAX])
+/* The first line of a log that speaks of an error, or else its last. In the background nbdkit
+ * speaks to syslog. */
+static void said(const char *log, const char *name, char buf[SAID_BYTES_MAX])
 {
     CLEANUP_FREE char *text = NULL;
     size_t len;
-    (void)snprintf(buf, SAID_BYTES_MAX, "it said nothing");
+    (void)snprintf(buf, SAID_BYTES_MAX, "it said nothing here; journalctl -t %s may know more",
+                   name);
     if (file_read_all(log, LOG_BYTES_MAX, &text, &len, NULL) < 0)
         return;
     char *rest = text;
@@ -97,10 +157,12 @@ static void said(const char *log, char buf[SAID_BYTES_MAX])
     }
 }
 
-/* Until it has written its pid. */
+/* Until it has written its pid. What has ended well before may have left another of its name in
+ * the background. */
 static int wait_ready(const struct mount_state *s, const char *name, pid_t pid, struct err *reterr)
 {
     char file[24], path[MOUNT_FILE_BYTES], log[MOUNT_FILE_BYTES], text[SAID_BYTES_MAX];
+    bool ended = false;
     struct stat st;
     (void)snprintf(file, sizeof file, "%s.log", name);
     mount_state_file(s, file, log);
@@ -109,16 +171,18 @@ static int wait_ready(const struct mount_state *s, const char *name, pid_t pid, 
     for (int ms = 0; ms < READY_MS; ms += POLL_MS) {
         if (cli_interrupted())
             return err_set(reterr, SNAP_ECANCELED, "interrupted");
+        int status = 0;
+        ended = ended || waitpid(pid, &status, WNOHANG) == pid;
+        bool gone = ended && (status != 0 || find(s, name) == 0);
         if (stat(path, &st) == 0 && st.st_size > 0)
             return 0;
-        int status;
-        if (waitpid(pid, &status, WNOHANG) == pid && status != 0) {
-            said(log, text);
+        if (gone) {
+            said(log, name, text);
             return err_set(reterr, SNAP_EIO, "%s", text);
         }
         nap();
     }
-    said(log, text);
+    said(log, name, text);
     return err_set(reterr, SNAP_ETIMEDOUT, "it does not come up in %d s: %s", READY_MS / 1000,
                    text);
 }
@@ -208,70 +272,13 @@ int mount_nbdfuse_start(struct mount_state *s, struct err *reterr)
         argv[n++] = "-r";
     argv[n++] = disk;
     argv[n] = uri;
-    return start(s, argv, "libnbd-bin", &s->nbdfuse, reterr);
+    int rc = start(s, argv, "libnbd-bin", &s->nbdfuse, reterr);
+    if (rc == SNAP_EIO && find_any(s, "nbdkit", 0) == 0)
+        (void)err_prefix(reterr, "nbdkit has ended (journalctl -t nbdkit may tell why)");
+    return rc;
 }
 
-/* -- stopping
- * ----------------------------------------------------------------------------------------
- */
-
-/* A program that has ended, even if nobody has taken note, has no command line. */
-static bool runs(const struct mount_state *s, pid_t pid)
-{
-    char path[32];
-    char text[4096];
-    (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
-    (void)waitpid(pid, NULL, WNOHANG); /* if it is a child of ours */
-    return n > 0 && memmem(text, (size_t)n, s->folder, strlen(s->folder));
-}
-
-static bool wait_ended(const struct mount_state *s, pid_t pid, int ms)
-{
-    for (; runs(s, pid); ms -= POLL_MS) {
-        if (ms <= 0)
-            return false;
-        nap();
-    }
-    return true;
-}
-
-/* A program of this mount by its name: nbdkit's pid is another once it is in the background, and
- * snapctl may have ended before it had noted one. */
-static pid_t find(const struct mount_state *s, const char *name)
-{
-    DIR *dir = opendir("/proc");
-    pid_t found = 0;
-    for (const struct dirent *d; dir && found == 0 && (d = readdir(dir));) {
-        char path[32], comm[32] = "";
-        long pid = strtol(d->d_name, NULL, 10);
-        if (pid <= 0 || pid > INT32_MAX)
-            continue;
-        (void)snprintf(path, sizeof path, "/proc/%ld/comm", pid);
-        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd >= 0 ? read(fd, comm, sizeof comm - 1) : 0;
-        comm[n > 0 ? n : 0] = '\0';
-        comm[strcspn(comm, "\n")] = '\0';
-        if (strcmp(comm, name) == 0 && runs(s, (pid_t)pid))
-            found = (pid_t)pid;
-    }
-    if (dir)
-        (void)closedir(dir);
-    return found;
-}
-
-/* One that is just being executed has no command line for a moment, so it is looked for twice. */
-static pid_t find_any(const struct mount_state *s, const char *name, pid_t known)
-{
-    if (known > 0 && runs(s, known))
-        return known;
-    pid_t pid = find(s, name);
-    if (pid > 0)
-        return pid;
-    nap();
-    return find(s, name);
-}
+/* -- stopping ----------------------------------------------------------------------------- */
 
 /* Until none is left: nbdkit forks when it goes to the background, and what the first process is
  * told in that moment the second may never hear of. */

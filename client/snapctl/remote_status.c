@@ -13,7 +13,7 @@ static json_t *status_json(const struct snapwire_status *s, const char *remote)
         }
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I, s:o}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
         "remote", remote, "software", s->software, "identity", s->identity, "io_engine",
         s->io_engine, "state_dir", s->state_dir, "uptime_s", (json_int_t)s->uptime_s, "volumes",
         (json_int_t)s->volumes, "snapshots", (json_int_t)s->snapshots, "snapshots_invalid",
@@ -23,7 +23,9 @@ static json_t *status_json(const struct snapwire_status *s, const char *remote)
         (json_int_t)s->chunks_added, "chunks_existed", (json_int_t)s->chunks_existed, "commits",
         (json_int_t)s->commits, "flushes", (json_int_t)s->flushes, "cow_bytes_used",
         (json_int_t)s->cow_bytes_used, "state_bytes_free", (json_int_t)s->state_bytes_free,
-        "warnings", warnings);
+        "cache_size_bytes", (json_int_t)s->cache_size_bytes, "cache_used_bytes",
+        (json_int_t)s->cache_used_bytes, "cache_hits", (json_int_t)s->cache_hits, "cache_misses",
+        (json_int_t)s->cache_misses, "warnings", warnings);
 }
 
 int remote_cmd_status(struct cli *cli, int argc, char **argv, struct err *reterr)
@@ -52,6 +54,10 @@ int remote_cmd_status(struct cli *cli, int argc, char **argv, struct err *reterr
         {"chunks_existed", "Chunks existed", OUT_NUMBER},
         {"commits", "Commits", OUT_NUMBER},
         {"flushes", "Flushes", OUT_NUMBER},
+        {"cache_size_bytes", "Block cache", OUT_SIZE},
+        {"cache_used_bytes", "  in use", OUT_SIZE},
+        {"cache_hits", "  hits", OUT_NUMBER},
+        {"cache_misses", "  misses", OUT_NUMBER},
         {"cow_bytes_used", "COW space used", OUT_SIZE},
         {"state_bytes_free", "Space free", OUT_SIZE},
         {0},

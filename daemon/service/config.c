@@ -9,7 +9,7 @@
  * Thread: main's, at start and on reload (libconfuse keeps the object being
  * filled in a global, here `loading`).
  */
-#include "daemon/service/config.h"
+#include "daemon/service/config_priv.h"
 
 #include "common/base/bytes.h"
 #include "common/base/cleanup.h"
@@ -19,13 +19,9 @@
 #include "daemon/shard/look.h"
 
 #include <confuse.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define DEFAULT_STATE_DIR "/var/lib/snapwire"
 #define DEFAULT_TLS_DIR "/etc/snapwire/pki"
@@ -44,11 +40,30 @@ static SNAP_PRINTF(2, 0) void on_error(cfg_t *cfg, const char *fmt, va_list ap)
         return; /* the first one names the cause */
     char text[ERR_TEXT_BYTES];
     (void)vsnprintf(text, sizeof text, fmt, ap);
-    loading.rc =
-        err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s", loading.path, cfg ? cfg->line : 0, text);
+    const char *remedy = "";
+    if (strstr(text, "no such option"))
+        remedy = strchr(text, '.') ? "; write what is of a section as: section { key = value }"
+                                   : "; snapwired.conf(5) lists those that there are";
+    loading.rc = err_set(loading.reterr, SNAP_EINVAL, "%s:%d: %s%s", loading.path,
+                         cfg ? cfg->line : 0, text, remedy);
 }
 
 /* -- checks of one value -------------------------------------------------------- */
+
+/* A validator's error, with the key's full name before it. */
+static SNAP_PRINTF(3, 4) int refuse(cfg_t *cfg, cfg_opt_t *opt, const char *fmt, ...)
+{
+    char text[ERR_TEXT_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (strcmp(cfg_name(cfg), "root") == 0)
+        cfg_error(cfg, "%s: %s", cfg_opt_name(opt), text);
+    else
+        cfg_error(cfg, "%s.%s: %s", cfg_name(cfg), cfg_opt_name(opt), text);
+    return -1;
+}
 
 static int check_size(cfg_t *cfg, cfg_opt_t *opt)
 {
@@ -56,8 +71,7 @@ static int check_size(cfg_t *cfg, cfg_opt_t *opt)
     struct err why = ERR_INIT;
     if (size_parse(cfg_opt_getnstr(opt, 0), &bytes, &why) == 0)
         return 0;
-    cfg_error(cfg, "%s: %s", cfg_opt_name(opt), why.text);
-    return -1;
+    return refuse(cfg, opt, "%s", why.text);
 }
 
 static int check_chunk_size(cfg_t *cfg, cfg_opt_t *opt)
@@ -69,8 +83,7 @@ static int check_chunk_size(cfg_t *cfg, cfg_opt_t *opt)
     if (u64_is_pow2(bytes) && bytes >= SECTOR_BYTES &&
         bytes <= (uint64_t)LIMIT_CHUNK_SECTORS_MAX * SECTOR_BYTES)
         return 0;
-    cfg_error(cfg, "%s: must be a power of two from 512 to 16M", cfg_opt_name(opt));
-    return -1;
+    return refuse(cfg, opt, "must be a power of two from 512 to 16M");
 }
 
 static int check_addresses(cfg_t *cfg, cfg_opt_t *opt)
@@ -79,10 +92,8 @@ static int check_addresses(cfg_t *cfg, cfg_opt_t *opt)
         struct addr a;
         struct err why = ERR_INIT;
         const char *text = cfg_opt_getnstr(opt, i);
-        if (text && *text && addr_parse(text, &a, &why) < 0) {
-            cfg_error(cfg, "%s: %s", cfg_opt_name(opt), why.text);
-            return -1;
-        }
+        if (text && *text && addr_parse(text, &a, &why) < 0)
+            return refuse(cfg, opt, "%s", why.text);
     }
     return 0;
 }
@@ -90,14 +101,10 @@ static int check_addresses(cfg_t *cfg, cfg_opt_t *opt)
 static int check_path(cfg_t *cfg, cfg_opt_t *opt)
 {
     const char *path = cfg_opt_getnstr(opt, 0);
-    if (*path && *path != '/') {
-        cfg_error(cfg, "%s: '%s' must be an absolute path", cfg_opt_name(opt), path);
-        return -1;
-    }
-    if (strlen(path) >= LIMIT_PATH_BYTES) {
-        cfg_error(cfg, "%s: path longer than %d bytes", cfg_opt_name(opt), LIMIT_PATH_BYTES - 1);
-        return -1;
-    }
+    if (*path && *path != '/')
+        return refuse(cfg, opt, "'%s' must be an absolute path", path);
+    if (strlen(path) >= LIMIT_PATH_BYTES)
+        return refuse(cfg, opt, "path longer than %d bytes", LIMIT_PATH_BYTES - 1);
     return 0;
 }
 
@@ -111,8 +118,7 @@ static int check_word(cfg_t *cfg, cfg_opt_t *opt, const char *const *words)
         (void)snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
                        w == words ? "" : ", ", *w);
     }
-    cfg_error(cfg, "%s: '%s' is none of: %s", cfg_opt_name(opt), text, list);
-    return -1;
+    return refuse(cfg, opt, "'%s' is none of: %s", text, list);
 }
 
 static const char *const engine_words[] = {"auto", "io_uring", "threads", NULL};
@@ -161,9 +167,7 @@ static int check_int(cfg_t *cfg, cfg_opt_t *opt)
             continue;
         if (v >= int_ranges[i].min && v <= int_ranges[i].max)
             return 0;
-        cfg_error(cfg, "%s: %ld is not in %ld … %ld", cfg_opt_name(opt), v, int_ranges[i].min,
-                  int_ranges[i].max);
-        return -1;
+        return refuse(cfg, opt, "%ld is not in %ld … %ld", v, int_ranges[i].min, int_ranges[i].max);
     }
     return 0;
 }
@@ -251,76 +255,6 @@ static void take_all(cfg_t *cfg, struct config *c)
     c->buffer_bytes_max = take_size(cfg, "limits|buffers");
     c->cache_bytes = take_size(cfg, "cache|size");
     (void)!log_level_parse(cfg_getstr(cfg, "log_level"), &c->log_level, NULL);
-}
-
-/* "[::]" is every IPv6 address and no IPv4 one, which surprises whoever knows it otherwise. */
-static void warn_of_ipv6_only(const struct config *c, void (*warn)(void *, const char *),
-                              void *user)
-{
-    struct addr a, b;
-    char text[128];
-    for (unsigned i = 0; i < c->listen_count; i++) {
-        bool alone =
-            addr_parse(c->listen[i], &a, NULL) == 0 && !a.unix_socket && strcmp(a.host, "::") == 0;
-        for (unsigned k = 0; alone && k < c->listen_count; k++)
-            alone = addr_parse(c->listen[k], &b, NULL) < 0 || b.unix_socket || b.port != a.port ||
-                    strchr(b.host, ':') != NULL;
-        (void)snprintf(text, sizeof text,
-                       "listen: %.40s takes IPv6 only; for IPv4 add 0.0.0.0:%u beside it",
-                       c->listen[i], a.port);
-        if (alone)
-            warn(user, text);
-    }
-}
-
-/* Rules that no single value can break. */
-static int check_together(const char *path, const struct config *c,
-                          void (*warn)(void *, const char *), void *user, struct err *reterr)
-{
-    bool tcp = false;
-    uint64_t least = 3 * (uint64_t)c->chunk_size_sectors * SECTOR_BYTES;
-    if (!c->state_dir[0])
-        return err_set(reterr, SNAP_EINVAL, "%s: state_dir: is empty; name a folder", path);
-    if (c->listen_count == 0)
-        return err_set(reterr, SNAP_EINVAL, "%s: listen: name at least one address", path);
-    for (unsigned i = 0; i < c->listen_count; i++)
-        tcp |= strncmp(c->listen[i], "unix:", 5) != 0;
-    const struct {
-        const char *key, *file;
-    } files[] = {{"tls.ca", c->tls_ca},
-                 {"tls.certificate", c->tls_certificate},
-                 {"tls.key", c->tls_key},
-                 {"tls.crl", c->tls_crl}};
-    for (size_t i = 0; tcp && i < ARRAY_LEN(files); i++)
-        if (!files[i].file[0] && files[i].file != c->tls_crl)
-            return err_set(reterr, SNAP_EINVAL,
-                           "%s: %s: is empty, and listen names an address that needs TLS", path,
-                           files[i].key);
-        else if (files[i].file[0] && access(files[i].file, R_OK) != 0)
-            return err_set_errno(reterr, SNAP_EINVAL, errno,
-                                 "%s: %s: cannot read %s (make it with: snapctl pki)", path,
-                                 files[i].key, files[i].file);
-    if (c->window_bytes < LIMIT_WINDOW_BYTES_MIN || c->window_bytes > LIMIT_WINDOW_BYTES)
-        return err_set(reterr, SNAP_EINVAL, "%s: limits.window: must be 64K to 64M", path);
-    if (c->buffer_bytes_max < c->window_bytes)
-        return err_set(reterr, SNAP_EINVAL, "%s: limits.buffers: must be at least limits.window",
-                       path);
-    if (c->cow_limit_bytes < least)
-        return err_set(reterr, SNAP_EINVAL,
-                       "%s: cow.limit: must have room for three chunks of cow.chunk_size, %" PRIu64
-                       " bytes",
-                       path, least);
-    if (c->cow_grow_step_bytes < least / 3)
-        return err_set(reterr, SNAP_EINVAL,
-                       "%s: cow.grow_step: must be at least cow.chunk_size, %" PRIu64 " bytes",
-                       path, least / 3);
-    if (c->cow_limit_bytes < c->cow_grow_step_bytes && warn)
-        warn(user, "cow.grow_step is above cow.limit; files grow to their limit at once");
-    if (tcp && !c->tls_crl[0] && warn)
-        warn(user, "tls.crl is not set: certificates cannot be revoked");
-    if (warn)
-        warn_of_ipv6_only(c, warn, user);
-    return 0;
 }
 
 /* clang-format off */
@@ -448,7 +382,8 @@ static int check_whole(const char *path, const char *text, const char *log_level
     loading.reterr = reterr;
     if (parse_text(cfg, longer, on_open_section) == CFG_SUCCESS &&
         strcmp(cfg_getstr(cfg, "log_level"), other) != 0)
-        loading.rc = err_set(reterr, SNAP_EINVAL, "%s: a comment is not closed", path);
+        loading.rc =
+            err_set(reterr, SNAP_EINVAL, "%s: a comment or a quoted text is not closed", path);
     loading.top = NULL;
     loading.reterr = NULL;
     (void)cfg_free(cfg);
@@ -461,6 +396,11 @@ static int parse(cfg_t *cfg, const char *path, struct err *reterr)
     CLEANUP_FREE char *text = NULL;
     size_t len = 0;
     int rc = file_read_all(path, LIMIT_CONFIG_BYTES, &text, &len, reterr);
+    if (rc == SNAP_ENOENT)
+        return err_set(reterr, rc,
+                       "%s: there is no such file; copy snapwired.conf.example there and edit it, "
+                       "or name another with --config",
+                       path);
     if (rc < 0)
         return rc;
     if (memchr(text, '\0', len))
@@ -491,7 +431,7 @@ int config_load(const char *path, struct config *ret, void (*warn)(void *, const
     int rc = parse(cfg, path, reterr);
     if (rc == 0) {
         take_all(cfg, &c);
-        rc = check_together(path, &c, warn, user, reterr);
+        rc = config_check_rules(path, &c, warn, user, reterr);
     }
     (void)cfg_free(cfg);
     if (rc == 0)

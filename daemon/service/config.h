@@ -41,7 +41,7 @@ struct config {
     uint64_t space_per_client_bytes; /* 0: no limit */
     uint64_t window_bytes;
     uint64_t buffer_bytes_max; /* all receive buffers of a shard */
-    uint64_t cache_bytes;      /* origins' blocks in memory, of all shards; 0: none */
+    uint64_t cache_bytes;      /* of blocks in memory, of all shards; 0: none */
 
     enum log_level log_level;
 };

@@ -44,9 +44,19 @@ static void status_stores(struct volume *v, void *user)
     status_nodes(user, &v->clones);
 }
 
+static void status_cache(struct status_op *op, const struct blk_cache *cache)
+{
+    struct blk_cache_stats c = blk_cache_stats(cache);
+    op->out.cache_size_bytes += c.size_bytes;
+    op->out.cache_used_bytes += c.used_bytes;
+    op->out.cache_hits += c.hits;
+    op->out.cache_misses += c.misses;
+}
+
 static void status_part(struct request *req)
 {
     struct status_op *op = req->op;
+    status_cache(op, req->at->shard->cache);
     volume_set_each(&req->at->set, metrics_part_volume, &op->sums);
     volume_set_each(&req->at->set, status_stores, op);
 }

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import unittest
 
 import rawclient as rc
@@ -87,15 +88,133 @@ class Texts(Case):
 
     def test_a_prefix_is_said_once(self):
         d = self.up()
-        other = self.daemon(config=f'metrics_listen = "localhost:{d.port}"\n')
+        other = self.daemon(config=f'metrics_listen = "127.0.0.1:{d.port}"\n')
         code, log = other.start_fails()
         self.assertEqual(code, 11)
-        self.assertRegex(log, r'error="metrics_listen: serve HTTP on localhost:\d+: bind: Address')
+        self.assertRegex(log, r'error="metrics_listen: serve HTTP on 127\.0\.0\.1:\d+: bind: '
+                              r"Address")
         other = self.daemon()
         other.port = d.port
         code, log = other.start_fails()
         self.assertEqual(code, 11)
         self.assertEqual(log.count("listen on "), 1, log)
+
+
+class Status(Case):
+    def cache(self):
+        status = self.remote("status", "--json").json()
+        return {key: status[f"cache_{key}"] for key in ("size_bytes", "used_bytes", "hits",
+                                                        "misses")}
+
+    def test_the_block_cache_is_shown(self):
+        d = self.up(config="cache { size = 24M }\n")
+        self.assertEqual(self.cache(), {"size_bytes": 24 * MIB, "used_bytes": 0, "hits": 0,
+                                        "misses": 0})
+        root = connect_unix(d.socket)
+        volume = root.create_hosted("v", MIB)
+        root.write(volume, 0, b"x" * MIB)
+        for _ in range(2):
+            root.read(volume, 0, MIB)
+        root.close()
+        seen = self.cache()
+        self.assertEqual((seen["size_bytes"], seen["used_bytes"]), (24 * MIB, MIB))
+        self.assertGreater(seen["misses"], 0)
+        self.assertGreater(seen["hits"], 0)
+        self.assertRegex(self.remote("status").out,
+                         rf"(?m)^Block cache: +24M\n  in use: +1M\n  hits: +{seen['hits']}\n"
+                         rf"  misses: +{seen['misses']}$")
+
+    def test_no_block_cache_is_shown_as_none(self):
+        self.up(tls=False, config="cache { size = 0 }\n")
+        self.assertEqual(set(self.cache().values()), {0})
+
+
+class Remarks(Case):
+    """What is said of nothing, and of what was meant otherwise."""
+
+    def test_nothing_to_list(self):
+        self.assertRegex(self.remote("list").err, r"no daemon is known \(.*remotes.conf\); snapctl "
+                         r"remote add NAME ADDRESS")
+        self.up(tls=False)
+        self.assertIn("there is no volume", self.remote("ls").err)
+        self.remote("create", "v", "--size", "4M")
+        self.assertIn("v has no snapshots; snapctl remote create v@NAME makes one",
+                      self.remote("ls", "v").err)
+        self.assertEqual(self.remote("-q", "ls", "v").err, "")
+        self.assertEqual(self.remote("ls", "v", "--json").json(), [])
+        self.assertEqual(self.remote("ls", "v", "--json").err, "")
+
+    def test_nearly_a_command(self):
+        for word, meant in (("stat", "status"), ("exports", "export"), ("imp", "import")):
+            done = self.fails(2, rf"no command '{word}'; is it '{meant}'\? snapctl remote --help",
+                              "remote", word)
+            self.assertEqual(done.err.count("\n"), 1)
+        for word in ("gran", "s", "frob", "re"):
+            self.fails(2, [rf"no command '{word}'\n", "  apply "], "remote", word)
+        self.fails(2, r"v@s is a snapshot's name, and remove forgets a daemon; snapctl remote "
+                   r"delete", "remote", "remove", "v@s")
+
+    def test_a_diff_to_now(self):
+        self.up(tls=False)
+        self.remote("create", "v", "--size", "4M", "--hosted")
+        self.remote("create", "v@s")
+        for text in ("v@s", "v@s.."):
+            self.assertRegex(self.remote("diff", text).err, r" changed since v@s\n$")
+
+    def test_standard_output_that_is_full(self):
+        self.up(tls=False)
+        self.remote("create", "v", "--size", "4M")
+        for args in (["ls"], ["ls", "--json"], ["status"], ["show", "v"]):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run([program("snapctl"), "remote", *args], stdout=full,
+                                      env=self.environment(), stderr=subprocess.PIPE, text=True,
+                                      check=False)
+            self.assertEqual(done.returncode, 4, args)
+            self.assertIn("cannot write to standard output: No space left", done.stderr, args)
+
+    def test_who_cannot_be_reached_with_a_remedy(self):
+        d = self.up(config='metrics_listen = "127.0.0.1:0"\n')
+        pki = self.pki()
+        files = ["--ca", f"{pki}/ca.crt", "--cert", f"{pki}/client-ann.crt", "--key",
+                 f"{pki}/client-ann.key"]
+        http = re.search(r"metrics=127\.0\.0\.1:(\d+)", d.log())[1]
+        for name, address, more, code, says in (
+                ("web", f"127.0.0.1:{http}", [], 14, "; is it snapwired that listens there"),
+                ("named", f"localhost:{d.port}", ["--server-name", "x.example"], 9,
+                 "the name asked for; see --server-name"),
+                ("sock", f"unix:{self.path('nobody')}", [], 16, "; is snapwired running there"),
+                ("lost", "nobody..invalid", [], 16, "resolve: .*; is the name right")):
+            self.remote("add", name, address, *([] if name == "sock" else files), *more)
+            quiet = ["-q"] if name == "lost" else []
+            done = self.fails(code, says, "remote", *quiet, "--on", name, "status")
+            self.assertEqual(done.err.count("\n"), 2 if name == "sock" else 1)
+            if name == "sock":
+                self.assertRegex(done.err, rf"^{name}: .*; trying again for a while\n")
+
+    def test_a_daemon_that_goes_away_and_comes_back_is_told_of(self):
+        d = self.up(tls=False)
+        self.remote("create", "v", "--size", "64M", "--hosted")
+        child = subprocess.Popen([program("snapctl"), "remote", "import", "v", "-"],
+                                 env=self.environment(), stdin=subprocess.PIPE,
+                                 stderr=subprocess.PIPE)
+        self.children.append(child)
+        child.stdin.write(os.urandom(32 * MIB))
+        child.stdin.flush()
+        d.stop()
+        threading.Timer(3, d.start).start()
+        child.stdin.write(os.urandom(32 * MIB))
+        _, err = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 0, err)
+        self.assertRegex(err.decode(), r"(?s)^admin: .*; trying again for a while\nadmin is there, "
+                         r"going on\n.*64M of 64M written")
+
+    def test_what_was_revoked_is_told(self):
+        pki = self.path("p")
+        for args in (["init", pki], ["issue", pki, "--client", "x"]):
+            self.snapctl("pki", *args)
+        self.assertEqual(self.snapctl("pki", "revoke", pki, "x").err,
+                         f"revoked, and moved to {pki}/revoked; give {pki}/ca.crl to the daemons "
+                         "and send them SIGHUP\n")
 
 
 @unittest.skipUnless(shutil.which("nbdkit") and os.path.exists(

@@ -41,6 +41,33 @@ static void print_commands(FILE *to, const struct cli_group *group)
     (void)fprintf(to, "\n`snapctl %s COMMAND --help` tells of one.\n", group->name);
 }
 
+/* The one command that begins so, or that the word begins with; NULL: none or several. */
+static const char *guess(const struct cli_group *group, const char *word)
+{
+    const char *found = NULL;
+    for (const struct cli_command *c = group->commands; c->name; c++) {
+        size_t n = strlen(c->name), given = strlen(word);
+        if (strncmp(c->name, word, n < given ? n : given) != 0)
+            continue;
+        if (found || given < 2)
+            return NULL;
+        found = c->name;
+    }
+    return found;
+}
+
+static void print_unknown(const struct cli_group *group, const char *word)
+{
+    const char *meant = guess(group, word);
+    (void)fprintf(stderr, "snapctl %s: no command '%s'", group->name, word);
+    if (meant) {
+        (void)fprintf(stderr, "; is it '%s'? snapctl %s --help lists them\n", meant, group->name);
+        return;
+    }
+    (void)fprintf(stderr, "\n\n");
+    print_commands(stderr, group);
+}
+
 /* What the shell completions ask for: the words that may follow. */
 static int print_words(int argc, char **argv)
 {
@@ -71,8 +98,7 @@ static int run_command(struct cli *cli, const struct cli_group *group, int argc,
     }
     const struct cli_command *command = find_command(group, argv[0]);
     if (!command) {
-        (void)fprintf(stderr, "snapctl %s: no command '%s'\n\n", group->name, argv[0]);
-        print_commands(stderr, group);
+        print_unknown(group, argv[0]);
         return 2;
     }
     char name[64];
@@ -80,8 +106,8 @@ static int run_command(struct cli *cli, const struct cli_group *group, int argc,
     argv[0] = name;
     struct err e = ERR_INIT;
     int rc = command->run(cli, argc, argv, &e);
-    if (fflush(stdout) != 0 && rc == 0)
-        rc = err_set_errno(&e, SNAP_EIO, 0, "cannot write to standard output");
+    if (rc == 0)
+        rc = out_flush(&e);
     if (rc < 0 && e.text[0])
         (void)fprintf(stderr, "%s: %s\n", name, e.text);
     else if (rc < 0)

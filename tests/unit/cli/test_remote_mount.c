@@ -279,6 +279,64 @@ static void stop__leaves_others_alone(void **state)
     ended(&other);
 }
 
+/* Start nbdkit, where that is a script. It gets the folder as $D; the background's own programs
+ * are of that name too. */
+static int start_script(struct mount_state *s, const char *script, struct err *reterr)
+{
+    char path[TMPDIR_FILE_BYTES], text[1024], log[MOUNT_FILE_BYTES];
+    const char *old = getenv("PATH");
+    char *kept = old ? strdup(old) : NULL;
+    assert_non_null(kept);
+    mount_state_file(s, "nbdkit.log", log);
+    (void)unlink(log);
+    (void)tmpdir_file(&dir, "nbdkit", path);
+    int n = snprintf(text, sizeof text, "#!/bin/sh\nD=%s\n%s\n", s->folder, script);
+    assert_int_equal(file_replace(path, text, (size_t)n, 0700, NULL), 0);
+    *strrchr(path, '/') = '\0';
+    n = snprintf(text, sizeof text, "%s:%s", path, kept);
+    assert_true(n > 0 && n < (int)sizeof text);
+    assert_int_equal(setenv("PATH", text, 1), 0);
+    int rc = mount_nbdkit_start(s, "/c", "here", reterr);
+    assert_int_equal(setenv("PATH", kept, 1), 0);
+    free(kept);
+    return rc;
+}
+
+static void start__one_that_ends_is_told_at_once_in_its_words(void **state)
+{
+    static const struct {
+        const char *script, *says;
+    } cases[] = {
+        {"echo hm >&2; echo 'nbdkit: error: no luck' >&2; exit 1", "nbdkit: error: no luck"},
+        {"kill -SEGV $$", "journalctl -t nbdkit"},
+        {"exit 0", "it said nothing here; journalctl -t nbdkit"},
+        /* in the background */
+        {"(sleep 0.2; echo 'nbdkit: error: late' >&2; exit 1) & exit 0", "nbdkit: error: late"},
+        {"(sleep 0.2; kill -KILL $(cut -d' ' -f4 /proc/self/stat)) & exit 0", "journalctl"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct mount_state s = made("disk1", "/mnt/a");
+        struct err e = ERR_INIT;
+        long begun = now_ms();
+        assert_int_equal(start_script(&s, cases[i].script, &e), SNAP_EIO);
+        assert_true(now_ms() - begun < 20000);
+        if (!strstr(e.text, "start nbdkit: ") || !strstr(e.text, cases[i].says))
+            fail_msg("%zu: %s", i, e.text);
+        ended(&s);
+    }
+}
+
+static void start__is_waited_for_in_the_background(void **state)
+{
+    struct mount_state s = made("disk1", "/mnt/a");
+    struct err e = ERR_INIT;
+    (void)state;
+    if (start_script(&s, "(sleep 0.5; echo 1 >$D/nbdkit.pid) & exit 0", &e) < 0)
+        fail_msg("%s", e.text);
+    ended(&s);
+}
+
 /* -- the disk --------------------------------------------------------------------------------- */
 
 struct entry {
@@ -422,6 +480,8 @@ int main(void)
         CASE(state__a_runtime_folder_open_to_others_is_refused),
         CASE(find__waits_a_moment_for_one_who_is_ending),
         CASE(find__does_not_wait_for_long),
+        CASE(start__one_that_ends_is_told_at_once_in_its_words),
+        CASE(start__is_waited_for_in_the_background),
         CASE(stop__ends_one_that_serves),
         CASE(stop__ends_one_whose_pid_is_not_known),
         CASE(stop__ends_what_goes_to_the_background_meanwhile),

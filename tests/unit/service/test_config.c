@@ -85,13 +85,14 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
     } bad[] = {
         {LOCAL "shards = many\n", ":2:", "shards"},
         {LOCAL "shards = -3\n", ":2:", "shards"},
-        {LOCAL "colour = red\n", ":2:", "colour"},
+        {LOCAL "colour = red\n", ":2:", "no such option 'colour'; snapwired.conf(5)"},
+        {LOCAL "cow.limit = 5G\n", ":2:", "'cow.limit'; write what is of a section as: section {"},
         {LOCAL "state_dir = \"var\"\n", ":2:", "state_dir"},
         {LOCAL "io_engine = magic\n", ":2:", "io_engine"},
         {LOCAL "poll_us = 1001\n", ":2:", "poll_us"},
         {LOCAL "log_level = loud\n", ":2:", "log_level"},
-        {LOCAL "cache {\n size = much\n}\n", ":3:", "size"},
-        {LOCAL "cow {\n limit = 2Q\n}\n", ":3:", "limit"},
+        {LOCAL "cache {\n size = much\n}\n", ":3: cache.size: ", "size"},
+        {LOCAL "cow {\n limit = 2Q\n}\n", ":3: cow.limit: ", "limit"},
         {LOCAL "cow {\n\n chunk_size = 5000\n}\n", ":4:", "chunk_size"},
         {LOCAL "cow {\n full_policy = explode\n}\n", ":3:", "full_policy"},
         {"listen = {\"host:port:what\"}\n", ":1:", "listen"},
@@ -100,13 +101,20 @@ static void load__names_line_and_key_of_what_is_wrong(void **state)
         {LOCAL "cow { limit = 1G }\n\ntls {", ":4:", "tls: the section is not closed"},
         {LOCAL "cow {\n /* } */ limit = '1G' # }\n // }\n", ":2:", "cow: the section is not"},
         {LOCAL "log_level = debug\nlimits {\n window = 1M", ":3:", "limits: the section is not"},
-        {LOCAL "cow { limit = 1G } /* the\n rest", "", "a comment is not closed"},
+        {LOCAL "cow { limit = 1G } /* the\n rest", "", "a comment or a quoted text is not closed"},
+        {LOCAL "\"\n", "", "a comment or a quoted text is not closed"},
         {LOCAL "state_dir = \"/srv\n", ":3:", "premature end"},
         {LOCAL "state_dir = '/srv\n", ":3:", "unterminated"},
         {LOCAL "state_dir = \"/srv\\999\"\n", ":2:", ""},
         {LOCAL "cow {\n limit = 1G\n}\n}\n", ":5:", "closing brace"},
         {LOCAL "limits { window = 1K }\n", "", "limits.window"},
         {"listen = {}\n", "", "listen"},
+        {"listen = {unix:/tmp/s, unix:/tmp/s}\n", "", "unix:/tmp/s is in the way of unix:/tmp/s"},
+        {"listen = {0.0.0.0:7453, unix:/tmp/s, localhost}\n", "", "0.0.0.0:7453 is in the way of"},
+        {"listen = {[::1]:7, [::]:7}\n", "", "[::1]:7 is in the way of [::]:7"},
+        {LOCAL "metrics_listen = \"unix:/tmp/m\"\n", "", "metrics_listen: unix:/tmp/m: HTTP"},
+        {"listen = {0.0.0.0:7453}\nmetrics_listen = 127.0.0.1\n", "",
+         "metrics_listen: 127.0.0.1: listen has port 7453 there"},
         {LOCAL "state_dir = \"\"\n", "", "state_dir"},
         {LOCAL "cow {\n limit = 0\n}\n", "", "cow.limit"},
         {LOCAL "cow {\n limit = 2M\n chunk_size = 1M\n}\n", "", "cow.limit"},
@@ -137,7 +145,7 @@ static void load__warns_of_ipv6_alone(void **state)
         const char *listen, *warning; /* NULL: none */
     } cases[] = {
         {"\"[::]:7453\"", "[::]:7453 takes IPv6 only; for IPv4 add 0.0.0.0:7453 beside it"},
-        {"\"[::]:7453\", \"[::1]:7453\", \"unix:/tmp/s\"", "takes IPv6 only"},
+        {"\"[::]:7453\", \"[::1]:7454\", \"unix:/tmp/s\"", "takes IPv6 only"},
         {"\"[::]:7453\", \"0.0.0.0:7454\"", "takes IPv6 only"},
         {"\"0.0.0.0:7453\", \"[::]:7453\"", NULL},
         {"\"[::]:7453\", \"192.0.2.1\"", NULL},
@@ -161,13 +169,48 @@ static void load__warns_of_ipv6_alone(void **state)
     free(c);
 }
 
+/* Others than those that are refused. */
+static void load__takes_addresses_that_are_apart(void **state)
+{
+    static const char *const texts[] = {
+        "listen = {\"0.0.0.0:7453\", \"[::]:7453\"}\nmetrics_listen = localhost:7454",
+        "listen = {127.0.0.1, 127.0.0.2, other.example}\nmetrics_listen = 127.0.0.3",
+        "listen = {localhost:0, localhost:0}\nmetrics_listen = localhost:0",
+    };
+    struct config *c = calloc(1, sizeof *c);
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct err e = ERR_INIT;
+        char text[512];
+        (void)snprintf(
+            text, sizeof text,
+            "%s\ntls {\n ca = /dev/null\n certificate = /dev/null\n key = /dev/null\n}\n",
+            texts[i]);
+        if (load(text, c, &e) < 0)
+            fail_msg("%s: %s", texts[i], e.text);
+    }
+    free(c);
+}
+
+static void load__warns_of_a_cache_above_the_memory(void **state)
+{
+    struct config *c = calloc(1, sizeof *c);
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_int_equal(load(LOCAL "cache { size = 512P }\n", c, &e), 0);
+    assert_non_null(strstr(warnings, "cache.size: 512P, which is filled by and by, but this"));
+    assert_int_equal(load(LOCAL "cache { size = 1M }\n", c, &e), 0);
+    assert_string_equal(warnings, "");
+    free(c);
+}
+
 static void load__missing_file_is_named(void **state)
 {
     (void)state;
     struct config *c = calloc(1, sizeof *c);
     struct err e = ERR_INIT;
     assert_int_equal(config_load("/nonexistent/s.conf", c, NULL, NULL, &e), SNAP_ENOENT);
-    assert_non_null(strstr(e.text, "/nonexistent/s.conf"));
+    assert_non_null(strstr(e.text, "/nonexistent/s.conf: there is no such file; copy"));
     free(c);
 }
 
@@ -199,6 +242,8 @@ int main(void)
         cmocka_unit_test(defaults__are_those_of_an_empty_file),
         cmocka_unit_test(load__names_line_and_key_of_what_is_wrong),
         cmocka_unit_test(load__warns_of_ipv6_alone),
+        cmocka_unit_test(load__takes_addresses_that_are_apart),
+        cmocka_unit_test(load__warns_of_a_cache_above_the_memory),
         cmocka_unit_test(load__missing_file_is_named),
         cmocka_unit_test(load__what_cannot_be_read_is_an_error_and_not_the_end),
     };
