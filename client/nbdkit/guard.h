@@ -24,11 +24,12 @@
 
 #include "client/host/origin.h"
 #include "client/lib/snapwire.h"
+#include "client/nbdkit/bell.h"
 #include "client/nbdkit/guard_map.h"
+#include "client/nbdkit/guard_spare.h"
 #include "common/base/limits.h"
 
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -58,23 +59,22 @@ struct guard_copy {
     uint32_t count;
     uint64_t chunk_bytes;
     uint64_t generation; /* of the guard when it was claimed */
-    uint8_t *data;       /* whole chunks */
-    uint8_t *zeros;      /* a chunk: it is all zeros */
+    uint8_t *data;       /* whole chunks; a spare */
     uint32_t next;       /* chunks before it are put; the link's */
     uint32_t unanswered; /* the link's */
     int code;            /* the first failure; the link's until done */
     char text[120];
-    bool done;     /* under the guard's lock */
-    unsigned refs; /* under the guard's lock: the link's and the writer's */
+    bool done;       /* under the guard's lock */
+    unsigned refs;   /* under the guard's lock: the link's and the writer's */
+    uint8_t zeros[]; /* a chunk: it is all zeros */
 };
 TAILQ_HEAD(guard_copies, guard_copy);
 
-/* A write that waits: on its thread's stack, under the guard's lock but for the semaphore. */
+/* A write that waits: on its thread's stack, under the guard's lock. */
 struct guard_waiter {
     TAILQ_ENTRY(guard_waiter) link;
-    uint64_t first, last; /* chunks of which it wants to know that they are kept */
-    bool listed;          /* false: somebody is about to wake it */
-    sem_t woken;
+    uint64_t first, last; /* as guard_sleep() has them */
+    struct bell_wait wait;
 };
 TAILQ_HEAD(guard_waiters, guard_waiter);
 
@@ -117,6 +117,7 @@ struct guard {
     unsigned inflight;   /* writes past the gate */
     uint64_t copy_bytes; /* in memory */
     struct guard_copies queue;
+    struct guard_spares spares;
     struct guard_waiters waiters;
     uint64_t away_ns;    /* since when the daemon is of no use; 0: it is */
     uint64_t trouble_ns; /* since when it refuses what it may take later; 0: no */
@@ -160,15 +161,16 @@ int guard_apply(struct guard *g, const struct guard_request *r) SNAP_WUR;
 /* These are kept, or failed: their code says it. Takes the list; without the lock. */
 void guard_copies_end(struct guard *g, struct guard_copies *ended);
 
-/* -- guard_wait.c: all but guard_wake() with the lock -- */
-/* Until a copy of these chunks has ended, or something else has changed, or that time; it may also
- * be for nothing. The lock is let go meanwhile. */
+/* -- guard_wait.c: with the lock -- */
+/* Until these chunks are all kept, or one's copy has failed, or something else has changed, or that
+ * time; it may also be for nothing. The lock is let go meanwhile.
+ * last UINT64_MAX: until any copy has ended; first > last: whatever becomes of copies. */
 void guard_sleep(struct guard *g, uint64_t first, uint64_t last, uint64_t until_ns);
 /* Something else has changed. Lets the lock go. */
 void guard_broadcast(struct guard *g);
-/* Those who wait for any of these chunks, to be woken without the lock. */
-void guard_take_waiters(struct guard *g, uint64_t first, uint64_t last, struct guard_waiters *to);
-void guard_wake(struct guard_waiters *woken);
+/* Copies have ended: those for whom that is all they waited for. The bell is to be rung for them
+ * without the lock. */
+void guard_take_waiters(struct guard *g, struct bell_ring *ring);
 
 /* -- guard_link.c -- */
 /* Connect, take the lease, learn what is kept. The mark must have been looked for. */

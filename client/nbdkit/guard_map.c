@@ -52,3 +52,23 @@ void guard_map_set(struct guard_map *m, uint64_t chunk, uint64_t count, bool val
         count -= n;
     }
 }
+
+bool guard_map_pends(const struct guard_map *kept, const struct guard_map *claimed, uint64_t first,
+                     uint64_t last)
+{
+    bool any = false;
+    if (last >= kept->chunks)
+        return false;
+    for (uint64_t i = first / WORD_BITS; i <= last / WORD_BITS; i++) {
+        uint64_t mask = UINT64_MAX;
+        if (i == first / WORD_BITS)
+            mask <<= first % WORD_BITS;
+        if (i == last / WORD_BITS)
+            mask &= UINT64_MAX >> (WORD_BITS - 1 - last % WORD_BITS);
+        const uint64_t missing = mask & ~kept->words[i];
+        if (missing & ~claimed->words[i])
+            return false;
+        any = any || missing != 0;
+    }
+    return any;
+}

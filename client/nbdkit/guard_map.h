@@ -22,6 +22,10 @@ void guard_map_done(struct guard_map *m); /* takes zeros */
 /* Clear all bits and give the memory back. */
 void guard_map_clear(struct guard_map *m);
 void guard_map_set(struct guard_map *m, uint64_t chunk, uint64_t count, bool value);
+/* Some of these chunks are not kept, but all that are not are claimed. Both maps are of as many
+ * chunks; first <= last. False also of chunks beyond them. */
+bool guard_map_pends(const struct guard_map *kept, const struct guard_map *claimed, uint64_t first,
+                     uint64_t last) SNAP_WUR;
 
 static inline bool guard_map_has(const struct guard_map *m, uint64_t chunk)
 {

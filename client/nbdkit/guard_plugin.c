@@ -285,6 +285,7 @@ static void plugin_unload(void)
 {
     guard_map_done(&guard.kept);
     guard_map_done(&guard.claimed);
+    guard_spare_free_all(&guard.spares);
     origin_close(&guard.origin);
     server_args_done(&server);
     char *const texts[] = {origin_path, guard.config.mark, guard.config.volume,

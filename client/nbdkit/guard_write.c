@@ -34,7 +34,6 @@ enum {
     AGAIN_MS = 50,
     LOOK_MS = 500,
     STUCK_MS = 1000, /* from then on nbdkit's end is not waited past */
-    ALIGN_BYTES = 4096,
 };
 #define NS_PER_MS UINT64_C(1000000)
 #define NO_CHUNKS UINT64_MAX, 0
@@ -102,14 +101,11 @@ static int guard_wait(struct guard *g, uint64_t first, uint64_t last)
 
 static void copy_unref(struct guard_copy *c)
 {
-    if (--c->refs > 0)
-        return;
-    free(c->data);
-    free(c->zeros);
-    free(c);
+    if (--c->refs == 0)
+        free(c);
 }
 
-static void copy_end(struct guard *g, struct guard_copy *c, struct guard_waiters *woken)
+static void copy_end(struct guard *g, struct guard_copy *c)
 {
     if (c->chunk_bytes == g->chunk_bytes) /* else the maps are others by now */
         guard_map_set(&g->claimed, c->first, c->count, false);
@@ -119,44 +115,41 @@ static void copy_end(struct guard *g, struct guard_copy *c, struct guard_waiters
     }
     g->stats.copies++;
     g->copy_bytes -= c->count * c->chunk_bytes;
-    free(c->data);
-    free(c->zeros);
-    c->data = c->zeros = NULL;
+    guard_spare_give(&g->spares, c->data, c->count * c->chunk_bytes);
+    c->data = NULL;
     c->done = true;
-    guard_take_waiters(g, c->first, c->first + c->count - 1, woken);
     copy_unref(c);
 }
 
 void guard_copies_end(struct guard *g, struct guard_copies *ended)
 {
-    struct guard_waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+    struct bell_ring ring = {0};
     struct guard_copy *c;
     (void)pthread_mutex_lock(&g->lock);
     while ((c = TAILQ_FIRST(ended))) {
         TAILQ_REMOVE(ended, c, link);
-        copy_end(g, c, &woken);
+        copy_end(g, c);
     }
+    guard_take_waiters(g, &ring);
     (void)pthread_mutex_unlock(&g->lock);
-    guard_wake(&woken);
+    bell_ring(&ring);
 }
 
 static struct guard_copy *copy_new(struct guard *g, uint64_t first, uint32_t count)
 {
-    struct guard_copy *c = calloc(1, sizeof *c);
+    struct guard_copy *c = malloc(sizeof *c + count);
     if (!c)
         return NULL;
-    uint64_t bytes = count * g->chunk_bytes;
     *c = (struct guard_copy){.guard = g,
                              .first = first,
                              .count = count,
                              .chunk_bytes = g->chunk_bytes,
                              .generation = g->generation,
                              .refs = 1};
-    c->data = aligned_alloc(ALIGN_BYTES, u64_align_up(bytes, ALIGN_BYTES));
-    c->zeros = malloc(count);
-    if (c->data && c->zeros)
+    c->data = guard_spare_take(&g->spares, count * g->chunk_bytes);
+    if (c->data)
         return c;
-    copy_unref(c);
+    free(c);
     return NULL;
 }
 

@@ -3,7 +3,7 @@
  *
  *   nbdkit's threads                          the link's thread
  *   link_begin ──push──> stack ──(was empty: one post)──> take all, oldest first ──> submit
- *   link_wait  <──────────────── semaphore ──────────────────── callback <── answers
+ *   link_wait  <───────────── one ring for a turn ───────────── callback <── answers
  *                                                 refused for now (ELIMIT) ──> held, in order
  *
  * The stack is taken whole, so however many threads push while the loop is busy it is woken once.
@@ -44,7 +44,7 @@ struct link {
     uint64_t moved_ns;                /* the last answer, or the first of these */
     _Atomic(struct link_op *) queued; /* newest first */
     struct link_op *held_first, **held_end;
-    struct link_op *answered; /* in this turn, newest first */
+    struct link_op *answered; /* in this turn */
     bool stop, lost;
     atomic_bool failed, watches;
 };
@@ -67,12 +67,6 @@ static void op_set(struct link_op *op, const struct snapwire_error *error)
         op->error = *error;
     else
         op->error.code = 0;
-}
-
-/* The op is gone when the semaphore is up. */
-static void op_wake(struct link_op *op)
-{
-    CHECK(sem_post(&op->answered) == 0);
 }
 
 /* It is told at the turn's end: who is woken earlier takes the processor from this thread. */
@@ -98,14 +92,17 @@ static struct link_op *oldest_first(struct link_op *op)
 
 static void tell_answered(struct link *l)
 {
-    struct link_op *op = oldest_first(l->answered);
-    if (op)
-        l->moved_ns = now_ns();
+    struct bell_ring ring = {0};
+    struct link_op *op = l->answered;
+    if (!op)
+        return;
+    l->moved_ns = now_ns();
     l->answered = NULL;
     for (struct link_op *next; op; op = next) {
-        next = op->next;
-        op_wake(op);
+        next = op->next; /* op is gone once it is marked */
+        bell_mark(&ring, &op->answered);
     }
+    bell_ring(&ring);
 }
 
 /* False: the library takes no more for now. */
@@ -169,11 +166,13 @@ static void submit_queued(void *user)
 /* Of what is queued nothing begins. */
 static void refuse_queued(struct link *l, const struct snapwire_error *why)
 {
+    struct bell_ring ring = {0};
     for (struct link_op *op = take_queued(l), *next; op; op = next) {
         next = op->next;
         op_set(op, why);
-        op_wake(op);
+        bell_mark(&ring, &op->answered);
     }
+    bell_ring(&ring);
 }
 
 static int post(struct link *l, void (*fn)(void *user), struct snapwire_error *reterr)
@@ -190,7 +189,7 @@ void link_begin(struct link *l, struct link_op *op)
     struct snapwire_error why = {0};
     struct link_op *head = atomic_load(&l->queued);
     op->link = l;
-    CHECK(sem_init(&op->answered, 0, 0) == 0);
+    bell_wait_init(&op->answered);
     do
         op->next = head;
     while (!atomic_compare_exchange_weak(&l->queued, &head, op));
@@ -200,9 +199,7 @@ void link_begin(struct link *l, struct link_op *op)
 
 int link_wait(struct link_op *op)
 {
-    while (sem_wait(&op->answered) != 0)
-        ; /* a signal */
-    CHECK(sem_destroy(&op->answered) == 0);
+    (void)bell_sleep(&op->answered, 0);
     return op->error.code;
 }
 

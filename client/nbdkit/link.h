@@ -7,9 +7,9 @@
 #define SNAP_NBDKIT_LINK_H
 
 #include "client/lib/snapwire.h"
+#include "client/nbdkit/bell.h"
 #include "common/base/err.h"
 
-#include <semaphore.h>
 #include <stdbool.h>
 
 struct link;
@@ -22,7 +22,7 @@ struct link_op {
                   struct snapwire_error *reterr);
     struct link *link;
     struct link_op *next;
-    sem_t answered;
+    struct bell_wait answered;
     struct snapwire_error error; /* code 0: all went well; valid after link_wait() */
 };
 

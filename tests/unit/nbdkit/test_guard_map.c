@@ -40,6 +40,35 @@ static void map__agrees_with_an_array(void **state)
     guard_map_done(&m);
 }
 
+/* With an array, as bits are counted: kept, under way, neither. */
+static void map__pends_while_all_that_is_missing_is_under_way(void **state)
+{
+    enum { CHUNKS = 300, STEPS = 20000 };
+    struct rng r;
+    struct guard_map kept, claimed;
+    (void)state;
+    seed_init_rng(&r);
+    assert_int_equal(guard_map_init(&kept, CHUNKS, NULL), 0);
+    assert_int_equal(guard_map_init(&claimed, CHUNKS, NULL), 0);
+    for (unsigned step = 0; step < STEPS; step++) {
+        uint64_t at = rng_below(&r, CHUNKS), count = rng_below(&r, CHUNKS - at + 1);
+        guard_map_set(rng_below(&r, 2) ? &kept : &claimed, at, count, rng_below(&r, 4) > 0);
+        uint64_t first = rng_below(&r, CHUNKS), last = first + rng_below(&r, CHUNKS - first);
+        bool missing = false, lost = false;
+        for (uint64_t i = first; i <= last; i++) {
+            missing = missing || !guard_map_has(&kept, i);
+            lost = lost || (!guard_map_has(&kept, i) && !guard_map_has(&claimed, i));
+        }
+        if (guard_map_pends(&kept, &claimed, first, last) != (missing && !lost))
+            fail_msg("step %u: %llu to %llu", step, (unsigned long long)first,
+                     (unsigned long long)last);
+    }
+    assert_false(guard_map_pends(&kept, &claimed, 0, CHUNKS));
+    assert_false(guard_map_pends(&kept, &claimed, UINT64_MAX - 1, UINT64_MAX - 1));
+    guard_map_done(&kept);
+    guard_map_done(&claimed);
+}
+
 static void map__of_a_huge_volume_costs_what_is_set(void **state)
 {
     const uint64_t chunks = UINT64_C(1) << 36; /* 8 GiB of bits */
@@ -133,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(map__agrees_with_an_array),
+        cmocka_unit_test(map__pends_while_all_that_is_missing_is_under_way),
         cmocka_unit_test(map__of_a_huge_volume_costs_what_is_set),
         cmocka_unit_test(mark__is_there_from_make_to_remove),
         cmocka_unit_test(mark__a_dangling_link_is_one),

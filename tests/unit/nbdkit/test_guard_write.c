@@ -90,6 +90,7 @@ static int teardown(void **state)
         assert_false(guard_map_has(&g->claimed, i));
     guard_map_done(&g->kept);
     guard_map_done(&g->claimed);
+    guard_spare_free_all(&g->spares);
     origin_close(&g->origin);
     tmpdir_remove(&here.dir);
     return 0;
@@ -546,9 +547,32 @@ static void end__an_absent_daemon_is_not_waited_for(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* Not by looking again now and then: its own thread, and another that waits for the same chunks. */
+static void apply__is_woken_when_its_chunks_are_kept(void **state)
+{
+    enum { TIMES = 8 };
+    static struct writer one, other;
+    struct guard *g = *state;
+    const uint64_t begun = guard_now_ns();
+    for (unsigned i = 0; i < TIMES; i++) {
+        (void)pthread_mutex_lock(&g->lock);
+        guard_map_clear(&g->kept);
+        (void)pthread_mutex_unlock(&g->lock);
+        begin(g, &one, 0, (uint64_t)2 * CHUNK);
+        struct guard_copy *c = next_copy(g);
+        begin(g, &other, CHUNK, CHUNK);
+        nap_ms(1);
+        settle(g, c, 0);
+        assert_int_equal(end(&one), 0);
+        assert_int_equal(end(&other), 0);
+    }
+    assert_true(guard_now_ns() - begun < TIMES * NS_PER_S / 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(apply__is_woken_when_its_chunks_are_kept, setup, teardown),
         CASE(write__waits_until_what_it_overwrites_is_kept),
         CASE(write__over_what_is_kept_asks_for_nothing),
         CASE(write__the_last_chunk_is_padded_with_zeros),
