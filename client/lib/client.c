@@ -33,7 +33,8 @@ enum {
 
 uint64_t client_now_ns(void)
 {
-    return clock_now_ns(clock_system());
+    /* a lease runs out on the daemon while this machine sleeps */
+    return clock_now_ns(clock_asleep_too());
 }
 
 void client_kick(struct snapwire_client *c)

@@ -109,12 +109,13 @@ struct guard {
     bool stop;
     enum guard_mode mode;
     enum guard_lease lease_state;
-    uint64_t valid_until_ns; /* the lease, by CLOCK_MONOTONIC */
+    uint64_t valid_until_ns; /* the lease, by guard_lease_now_ns() */
     uint64_t chunk_bytes;    /* 0: no snapshot */
     uint64_t generation;     /* moves on with the head */
     struct guard_map kept, claimed;
     bool held;           /* a new head is being made: no write begins */
     unsigned inflight;   /* writes past the gate */
+    bool late;           /* one has ended since the lease ran out, and was begun under it */
     uint64_t copy_bytes; /* in memory */
     struct guard_copies queue;
     struct guard_spares spares;
@@ -143,6 +144,7 @@ struct guard {
 };
 
 uint64_t guard_now_ns(void);
+uint64_t guard_lease_now_ns(void); /* goes on while the machine sleeps */
 /* To the operator. guard_plugin.c. */
 void guard_say(const char *fmt, ...) SNAP_PRINTF(1, 2);
 /* Does nbdkit end, or the connection of which this thread has a request? Says so in the log when
@@ -158,6 +160,8 @@ struct guard_request {
     bool fua, may_trim, fast;
 };
 int guard_apply(struct guard *g, const struct guard_request *r) SNAP_WUR;
+/* A head was made while such a write was under way: the operator is told. Without the lock. */
+void guard_say_late(struct guard *g);
 /* These are kept, or failed: their code says it. Takes the list; without the lock. */
 void guard_copies_end(struct guard *g, struct guard_copies *ended);
 

@@ -51,10 +51,13 @@ static int guard_resize(struct guard *g, uint64_t chunk_bytes, struct err *reter
     return rc;
 }
 
-/* From now on this is the head. With the lock. */
-static int guard_adopt(struct guard *g, const struct snapwire_lease_info *info, struct err *reterr)
+/* From now on this is the head. With the lock. *ret_late: see guard_say_late(). */
+static int guard_adopt(struct guard *g, const struct snapwire_lease_info *info, bool *ret_late,
+                       struct err *reterr)
 {
     bool none = snapwire_uuid_is_zero(&info->head);
+    *ret_late = g->late && !none && !snapwire_uuid_equal(&info->head, &g->head);
+    g->late = false;
     g->generation++;
     g->head = info->head;
     g->mode = info->broken ? GUARD_IS_BROKEN : none ? GUARD_NOTHING : GUARD_KEEPING;
@@ -76,14 +79,17 @@ static void on_head_changed(void *user, struct snapwire_lease *lease,
     g->ready_wanted = false;
     if (!same && !info->broken)
         guard_unbreak(g, info->head_name);
+    bool late = false;
     (void)pthread_mutex_lock(&g->lock);
-    int rc = same ? 0 : guard_adopt(g, info, &err);
+    int rc = same ? 0 : guard_adopt(g, info, &late, &err);
     if (rc < 0) { /* nothing can be kept: as if the daemon would not have us */
         g->mode = GUARD_KEEPING;
         g->lease_state = GUARD_LEASE_REFUSED;
     }
     g->held = false;
     guard_broadcast(g);
+    if (late)
+        guard_say_late(g);
     if (rc < 0) {
         guard_say("adopt %s@%s: %s", g->config.volume, info->head_name, err.text);
         g->lost = true;
@@ -148,15 +154,17 @@ static void on_state(void *user, struct snapwire_client *client, enum snapwire_s
 /* Up to when the origin may be written. */
 void guard_lease_publish(struct guard *g)
 {
-    const uint64_t now = guard_now_ns();
+    const uint64_t now = guard_lease_now_ns();
     const uint64_t left_ms = snapwire_lease_remaining_ms(g->lease);
     (void)pthread_mutex_lock(&g->lock);
-    bool was = now < g->valid_until_ns;
+    const bool was = now < g->valid_until_ns;
     g->valid_until_ns = left_ms > 0 ? now + (left_ms - 1) * NS_PER_MS : 0;
-    if (!was && now < g->valid_until_ns)
-        guard_broadcast(g);
-    else
+    if (was || now >= g->valid_until_ns) {
         (void)pthread_mutex_unlock(&g->lock);
+        return;
+    }
+    g->late = false; /* a head that was made meanwhile is known by now */
+    guard_broadcast(g);
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */
@@ -342,9 +350,12 @@ static int link_lease(struct guard *g, struct err *reterr)
         rc = guard_error(&why, reterr);
     if (rc < 0)
         return rc;
+    bool late = false;
     (void)pthread_mutex_lock(&g->lock);
-    rc = guard_adopt(g, snapwire_lease_info(g->lease), reterr);
+    rc = guard_adopt(g, snapwire_lease_info(g->lease), &late, reterr);
     (void)pthread_mutex_unlock(&g->lock);
+    if (late)
+        guard_say_late(g);
     if (rc == 0)
         rc = link_fill(g, reterr);
     snapwire_client_set_timeout(g->client, 0);

@@ -11,7 +11,9 @@
  * and a part of a chunk may be written as soon as it is. Claims of one request are made all at
  * once, and end by themselves whoever made them: nobody waits in a circle.
  *
- * The lease is looked at last, with the lock, immediately before the disk is written.
+ * The lease is looked at last, with the lock, immediately before the disk is written, and once more
+ * behind that: a disk may take longer than the lease lasts. If the daemon has a new head by then,
+ * that may lack what the write overwrote, which is told; the heads before it have it.
  *
  * Must not know of connections. Thread: any, under the guard's lock as said there.
  */
@@ -46,6 +48,13 @@ uint64_t guard_now_ns(void)
     return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
 }
 
+uint64_t guard_lease_now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 /* -- waiting; with the lock ------------------------------------------------------------ */
 
 /* Since when the daemon has been of no use; 0: it is. */
@@ -71,7 +80,7 @@ static bool guard_is_stuck(const struct guard *g, uint64_t now)
 {
     const uint64_t since = guard_useless_ns(g);
     return (since != 0 && now >= since + STUCK_MS * NS_PER_MS) ||
-           now >= g->valid_until_ns + STUCK_MS * NS_PER_MS;
+           guard_lease_now_ns() >= g->valid_until_ns + STUCK_MS * NS_PER_MS;
 }
 
 /* Nothing can be done now: wait for these chunks, or until something else has changed, as the
@@ -282,7 +291,7 @@ static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
     struct guard_copies mine = TAILQ_HEAD_INITIALIZER(mine);
     int rc = 0;
     while (rc == 0 && g->mode != GUARD_IS_BROKEN) {
-        if (g->lease_state != GUARD_LEASE_HELD || guard_now_ns() >= g->valid_until_ns) {
+        if (g->lease_state != GUARD_LEASE_HELD || guard_lease_now_ns() >= g->valid_until_ns) {
             rc = guard_wait(g, NO_CHUNKS);
             continue;
         }
@@ -360,6 +369,22 @@ static int disk_change(const struct guard *g, const struct guard_request *r, uin
     return rc;
 }
 
+/* -- a write that the lease did not outlast ------------------------------------------------- */
+
+static bool guard_is_covered(const struct guard *g)
+{
+    return g->mode == GUARD_IS_BROKEN ||
+           (g->lease_state == GUARD_LEASE_HELD && guard_lease_now_ns() < g->valid_until_ns);
+}
+
+void guard_say_late(struct guard *g)
+{
+    guard_say("a write of %s took the disk longer than the lease lasted, and the newest snapshot "
+              "of volume %s was made meanwhile: it may lack what that overwrote; make a new one, "
+              "and delete this one or compare it",
+              g->origin.path, g->config.volume);
+}
+
 /* -- a request ------------------------------------------------------------------------------ */
 
 /* Until no new head is being made. */
@@ -384,6 +409,7 @@ static void guard_leave(struct guard *g)
 int guard_apply(struct guard *g, const struct guard_request *r)
 {
     uint64_t offset = r->offset_bytes, left = r->len_bytes;
+    bool missed = false;
     (void)pthread_mutex_lock(&g->lock);
     int rc = guard_enter(g);
     if (rc != 0) {
@@ -395,13 +421,18 @@ int guard_apply(struct guard *g, const struct guard_request *r)
         rc = guard_keep(g, offset, n);
         if (rc != 0)
             break;
+        const struct snapwire_uuid head = g->head;
         (void)pthread_mutex_unlock(&g->lock);
         rc = disk_change(g, r, offset, n);
         (void)pthread_mutex_lock(&g->lock);
+        missed = missed || !snapwire_uuid_equal(&g->head, &head);
+        g->late = g->late || !guard_is_covered(g);
         offset += n;
         left -= n;
     }
     guard_leave(g);
+    if (missed)
+        guard_say_late(g);
     if (rc == 0 && r->fua && r->what != GUARD_WRITE && fdatasync(g->origin.fd) != 0)
         rc = errno;
     return rc;

@@ -22,6 +22,21 @@ static uint64_t clock_monotonic_ns(void *user)
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t clock_boottime_ns(void *user)
+{
+    struct timespec ts;
+
+    (void)user;
+    CHECK(clock_gettime(CLOCK_BOOTTIME, &ts) == 0);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+const struct clock *clock_asleep_too(void)
+{
+    static const struct clock boottime_clock = {.now_ns = clock_boottime_ns, .user = NULL};
+    return &boottime_clock;
+}
+
 const struct clock *clock_system(void)
 {
     static const struct clock system_clock = {.now_ns = clock_monotonic_ns, .user = NULL};

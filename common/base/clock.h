@@ -12,6 +12,8 @@ struct clock {
 
 /* The machine's monotonic clock; a static object, never freed. */
 const struct clock *clock_system(void);
+/* Goes on while the machine sleeps: what is over for others meanwhile is over by it. */
+const struct clock *clock_asleep_too(void);
 /* Seconds since 1970, for people and records. */
 int64_t clock_wall_s(void);
 enum { CLOCK_TEXT_BYTES = 21 };

@@ -33,7 +33,8 @@ daemon through its block cache. Rows are cold: the image's pages are dropped, se
 are started anew before each run. Rows named warm: the same run once more on the same server, so the file plugin then
 reads memory and never the disk. Rows named cache: with nbdkit's cache filter over our plugin.
 
-Guard: nbdkit's file plugin is the bare origin. First overwrites, then the same blocks again; both
+Guard: nbdkit's file plugin is the bare origin. A guard runs on the writer's machine, so both have
+the processors of fio, and the daemon those of the servers. First overwrites, then the same blocks again; both
 origins' pages are dropped before the first (guard_first) or all read before it
 (guard_first_warm, in the long run), for guard and bare origin alike.
 """
@@ -294,8 +295,9 @@ class Nbd:
         w.snapctl("remote", "create", "guarded", "--size", self.size_bytes)
         servers = {
             "guard": lambda: self.nbdkit(w.program("nbdkit-snapwire-guard-plugin.so"),
-                                         f"origin={origin}", "volume=guarded", *self.remote()),
-            "bare": lambda: self.nbdkit("file", bare),
+                                         f"origin={origin}", "volume=guarded", *self.remote(),
+                                         cpus=w.client_cpus),
+            "bare": lambda: self.nbdkit("file", bare, cpus=w.client_cpus),
         }
         for heat in ("", "_warm") if self.bench.long else ("",):
             w.snapctl("remote", "create", f"guarded@s{heat}", "--chunk-size", CHUNK_BYTES)

@@ -49,6 +49,32 @@ class Run:
         return json.loads(self.out)
 
 
+def disk_cpu(path):
+    """The processor that takes the interrupts of the disk under path; None: not to be found.
+
+    Writes end in a kernel thread there, so it is to be one of the servers', ours and the peers'.
+    """
+    number = os.stat(path).st_dev
+    device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    while device != "/" and not os.path.isdir(f"{device}/msi_irqs"):
+        device = os.path.dirname(device)
+    busiest, cpu = 0, None
+    try:
+        irqs = set(os.listdir(f"{device}/msi_irqs"))
+        with open("/proc/interrupts") as table:
+            columns = [int(word[3:]) for word in table.readline().split()]
+            for line in table:
+                words = line.split()
+                if words[0].rstrip(":") not in irqs:
+                    continue
+                for n, count in zip(columns, words[1:]):
+                    if int(count) > busiest:
+                        busiest, cpu = int(count), n
+    except (OSError, ValueError):
+        return None
+    return cpu
+
+
 class World:
     def __init__(self, build, scratch=None):
         self.build = os.path.join(ROOT, build)
@@ -61,6 +87,8 @@ class World:
         self.state = os.path.join(self.dir, "state")
         cpus = sorted(os.sched_getaffinity(0))
         half = max(len(cpus) // 2, 1)
+        if disk_cpu(self.dir) in cpus[half:]:
+            cpus.reverse()
         self.server_cpus = cpus[:half]
         self.client_cpus = cpus[half:] or cpus
         self.environment = dict(os.environ, SNAPWIRE_CONFIG=self.path("remotes.conf"),
@@ -239,21 +267,21 @@ class World:
 
     # -- the peers ----------------------------------------------------------------------------
 
-    def start_nbd(self, command, environment=None):
+    def start_nbd(self, command, environment=None, cpus=None):
         """An NBD server that takes its port from -p; returns (process, port)."""
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
         log = self.path("peer.log")
         process = self.start([command[0], "-p", port, *command[1:]], log,
-                             environment or self.peer_environment)
+                             environment or self.peer_environment, cpus)
         self.await_port(process, port, log)
         return process, port
 
-    def start_nbdkit(self, *words, environment=None):
+    def start_nbdkit(self, *words, environment=None, cpus=None):
         return self.start_nbd(["nbdkit", "-f", "-i", "127.0.0.1", "--tls=require",
                                f"--tls-certificates={self.path('peer')}", "--tls-verify-peer",
-                               *words], environment)
+                               *words], environment, cpus)
 
     def start_peer(self, kind, path, *words):
         """nbdkit's file plugin, or qemu-nbd in the image format `kind`; returns (process, port)."""

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,7 +28,28 @@ static struct {
     struct tmpdir dir;
     atomic_bool ending;
     atomic_uint said;
+    atomic_uint slept_s; /* how long the machine has */
+    atomic_bool stalls;  /* the disk */
+    atomic_uint in_stall;
 } here;
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    int rc = (int)syscall(SYS_clock_gettime, id, t);
+    if (id == CLOCK_BOOTTIME)
+        t->tv_sec += (time_t)atomic_load(&here.slept_s);
+    return rc;
+}
+
+/* As the kernel has it, once the disk does not stall. */
+ssize_t pwritev2(int fd, const struct iovec *v, int count, off_t offset, int flags)
+{
+    atomic_fetch_add(&here.in_stall, 1);
+    while (atomic_load(&here.stalls))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    (void)flags;
+    return pwritev(fd, v, count, offset);
+}
 
 /* What the plugin gives. */
 void guard_say(const char *fmt, ...)
@@ -72,7 +95,7 @@ static int setup(void **state)
     g->generation = 1;
     g->mode = GUARD_KEEPING;
     g->lease_state = GUARD_LEASE_HELD;
-    g->valid_until_ns = guard_now_ns() + FAR_NS;
+    g->valid_until_ns = guard_lease_now_ns() + FAR_NS;
     assert_int_equal(guard_map_init(&g->kept, CHUNKS + 1, &err), 0);
     assert_int_equal(guard_map_init(&g->claimed, CHUNKS + 1, &err), 0);
     *state = g;
@@ -223,12 +246,12 @@ static void release(struct guard *g)
 
 static void lapse(struct guard *g)
 {
-    g->valid_until_ns = guard_now_ns();
+    g->valid_until_ns = guard_lease_now_ns();
 }
 
 static void renew(struct guard *g)
 {
-    g->valid_until_ns = guard_now_ns() + FAR_NS;
+    g->valid_until_ns = guard_lease_now_ns() + FAR_NS;
 }
 
 static void refuse(struct guard *g)
@@ -456,6 +479,63 @@ static void write__also_not_when_it_is_over_while_a_copy_is_under_way(void **sta
     assert_int_equal(end(&w), 0);
 }
 
+static void write__nothing_is_written_when_its_time_was_slept_over(void **state)
+{
+    struct guard *g = *state;
+    struct writer w;
+    set(g, keep_all);
+    atomic_store(&here.slept_s, 2 * FAR_NS / NS_PER_S);
+    begin(g, &w, 0, CHUNK);
+    assert_waits(g, &w);
+    atomic_store(&here.slept_s, 0);
+    set(g, renew);
+    assert_int_equal(end(&w), 0);
+}
+
+static void head_moves(struct guard *g)
+{
+    g->head.b[0]++;
+}
+
+/* Begin a write, let this happen while the disk has it. */
+static void write_meanwhile(struct guard *g, void (*what)(struct guard *g))
+{
+    struct writer w;
+    set(g, keep_all);
+    atomic_store(&here.stalls, true);
+    begin(g, &w, 0, CHUNK);
+    while (atomic_load(&here.in_stall) == 0)
+        nap_ms(1);
+    if (what)
+        set(g, what);
+    atomic_store(&here.stalls, false);
+    assert_int_equal(end(&w), 0);
+}
+
+static void write__that_outlasts_the_lease_is_remembered(void **state)
+{
+    struct guard *g = *state;
+    write_meanwhile(g, lapse);
+    assert_true(g->late);
+    assert_int_equal(atomic_load(&here.said), 0); /* the head may be the same */
+}
+
+static void write__that_a_new_head_was_made_under_is_told(void **state)
+{
+    struct guard *g = *state;
+    write_meanwhile(g, head_moves);
+    assert_false(g->late);
+    assert_int_equal(atomic_load(&here.said), 1);
+}
+
+static void write__under_its_lease_is_neither(void **state)
+{
+    struct guard *g = *state;
+    write_meanwhile(g, NULL);
+    assert_false(g->late);
+    assert_int_equal(atomic_load(&here.said), 0);
+}
+
 static void write__anothers_lease_is_eio(void **state)
 {
     struct guard *g = *state;
@@ -586,6 +666,10 @@ int main(void)
         CASE(write__one_that_has_begun_ends_before_the_head),
         CASE(write__nothing_is_written_when_its_time_is_over),
         CASE(write__also_not_when_it_is_over_while_a_copy_is_under_way),
+        CASE(write__nothing_is_written_when_its_time_was_slept_over),
+        CASE(write__that_outlasts_the_lease_is_remembered),
+        CASE(write__that_a_new_head_was_made_under_is_told),
+        CASE(write__under_its_lease_is_neither),
         CASE(write__anothers_lease_is_eio),
         CASE(away__fail_is_eio_after_its_time),
         CASE(away__broken_writes_only_once_the_mark_is_there),
