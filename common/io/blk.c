@@ -110,6 +110,21 @@ void blk_finish(struct blk_req *req, int result, int sys_errno)
     (void)tell_joined(e);
 }
 
+void blk_forward(struct blk_dev *below, struct blk_req *inner, const struct blk_req *outer,
+                 blk_done_fn *done, void *user)
+{
+    *inner = (struct blk_req){.op = outer->op,
+                              .flags = outer->flags,
+                              .offset_bytes = outer->offset_bytes,
+                              .len_bytes = outer->len_bytes,
+                              .iov = outer->iov,
+                              .iov_count = outer->iov_count,
+                              .data = outer->data,
+                              .done = done,
+                              .user = user};
+    blk_submit(below, inner);
+}
+
 void blk_engine_poke(struct blk_engine *e)
 {
     if (e->event_fd >= 0) /* EAGAIN: the counter is at its top, so it is readable */

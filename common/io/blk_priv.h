@@ -81,6 +81,9 @@ void blk_dev_init(struct blk_dev *d, const struct blk_dev_ops *ops, struct blk_e
 void blk_complete(struct blk_req *req, int result, int sys_errno);
 /* Likewise, `done` at once: for devices over other devices, from a `done` of theirs. */
 void blk_finish(struct blk_req *req, int result, int sys_errno);
+/* Submit `inner` to another device, for what `outer` asks; `done` ends outer with blk_finish(). */
+void blk_forward(struct blk_dev *below, struct blk_req *inner, const struct blk_req *outer,
+                 blk_done_fn *done, void *user);
 /* Flush for req, with others where there are any. */
 void blk_flush_join(struct blk_dev *d, struct blk_req *req);
 /* Submit a FUA write or zero. */

@@ -194,17 +194,7 @@ static void op_end(struct cache_op *op, const struct blk_req *req, int result)
 
 static void op_forward(struct cache_op *op, blk_done_fn *done)
 {
-    const struct blk_req *o = op->outer;
-    op->inner = (struct blk_req){.op = o->op,
-                                 .flags = o->flags,
-                                 .offset_bytes = o->offset_bytes,
-                                 .len_bytes = o->len_bytes,
-                                 .iov = o->iov,
-                                 .iov_count = o->iov_count,
-                                 .data = o->data,
-                                 .done = done,
-                                 .user = op};
-    blk_submit(op->dev->below, &op->inner);
+    blk_forward(op->dev->below, &op->inner, op->outer, done, op);
 }
 
 static void read_done(struct blk_req *req, int result)

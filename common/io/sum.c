@@ -79,17 +79,7 @@ static void op_end(struct sum_op *op, int result, int sys_errno)
 
 static void op_forward(struct sum_op *op, blk_done_fn *done)
 {
-    const struct blk_req *o = op->outer;
-    op->inner = (struct blk_req){.op = o->op,
-                                 .flags = o->flags,
-                                 .offset_bytes = o->offset_bytes,
-                                 .len_bytes = o->len_bytes,
-                                 .iov = o->iov,
-                                 .iov_count = o->iov_count,
-                                 .data = o->data,
-                                 .done = done,
-                                 .user = op};
-    blk_submit(op->dev->below, &op->inner);
+    blk_forward(op->dev->below, &op->inner, op->outer, done, op);
 }
 
 static void op_passed(struct blk_req *req, int result)
@@ -439,12 +429,14 @@ static void sum_submit(struct blk_dev *dev, struct blk_req *req)
     blk_engine_poke(dev->engine);
 }
 
+/* Those whose page is still on its way go back to the list: each is looked at once. */
 static void lookups_step(struct sum_dev *d)
 {
-    struct sum_lookup *l, *next;
-    for (l = TAILQ_FIRST(&d->lookups); l != NULL; l = next) {
-        next = TAILQ_NEXT(l, link);
-        TAILQ_REMOVE(&d->lookups, l, link);
+    TAILQ_HEAD(, sum_lookup) again = TAILQ_HEAD_INITIALIZER(again);
+    struct sum_lookup *l;
+    TAILQ_CONCAT(&again, &d->lookups, link);
+    while ((l = TAILQ_FIRST(&again)) != NULL) {
+        TAILQ_REMOVE(&again, l, link);
         sum_dev_lookup(&d->base, l);
     }
 }

@@ -5,7 +5,8 @@
  *                           └──> the side device: a slot for each block
  *
  * A slot holds the checksum of the block's content and of the one before it. A flush covers both
- * devices: it ends when the slots of every write it covers are durable too. An overwriting in
+ * devices: it ends when the slots of every write it covers are durable too. A write with BLK_FUA
+ * makes its data durable at once, its slot only with the next flush. An overwriting in
  * place can be torn by a crash, or be on the disk without its slot: so a page of slots is marked
  * *in doubt*, durably, before the first overwriting below it, and unmarked some time after the
  * last. Blocks that the caller does not want covered (metadata, which is written in pieces)

@@ -16,6 +16,10 @@
  * ZERO_RANGE comes before PUNCH_HOLE because it keeps the space: an area that
  * was zeroed ahead can then be written on a full disk. (DISCARD gives space back.)
  *
+ * A file that turns out to have been cut short by somebody else (a read finds its end too early,
+ * a flush or a grow looks) fails everything from then on: a flush that failed is what its writer
+ * takes for content that is unknown, and the file is opened again as it is then.
+ *
  * The state stands in the request: progress_bytes, engine_data[0] the stage,
  * engine_data[1] the repeats. No memory is taken.
  *
@@ -73,6 +77,16 @@ static enum stage zero_stage(struct file_dev *f)
     return STAGE_MOVE;
 }
 
+/* Does somebody shorten a file that is ours alone? What is written behind its end from then on
+ * makes it long again, and what stood between is zeros: without this, content like any other. */
+static void look_for_cut(struct file_dev *f)
+{
+    struct stat st;
+
+    if (f->exclusive && !f->base.info.is_block && !f->cut)
+        f->cut = fstat(f->fd, &st) == 0 && (uint64_t)st.st_size < f->file_size_bytes;
+}
+
 void xfer_begin(struct blk_req *req)
 {
     switch (req->op) {
@@ -90,6 +104,7 @@ void xfer_begin(struct blk_req *req)
         set_stage(req, zero_stage(file_of(req)));
         break;
     case BLK_GROW:
+        look_for_cut(file_of(req)); /* it hides one */
         set_stage(req, STAGE_ALLOCATE);
         file_of(req)->grows++;
         req->progress_bytes = file_of(req)->file_size_bytes;
@@ -278,6 +293,10 @@ void xfer_settle(struct blk_req *req)
 {
     struct file_dev *f = file_of(req);
 
+    if (req->op == BLK_FLUSH || (req->op == BLK_READ && req->result != 0))
+        look_for_cut(f);
+    if (f->cut && req->result == 0)
+        (void)finish(req, EIO);
     if (req->op != BLK_GROW)
         return;
     f->grows--;

@@ -21,6 +21,7 @@ struct file_dev {
     int fd;
     bool direct;    /* O_DIRECT is on */
     bool exclusive; /* nobody else who asks for the lock changes the file */
+    bool cut;       /* was found shorter than it had been: nothing succeeds any more */
     unsigned grows; /* in flight */
     atomic_int zero_way;
     uint64_t file_size_bytes; /* as the file system says; info.size_bytes is whole blocks of it */

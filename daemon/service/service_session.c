@@ -206,7 +206,7 @@ static void session_log_request(struct session *s, const struct request *req, ui
     log_write(level, msg, fields, n);
 }
 
-static void session_go(struct session *s);
+static bool session_go(struct session *s);
 
 void session_answer(struct request *req)
 {
@@ -227,8 +227,8 @@ void session_answer(struct request *req)
     if (sent <= 0)
         session_released(req);
     chan_frame_done(frame);
-    if (s->follows != NULL && s->outstanding == 0)
-        session_go(s);
+    if (s->follows != NULL && s->outstanding == 0 && session_go(s))
+        return; /* it may have ended over there already */
     session_free_if_idle(s);
 }
 
@@ -346,26 +346,27 @@ static void session_arrived(struct loop_msg *msg)
     struct session *s = CONTAINER_OF(msg, struct session, msg);
     struct err err = ERR_INIT;
     atomic_fetch_sub_explicit(&s->home->under_way, 1, memory_order_relaxed);
-    s->outstanding--;
     s->home = s->follows;
     s->follows = NULL;
     TAILQ_INSERT_TAIL(&s->home->sessions, s, link);
     if (chan_attach(s->chan, s->home->shard->loop, s->home->shard->pool, &err) < 0)
-        chan_abort(s->chan, &err);
+        chan_abort(s->chan, &err); /* goes down inside the call: s is still held */
     else
         (void)session_check_revoked(s); /* this part may have got its list meanwhile */
+    s->outstanding--;
     session_free_if_idle(s);
 }
 
-/* It has been held still until nothing was under way, see session_follow(). */
-static void session_go(struct session *s)
+/* It has been held still until nothing was under way, see session_follow().
+ * True: s belongs to another thread now. */
+static bool session_go(struct session *s)
 {
     struct part *to = s->follows;
     if (s->chan == NULL || s->moved || s->home->draining || chan_detach(s->chan, NULL) < 0) {
         s->follows = NULL;
         if (s->chan != NULL)
             chan_pause(s->chan, false);
-        return;
+        return false;
     }
     chan_pause(s->chan, false);
     TAILQ_REMOVE(&s->home->sessions, s, link);
@@ -373,6 +374,7 @@ static void session_go(struct session *s)
     atomic_fetch_add_explicit(&s->home->under_way, 1, memory_order_relaxed);
     s->msg.fn = session_arrived;
     shard_post(to->shard, &s->msg);
+    return true;
 }
 
 /* A connection that reads and writes goes to where its volume is, so that its data crosses no

@@ -202,7 +202,8 @@ static void snapshot_reopened(void *user, int code, const struct err *err)
 {
     struct snapshot *s = user;
     struct volume *v = s->volume;
-    bool again = code < 0 && code != SNAP_ECORRUPT && !v->leaving && !s->closing &&
+    bool final = code == SNAP_ECORRUPT || code == SNAP_EINVAL; /* what stands there is no device */
+    bool again = code < 0 && !final && !v->leaving && !s->closing &&
                  ++s->reopen_tries < REOPEN_TRIES_MAX && s->timer_ready;
     if (again) {
         loop_timer_set(&s->timer, (uint64_t)REOPEN_DELAY_MS * s->reopen_tries);

@@ -241,9 +241,9 @@ class Torture:
         if not v.nodes or len(v.nodes) >= NODES_MAX:
             return
         self.finish_rolling(v)
-        source = self.rng.choice(list(v.nodes))
         if not v.nodes:
             return
+        source = self.rng.choice(list(v.nodes))
         node, name = self.rng.randbytes(16), self.name("c")
         blocks = v.nodes[source].copy()
 

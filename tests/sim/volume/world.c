@@ -222,18 +222,9 @@ static void handle_forward(struct handle *h, struct blk_req *outer)
 {
     struct forward *f = calloc(1, sizeof *f);
     CHECK(f != NULL);
-    *f = (struct forward){.req = {.op = outer->op,
-                                  .flags = outer->flags,
-                                  .offset_bytes = outer->offset_bytes,
-                                  .len_bytes = outer->len_bytes,
-                                  .iov = outer->iov,
-                                  .iov_count = outer->iov_count,
-                                  .data = outer->data,
-                                  .done = handle_forwarded,
-                                  .user = f},
-                          .outer = outer,
-                          .handle = h};
-    blk_submit(h->file->disk, &f->req);
+    f->outer = outer;
+    f->handle = h;
+    blk_forward(h->file->disk, &f->req, outer, handle_forwarded, f);
 }
 
 static void handle_submit(struct blk_dev *d, struct blk_req *req)

@@ -8,6 +8,7 @@
 #include "common/io/mem.h"
 #include "tests/lib/seed.h"
 #include "tests/lib/tmpdir.h"
+#include "tests/unit/io/probe.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -93,34 +94,15 @@ static int teardown(void **state)
     return 0;
 }
 
-/* -- a request that remembers how it ended ------------------------------------------- */
+/* -- requests, with what p->req has of flags and iovecs -------------------------------- */
 
-struct probe {
-    struct blk_req req;
-    int result;
-    unsigned ran;
-};
-
-static void probe_done(struct blk_req *req, int result)
+static void start(struct probe *p, enum blk_op op, uint64_t offset, uint64_t len, void *data)
 {
-    struct probe *p = req->user;
-
-    p->result = result;
-    p->ran++;
-}
-
-static void probe_submit(struct probe *p, enum blk_op op, uint64_t offset, uint64_t len, void *data)
-{
-    p->result = 1;
-    p->ran = 0;
     p->req.op = op;
     p->req.offset_bytes = offset;
     p->req.len_bytes = len;
     p->req.data = data;
-    p->req.done = probe_done;
-    p->req.user = p;
-    blk_submit(env.dev, &p->req);
-    assert_int_equal(p->ran, 0); /* never inside submit */
+    probe_submit(env.dev, p);
 }
 
 static void drain(void)
@@ -133,7 +115,7 @@ static int run(enum blk_op op, uint64_t offset, uint64_t len, void *data)
 {
     struct probe p = {.ran = 0};
 
-    probe_submit(&p, op, offset, len, data);
+    start(&p, op, offset, len, data);
     drain();
     assert_int_equal(p.ran, 1);
     return p.result;
@@ -169,11 +151,11 @@ static void vectors__scatter_and_gather(void **state)
     struct iovec in[] = {{env.b, 8192}, {env.b + 65536, 4096}, {env.b + 8192, 4096}};
     struct probe p = {.req = {.iov = out, .iov_count = 3}};
 
-    probe_submit(&p, BLK_WRITE, 4096, 16384, NULL);
+    start(&p, BLK_WRITE, 4096, 16384, NULL);
     drain();
     assert_int_equal(p.result, 0);
     p.req.iov = in;
-    probe_submit(&p, BLK_READ, 4096, 16384, NULL);
+    start(&p, BLK_READ, 4096, 16384, NULL);
     drain();
     assert_int_equal(p.result, 0);
     assert_memory_equal(env.b, env.a + 16384, 4096);
@@ -190,11 +172,11 @@ static void vectors__wrong_sum_or_too_many_are_refused(void **state)
 
     for (size_t i = 0; i < ARRAY_LEN(iov); i++)
         iov[i] = (struct iovec){env.a, 512};
-    probe_submit(&p, BLK_WRITE, 0, 4096, NULL);
+    start(&p, BLK_WRITE, 0, 4096, NULL);
     drain();
     assert_int_equal(p.result, SNAP_EINVAL);
     p.req.iov_count = BLK_IOV_MAX + 1;
-    probe_submit(&p, BLK_WRITE, 0, (BLK_IOV_MAX + 1) * 512, NULL);
+    start(&p, BLK_WRITE, 0, (BLK_IOV_MAX + 1) * 512, NULL);
     drain();
     assert_int_equal(p.result, SNAP_EINVAL);
 }
@@ -252,9 +234,9 @@ static void grow__several_at_once_end_at_the_largest(void **state)
     struct probe p[3] = {0};
 
     (void)state;
-    probe_submit(&p[0], BLK_GROW, DEV_BYTES + 65536, 0, NULL);
-    probe_submit(&p[1], BLK_GROW, DEV_BYTES + 131072, 0, NULL);
-    probe_submit(&p[2], BLK_GROW, DEV_BYTES + 4096, 0, NULL);
+    start(&p[0], BLK_GROW, DEV_BYTES + 65536, 0, NULL);
+    start(&p[1], BLK_GROW, DEV_BYTES + 131072, 0, NULL);
+    start(&p[2], BLK_GROW, DEV_BYTES + 4096, 0, NULL);
     drain();
     for (size_t i = 0; i < ARRAY_LEN(p); i++)
         assert_int_equal(p[i].result, 0);
@@ -272,7 +254,7 @@ static void zero__reads_as_zeros(void **state)
     assert_memory_equal(env.a + 532480, env.b + 532480, DEV_BYTES - 532480);
 
     struct probe p = {.req = {.flags = BLK_FUA}};
-    probe_submit(&p, BLK_ZERO, 0, 4096, NULL);
+    start(&p, BLK_ZERO, 0, 4096, NULL);
     drain();
     assert_int_equal(p.result, 0);
     assert_int_equal(blk_read_sync(env.dev, 0, env.b, 4096, NULL), 0);
@@ -298,12 +280,12 @@ static void fua__write_is_read_back(void **state)
     struct probe p = {.req = {.flags = BLK_FUA}};
 
     (void)state;
-    probe_submit(&p, BLK_WRITE, 0, 4096, env.a);
+    start(&p, BLK_WRITE, 0, 4096, env.a);
     drain();
     assert_int_equal(p.result, 0);
     p.req.iov = iov;
     p.req.iov_count = 2;
-    probe_submit(&p, BLK_WRITE, 4096, 8192, NULL);
+    start(&p, BLK_WRITE, 4096, 8192, NULL);
     drain();
     assert_int_equal(p.result, 0);
     assert_int_equal(blk_read_sync(env.dev, 0, env.b, 12288, NULL), 0);
@@ -321,15 +303,15 @@ static void flush__those_that_come_meanwhile_are_one(void **state)
 
     (void)state;
     for (unsigned i = 0; i < COUNT; i++)
-        probe_submit(&p[i], BLK_FLUSH, 0, 0, NULL);
-    probe_submit(&read, BLK_READ, 0, DEV_BYTES, env.b); /* waits for none of them */
+        start(&p[i], BLK_FLUSH, 0, 0, NULL);
+    start(&read, BLK_READ, 0, DEV_BYTES, env.b); /* waits for none of them */
     assert_int_equal(blk_engine_inflight(env.engine), COUNT + 1);
     while (p[0].ran == 0) {
         for (unsigned i = 1; i < COUNT; i++)
             assert_int_equal(p[i].ran, 0);
         (void)blk_engine_wait(env.engine, -1);
     }
-    probe_submit(&more, BLK_FLUSH, 0, 0, NULL);
+    start(&more, BLK_FLUSH, 0, 0, NULL);
     drain();
     for (unsigned i = 0; i < COUNT; i++)
         assert_true(p[i].ran == 1 && p[i].result == 0);
@@ -357,9 +339,9 @@ static void flush__done_may_wait_for_those_that_end_with_it(void **state)
 
     (void)state;
     for (unsigned who = 0; who < 2; who++) {
-        probe_submit(&first, BLK_FLUSH, 0, 0, NULL);
+        start(&first, BLK_FLUSH, 0, 0, NULL);
         for (unsigned i = 0; i < 3; i++)
-            probe_submit(&p[i], BLK_FLUSH, 0, 0, NULL);
+            start(&p[i], BLK_FLUSH, 0, 0, NULL);
         struct blk_req *waits = who == 0 ? &p[0].req : &first.req; /* one of theirs; before them */
         waits->done = waiting_done;
         waits->user = p;
@@ -398,7 +380,7 @@ static void many_in_flight__beyond_the_depth_all_complete(void **state)
     (void)state;
     assert_non_null(p);
     for (size_t i = 0; i < COUNT; i++)
-        probe_submit(&p[i], BLK_WRITE, (i % 256) * BLOCK, BLOCK, env.a + (i % 256) * BLOCK);
+        start(&p[i], BLK_WRITE, (i % 256) * BLOCK, BLOCK, env.a + (i % 256) * BLOCK);
     assert_int_equal(blk_engine_inflight(env.engine), COUNT);
     drain();
     for (size_t i = 0; i < COUNT; i++)
@@ -476,7 +458,7 @@ static void done__may_use_the_blocking_face(void **state)
     (void)state;
     blk_submit(env.dev, &req);
     for (size_t i = 0; i < ARRAY_LEN(others); i++)
-        probe_submit(&others[i], BLK_READ, 0, BLOCK, env.b + (4 + i) * BLOCK);
+        start(&others[i], BLK_READ, 0, BLOCK, env.b + (4 + i) * BLOCK);
     drain();
     assert_true(finished);
     assert_memory_equal(env.a, env.b, BLOCK);
@@ -618,14 +600,14 @@ static void fd__is_readable_when_there_is_something_to_reap(void **state)
     drain();
     assert_goes_quiet(); /* takes what the set-up left signalled */
     for (size_t i = 0; i < ARRAY_LEN(p); i++)
-        probe_submit(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
+        start(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
     blk_engine_kick(env.engine); /* once, although the ring takes 8 at a time */
     while (ran < ARRAY_LEN(p)) {
         assert_true(is_readable(10000));
         ran += blk_engine_reap(env.engine);
     }
     assert_goes_quiet();
-    probe_submit(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: nobody has to kick */
+    start(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: nobody has to kick */
     assert_true(is_readable(10000));
     assert_int_equal(blk_engine_reap(env.engine), 1);
     assert_goes_quiet();
@@ -641,7 +623,7 @@ static void poll__finds_what_completed_and_leaves_nothing_behind(void **state)
     assert_goes_quiet();
     assert_int_equal(blk_engine_poll(env.engine), 0);
     for (size_t i = 0; i < ARRAY_LEN(p); i++)
-        probe_submit(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
+        start(&p[i], BLK_WRITE, i * BLOCK, BLOCK, env.a);
     blk_engine_kick(env.engine);
     while (ran < ARRAY_LEN(p)) {
         assert_true(is_readable(10000));
@@ -652,7 +634,7 @@ static void poll__finds_what_completed_and_leaves_nothing_behind(void **state)
         ran += n;
     }
     assert_goes_quiet();
-    probe_submit(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: the kernel never saw it */
+    start(&p[0], BLK_WRITE, 1, 1, env.a); /* refused: the kernel never saw it */
     assert_int_equal(blk_engine_poll(env.engine), 1);
     assert_goes_quiet();
 }
@@ -663,7 +645,7 @@ static void wait__short_limits_end_at_the_completion(void **state)
 
     (void)state;
     assert_int_equal(blk_engine_wait(env.engine, 1000000), 0); /* nothing in flight: at once */
-    probe_submit(&p, BLK_READ, 0, DEV_BYTES, env.b);
+    start(&p, BLK_READ, 0, DEV_BYTES, env.b);
     while (p.ran == 0)
         (void)blk_engine_wait(env.engine, 1);
     assert_int_equal(p.result, 0);
@@ -681,7 +663,7 @@ static void registered_memory__moves_the_same_bytes(void **state)
     assert_memory_equal(env.a, env.b, DEV_BYTES);
 
     struct probe p = {.req = {.flags = BLK_FUA}};
-    probe_submit(&p, BLK_WRITE, 4096, 4096, env.a);
+    start(&p, BLK_WRITE, 4096, 4096, env.a);
     drain();
     assert_int_equal(p.result, 0);
     assert_int_equal(blk_read_sync(env.dev, 4096, env.b, 4096, NULL), 0);

@@ -9,6 +9,7 @@
 #include "common/io/cache_priv.h"
 #include "common/io/mem.h"
 #include "tests/lib/seed.h"
+#include "tests/unit/io/probe.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -84,10 +85,7 @@ static void late_submit(struct blk_dev *dev, struct blk_req *req)
     assert_non_null(r);
     r->outer = req;
     r->late = l;
-    r->inner = *req;
-    r->inner.done = late_done;
-    r->inner.user = r;
-    blk_submit(l->below, &r->inner);
+    blk_forward(l->below, &r->inner, req, late_done, r);
 }
 
 static void late_close(struct blk_dev *dev)
@@ -163,68 +161,20 @@ static int world_teardown(void **state)
     return 0;
 }
 
-struct probe {
-    struct blk_req req;
-    bool ran;
-    int result;
-};
-
-static void probe_done(struct blk_req *req, int result)
-{
-    struct probe *p = req->user;
-    p->ran = true;
-    p->result = result;
-}
-
-static void start_flagged(struct disk *d, struct probe *p, enum blk_op op, uint32_t flags,
-                          uint64_t offset, uint64_t len, void *data)
-{
-    *p = (struct probe){.req = {.op = op,
-                                .flags = flags,
-                                .offset_bytes = offset,
-                                .len_bytes = len,
-                                .data = data,
-                                .done = probe_done,
-                                .user = p}};
-    blk_submit(d->dev, &p->req);
-    assert_false(p->ran); /* never inside */
-}
-
-static void start(struct disk *d, struct probe *p, enum blk_op op, uint64_t offset, uint64_t len,
-                  void *data)
-{
-    start_flagged(d, p, op, 0, offset, len, data);
-}
-
-static void end(struct world *w, struct probe *p)
-{
-    while (!p->ran)
-        assert_true(blk_engine_reap(w->engine) > 0);
-}
-
-static int run(struct world *w, struct disk *d, enum blk_op op, uint64_t offset, uint64_t len,
-               void *data)
-{
-    struct probe p;
-    start(d, &p, op, offset, len, data);
-    end(w, &p);
-    return p.result;
-}
-
 static uint8_t buf[SPAN_MAX] __attribute__((aligned(4096)));
 
-static int read_block(struct world *w, struct disk *d, uint64_t no)
+static int read_block(struct disk *d, uint64_t no)
 {
-    int rc = run(w, d, BLK_READ, no * BLOCK, BLOCK, buf);
+    int rc = probe_run(d->dev, BLK_READ, 0, no * BLOCK, BLOCK, buf);
     if (rc == 0)
         assert_memory_equal(buf, mem_dev_image(d->mem) + no * BLOCK, BLOCK);
     return rc;
 }
 
-static int write_block(struct world *w, struct disk *d, uint64_t no, uint8_t byte)
+static int write_block(struct disk *d, uint64_t no, uint8_t byte)
 {
     memset(buf, byte, BLOCK);
-    return run(w, d, BLK_WRITE, no * BLOCK, BLOCK, buf);
+    return probe_run(d->dev, BLK_WRITE, 0, no * BLOCK, BLOCK, buf);
 }
 
 /* Is the block in memory, and is it right? */
@@ -248,8 +198,8 @@ static void read__second_one_needs_no_disk(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(read_block(w, d, 3), 0);
-    assert_int_equal(read_block(w, d, 3), 0);
+    assert_int_equal(read_block(d, 3), 0);
+    assert_int_equal(read_block(d, 3), 0);
     assert_int_equal(reads(d), 1);
     assert_true(has(d, 3));
     assert_false(has(&w->disks[1], 3)); /* of another device */
@@ -266,18 +216,12 @@ static void read__in_pieces_of_memory_from_several_blocks(void **state)
     uint64_t at = BLOCK - SECTOR, len = BLOCK + 4 * SECTOR;
     for (unsigned round = 0; round < 2; round++) {
         memset(buf, 0, sizeof buf);
-        struct probe p = {.req = {.op = BLK_READ,
-                                  .offset_bytes = at,
-                                  .len_bytes = len,
-                                  .iov = iov,
-                                  .iov_count = 3,
-                                  .done = probe_done}};
-        p.req.user = &p;
-        blk_submit(d->dev, &p.req);
-        assert_false(p.ran);
-        end(w, &p);
+        struct probe p = {
+            .req = {
+                .op = BLK_READ, .offset_bytes = at, .len_bytes = len, .iov = iov, .iov_count = 3}};
+        probe_submit(d->dev, &p);
+        assert_int_equal(probe_end(&p), 0);
         const uint8_t *image = mem_dev_image(d->mem) + at;
-        assert_int_equal(p.result, 0);
         assert_memory_equal(data, image, SECTOR);
         assert_memory_equal(data + 4096, image + SECTOR, len - SECTOR);
     }
@@ -289,15 +233,15 @@ static void write__is_kept_where_something_was_read(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(write_block(w, d, 5, 0x5a), 0);
+    assert_int_equal(write_block(d, 5, 0x5a), 0);
     assert_int_equal(mem_dev_image(d->mem)[5 * BLOCK], 0x5a);
     assert_false(has(d, 5)); /* nobody has read it */
-    assert_int_equal(read_block(w, d, 5), 0);
-    assert_int_equal(write_block(w, d, 5, 0x5b), 0);
+    assert_int_equal(read_block(d, 5), 0);
+    assert_int_equal(write_block(d, 5, 0x5b), 0);
     assert_int_equal(mem_dev_image(d->mem)[5 * BLOCK], 0x5b);
     assert_true(has(d, 5));
     memset(buf, 0x11, SECTOR);
-    assert_int_equal(run(w, d, BLK_WRITE, 5 * BLOCK + SECTOR, SECTOR, buf), 0);
+    assert_int_equal(probe_run(d->dev, BLK_WRITE, 0, 5 * BLOCK + SECTOR, SECTOR, buf), 0);
     assert_true(has(d, 5)); /* a part of it is another */
     assert_int_equal(reads(d), 1);
 }
@@ -306,9 +250,7 @@ static void read__once_is_not_kept(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    struct probe p;
-    start_flagged(d, &p, BLK_READ, BLK_ONCE, BLOCK, BLOCK, buf);
-    end(w, &p);
+    assert_int_equal(probe_run(d->dev, BLK_READ, BLK_ONCE, BLOCK, BLOCK, buf), 0);
     assert_false(has(d, 1));
 }
 
@@ -316,19 +258,16 @@ static void read__of_the_medium_is_from_below_and_not_kept(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    struct probe p;
     for (int round = 0; round < 2; round++) {
-        start_flagged(d, &p, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf);
-        end(w, &p);
+        assert_int_equal(probe_run(d->dev, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf), 0);
         assert_false(has(d, 1));
     }
-    assert_int_equal(read_block(w, d, 1), 0);
+    assert_int_equal(read_block(d, 1), 0);
     mem_dev_image(d->mem)[BLOCK + 5] ^= 1; /* behind everybody's back */
     uint8_t was = mem_dev_image(d->mem)[BLOCK + 5] ^ 1;
-    assert_int_equal(run(w, d, BLK_READ, BLOCK, BLOCK, buf), 0);
+    assert_int_equal(probe_run(d->dev, BLK_READ, 0, BLOCK, BLOCK, buf), 0);
     assert_int_equal(buf[5], was);
-    start_flagged(d, &p, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf);
-    end(w, &p);
+    assert_int_equal(probe_run(d->dev, BLK_READ, BLK_MEDIUM, BLOCK, BLOCK, buf), 0);
     assert_int_equal(buf[5], was ^ 1);
 }
 
@@ -336,10 +275,8 @@ static void filler__is_not_kept(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(read_block(w, d, 1), 0);
-    struct probe p;
-    start_flagged(d, &p, BLK_WRITE, BLK_FILLER, BLOCK, BLOCK, buf);
-    end(w, &p);
+    assert_int_equal(read_block(d, 1), 0);
+    assert_int_equal(probe_run(d->dev, BLK_WRITE, BLK_FILLER, BLOCK, BLOCK, buf), 0);
     assert_false(has(d, 1));
 }
 
@@ -348,12 +285,12 @@ static void write__is_not_in_memory_before_it_is_on_the_disk(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     struct probe p;
-    assert_int_equal(read_block(w, d, 5), 0);
+    assert_int_equal(read_block(d, 5), 0);
     assert_true(has(d, 5));
     memset(buf, 9, BLOCK);
-    start(d, &p, BLK_WRITE, 5 * BLOCK, SECTOR, buf);
+    probe_start(d->dev, &p, BLK_WRITE, 0, 5 * BLOCK, SECTOR, buf);
     assert_false(has(d, 5)); /* neither old nor new */
-    end(w, &p);
+    (void)probe_end(&p);
     assert_true(has(d, 5));
 }
 
@@ -361,9 +298,9 @@ static void failed_write__leaves_nothing(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(read_block(w, d, 5), 0);
+    assert_int_equal(read_block(d, 5), 0);
     mem_dev_fault_at(d->mem, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
-    assert_true(write_block(w, d, 5, 0x5a) < 0);
+    assert_true(write_block(d, 5, 0x5a) < 0);
     assert_false(has(d, 5));
 }
 
@@ -372,7 +309,7 @@ static void failed_read__leaves_nothing(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     mem_dev_fault_at(d->mem, BLK_READ, 1, MEM_FAULT_ERROR, EIO);
-    assert_true(read_block(w, d, 5) < 0);
+    assert_true(read_block(d, 5) < 0);
     assert_false(has(d, 5));
 }
 
@@ -381,17 +318,17 @@ static void failed_flush__leaves_nothing_of_its_device(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     for (uint64_t i = 0; i < 4; i++) {
-        assert_int_equal(read_block(w, d, i), 0);
-        assert_int_equal(write_block(w, d, i, 0x77), 0);
+        assert_int_equal(read_block(d, i), 0);
+        assert_int_equal(write_block(d, i, 0x77), 0);
         assert_true(has(d, i));
     }
-    assert_int_equal(read_block(w, &w->disks[1], 0), 0);
+    assert_int_equal(read_block(&w->disks[1], 0), 0);
     mem_dev_fault_at(d->mem, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
-    assert_true(run(w, d, BLK_FLUSH, 0, 0, NULL) < 0);
+    assert_true(probe_run(d->dev, BLK_FLUSH, 0, 0, 0, NULL) < 0);
     for (uint64_t i = 0; i < 4; i++)
         assert_false(has(d, i));
     assert_true(has(&w->disks[1], 0));
-    assert_int_equal(read_block(w, d, 2), 0);
+    assert_int_equal(read_block(d, 2), 0);
     assert_true(has(d, 2));
 }
 
@@ -402,15 +339,12 @@ static void failed_fua__leaves_nothing_of_its_device(void **state)
     struct disk *d = &w->disks[0];
     const enum blk_op ops[] = {BLK_WRITE, BLK_ZERO};
     for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
-        assert_int_equal(read_block(w, d, 1), 0);
-        assert_int_equal(write_block(w, d, 1, 0x77), 0);
+        assert_int_equal(read_block(d, 1), 0);
+        assert_int_equal(write_block(d, 1, 0x77), 0);
         assert_true(has(d, 1));
-        assert_int_equal(read_block(w, &w->disks[1], 0), 0);
+        assert_int_equal(read_block(&w->disks[1], 0), 0);
         mem_dev_fault_at(d->mem, ops[i], 1, MEM_FAULT_ERROR, EIO);
-        struct probe p;
-        start_flagged(d, &p, ops[i], BLK_FUA, 5 * BLOCK, BLOCK, buf);
-        end(w, &p);
-        assert_true(p.result < 0);
+        assert_true(probe_run(d->dev, ops[i], BLK_FUA, 5 * BLOCK, BLOCK, buf) < 0);
         assert_false(has(d, 1));
         assert_true(has(&w->disks[1], 0));
     }
@@ -421,10 +355,11 @@ static void zero_and_discard__are_forgotten(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     for (uint64_t i = 0; i < 2; i++) {
-        assert_int_equal(read_block(w, d, i), 0);
-        assert_int_equal(run(w, d, i == 0 ? BLK_ZERO : BLK_DISCARD, i * BLOCK, BLOCK, NULL), 0);
+        assert_int_equal(read_block(d, i), 0);
+        assert_int_equal(
+            probe_run(d->dev, i == 0 ? BLK_ZERO : BLK_DISCARD, 0, i * BLOCK, BLOCK, NULL), 0);
         assert_false(has(d, i));
-        assert_int_equal(read_block(w, d, i), 0);
+        assert_int_equal(read_block(d, i), 0);
     }
 }
 
@@ -442,13 +377,14 @@ static void read__that_a_write_overtakes_is_not_kept(void **state)
     struct disk *d = &w->disks[0];
     struct probe r;
     static uint8_t old[BLOCK] __attribute__((aligned(4096)));
-    assert_int_equal(run(w, d, BLK_READ, 2 * BLOCK, SECTOR, buf), 0); /* a block is there */
+    /* a block is there */
+    assert_int_equal(probe_run(d->dev, BLK_READ, 0, 2 * BLOCK, SECTOR, buf), 0);
     d->late->holds = true;
-    start(d, &r, BLK_READ, 2 * BLOCK, BLOCK, old);
+    probe_start(d->dev, &r, BLK_READ, 0, 2 * BLOCK, BLOCK, old);
     while (d->late->count == 0)
         assert_true(mem_engine_step(w->engine));
     d->late->holds = false; /* the read has happened and is not told of; now a write */
-    assert_int_equal(write_block(w, d, 2, 0x33), 0);
+    assert_int_equal(write_block(d, 2, 0x33), 0);
     late_all(d);
     assert_true(r.ran);
     assert_int_equal(mem_dev_image(d->mem)[2 * BLOCK], 0x33);
@@ -464,8 +400,8 @@ static void read__during_a_write_is_not_kept(void **state)
     for (uint64_t no = 0; no < 40; no++) { /* in what order they happen is drawn */
         struct probe r, c;
         memset(buf, 0x44, BLOCK);
-        start(d, &c, BLK_WRITE, no * BLOCK, BLOCK, buf);
-        start(d, &r, BLK_READ, no * BLOCK, BLOCK, old);
+        probe_start(d->dev, &c, BLK_WRITE, 0, no * BLOCK, BLOCK, buf);
+        probe_start(d->dev, &r, BLK_READ, 0, no * BLOCK, BLOCK, old);
         while (d->late->count < 2)
             assert_true(mem_engine_step(w->engine));
         while (!c.ran) {
@@ -485,13 +421,13 @@ static void writes_of_one_block_at_once__leave_nothing(void **state)
     for (unsigned order = 0; order < 2; order++) {
         struct probe a, b;
         d->late->holds = false;
-        assert_int_equal(read_block(w, d, 4), 0);
+        assert_int_equal(read_block(d, 4), 0);
         assert_true(has(d, 4));
         memset(buf, 0xa, BLOCK);
         memset(other, 0xb, BLOCK);
         d->late->holds = true;
-        start(d, &a, BLK_WRITE, 4 * BLOCK, BLOCK, buf);
-        start(d, &b, BLK_WRITE, 4 * BLOCK, BLOCK, other);
+        probe_start(d->dev, &a, BLK_WRITE, 0, 4 * BLOCK, BLOCK, buf);
+        probe_start(d->dev, &b, BLK_WRITE, 0, 4 * BLOCK, BLOCK, other);
         while (d->late->count < 2)
             assert_true(mem_engine_step(w->engine));
         assert_true(late_step(d->late, order));
@@ -500,7 +436,7 @@ static void writes_of_one_block_at_once__leave_nothing(void **state)
         assert_false(has(d, 4));
     }
     d->late->holds = false;
-    assert_int_equal(write_block(w, d, 4, 0xc), 0);
+    assert_int_equal(write_block(d, 4, 0xc), 0);
     assert_true(has(d, 4));
 }
 
@@ -511,11 +447,11 @@ static void scan__leaves_what_is_used(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     for (uint64_t i = 0; i < 4; i++)
-        assert_int_equal(read_block(w, d, i), 0);
+        assert_int_equal(read_block(d, i), 0);
     for (uint64_t i = 0; i < 4; i++)
         assert_true(has(d, i));
     for (uint64_t i = 8; i < DISK_BLOCKS; i++)
-        assert_int_equal(read_block(w, d, i), 0);
+        assert_int_equal(read_block(d, i), 0);
     for (uint64_t i = 0; i < 4; i++)
         assert_true(has(d, i));
     assert_false(has(d, 8));
@@ -527,10 +463,10 @@ static void scan__in_small_pieces_is_no_use(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(read_block(w, d, 0), 0);
+    assert_int_equal(read_block(d, 0), 0);
     assert_true(has(d, 0));
     for (uint64_t at = 8 * BLOCK; at < (uint64_t)DISK_BLOCKS * BLOCK; at += 4 * SECTOR)
-        assert_int_equal(run(w, d, BLK_READ, at, 4 * SECTOR, buf), 0);
+        assert_int_equal(probe_run(d->dev, BLK_READ, 0, at, 4 * SECTOR, buf), 0);
     assert_true(has(d, 0));
 }
 
@@ -539,10 +475,10 @@ static void block__that_comes_again_soon_stays(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     for (uint64_t i = 0; i < BLOCKS + 1; i++) /* 0 has to go */
-        assert_int_equal(read_block(w, d, i), 0);
-    assert_int_equal(read_block(w, d, 0), 0);
+        assert_int_equal(read_block(d, i), 0);
+    assert_int_equal(read_block(d, 0), 0);
     for (uint64_t i = 20; i < DISK_BLOCKS; i++)
-        assert_int_equal(read_block(w, d, i), 0);
+        assert_int_equal(read_block(d, i), 0);
     assert_true(has(d, 0));
 }
 
@@ -576,11 +512,11 @@ static void large_request__does_not_fill_it(void **state)
     struct world *w = *state;
     struct disk *d = &w->disks[0];
     static uint8_t large[DISK_BLOCKS * BLOCK] __attribute__((aligned(4096)));
-    assert_int_equal(read_block(w, d, 0), 0);
-    assert_int_equal(run(w, d, BLK_READ, 0, sizeof large, large), 0);
+    assert_int_equal(read_block(d, 0), 0);
+    assert_int_equal(probe_run(d->dev, BLK_READ, 0, 0, sizeof large, large), 0);
     assert_true(has(d, 0));
     assert_false(has(d, 1));
-    assert_int_equal(run(w, d, BLK_WRITE, 0, sizeof large, large), 0);
+    assert_int_equal(probe_run(d->dev, BLK_WRITE, 0, 0, sizeof large, large), 0);
     assert_false(has(d, 0));
 }
 
@@ -590,7 +526,7 @@ static void device__opened_again_begins_with_nothing(void **state)
 {
     struct world *w = *state;
     struct disk *d = &w->disks[0];
-    assert_int_equal(read_block(w, d, 1), 0);
+    assert_int_equal(read_block(d, 1), 0);
     blk_dev_close(d->dev);
     disk_open(w, d);
     assert_false(has(d, 1));
@@ -602,11 +538,11 @@ static void device__grows_and_is_bounded(void **state)
     struct disk *d = &w->disks[0];
     uint64_t size = (uint64_t)DISK_BLOCKS * BLOCK;
     assert_false(blk_cache_read(d->dev, size, buf, SECTOR));
-    assert_int_equal(run(w, d, BLK_READ, size, BLOCK, buf), SNAP_EINVAL);
+    assert_int_equal(probe_run(d->dev, BLK_READ, 0, size, BLOCK, buf), SNAP_EINVAL);
     assert_int_equal(blk_grow_sync(d->dev, size + BLOCK, NULL), 0);
     assert_int_equal(blk_dev_info(d->dev)->size_bytes, size + BLOCK);
-    assert_int_equal(write_block(w, d, DISK_BLOCKS, 4), 0);
-    assert_int_equal(read_block(w, d, DISK_BLOCKS), 0);
+    assert_int_equal(write_block(d, DISK_BLOCKS, 4), 0);
+    assert_int_equal(read_block(d, DISK_BLOCKS), 0);
     assert_true(has(d, DISK_BLOCKS));
     assert_false(blk_cache_read(d->mem, 0, buf, SECTOR)); /* no such device */
 }
@@ -615,13 +551,13 @@ static void at_disks__counts_only_what_is_below(void **state)
 {
     struct world *w = *state;
     struct probe p, q;
-    start(&w->disks[0], &p, BLK_READ, 0, BLOCK, buf);
+    probe_start(w->disks[0].dev, &p, BLK_READ, 0, 0, BLOCK, buf);
     assert_int_equal(blk_engine_at_disks(w->engine), 2); /* of the late device, and of its disk */
-    start(&w->disks[0], &q, BLK_FLUSH, 0, 0, NULL);
+    probe_start(w->disks[0].dev, &q, BLK_FLUSH, 0, 0, 0, NULL);
     assert_int_equal(blk_engine_at_disks(w->engine), 4);
     assert_int_equal(blk_engine_inflight(w->engine), 6);
-    end(w, &p);
-    end(w, &q);
+    (void)probe_end(&p);
+    (void)probe_end(&q);
     assert_int_equal(blk_engine_at_disks(w->engine), 0);
 }
 
@@ -689,8 +625,8 @@ static void storm_begin(struct storm *s)
         memset(f->data + i, (int)draw(s, 256), SECTOR);
     bool fua = (op == BLK_WRITE || op == BLK_ZERO) && draw(s, 6) == 0;
     f->flushes = fua || op == BLK_FLUSH;
-    start_flagged(f->disk, &f->probe, op, fua ? BLK_FUA : 0, at, (uint64_t)sectors * SECTOR,
-                  f->data);
+    probe_start(f->disk->dev, &f->probe, op, fua ? BLK_FUA : 0, at, (uint64_t)sectors * SECTOR,
+                f->data);
 }
 
 static void storm_check(struct storm *s)

@@ -286,6 +286,35 @@ static void truncated_behind_our_back__is_an_error_not_a_hang(void **state)
     blk_dev_close(d);
 }
 
+/* A write behind the new end makes the file long again, with zeros in between. */
+static void cut_short__what_is_ours_alone_fails_until_it_is_opened_again(void **state)
+{
+    enum { BY_A_READ, BY_A_FLUSH, BY_A_GROW, WAYS };
+
+    (void)state;
+    for (int way = 0; way < WAYS; way++) {
+        make_file(65536);
+        struct blk_dev *d = open_ok(path, BLK_OPEN_EXCLUSIVE);
+        assert_int_equal(blk_write_sync(d, 0, data, 65536, NULL), 0);
+        assert_int_equal(blk_flush_sync(d, NULL), 0);
+        assert_int_equal(truncate(path, 0), 0);
+        if (way == BY_A_READ)
+            assert_int_equal(blk_read_sync(d, 8192, back, 4096, NULL), SNAP_EIO);
+        else
+            assert_int_equal(blk_write_sync(d, 32768, data, 4096, NULL), 0);
+        if (way == BY_A_GROW)
+            assert_int_equal(blk_grow_sync(d, 131072, NULL), SNAP_EIO);
+        if (way != BY_A_FLUSH)
+            assert_int_equal(blk_write_sync(d, 32768, data, 4096, NULL), SNAP_EIO);
+        assert_int_equal(blk_flush_sync(d, NULL), SNAP_EIO);
+        assert_int_equal(blk_read_sync(d, 8192, back, 4096, NULL), SNAP_EIO);
+        blk_dev_close(d);
+        d = open_ok(path, BLK_OPEN_EXCLUSIVE);
+        assert_int_equal(blk_flush_sync(d, NULL), 0);
+        blk_dev_close(d);
+    }
+}
+
 /* -- refusals from below ------------------------------------------------------------------ */
 
 static void file_size_limit__reads_as_no_space(void **state)
@@ -496,6 +525,7 @@ static int run_all(const char *name)
         CASE(grow__allocates_space),
         CASE(zero__keeps_space),
         CASE(truncated_behind_our_back__is_an_error_not_a_hang),
+        CASE(cut_short__what_is_ours_alone_fails_until_it_is_opened_again),
         CASE(file_size_limit__reads_as_no_space),
         CASE(tmpfs__does_it_all),
         CASE(block_device__size_alignment_and_exclusion),

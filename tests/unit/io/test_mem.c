@@ -7,6 +7,7 @@
 #include "common/base/rng.h"
 #include "common/io/mem.h"
 #include "tests/lib/seed.h"
+#include "tests/unit/io/probe.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -42,52 +43,14 @@ static void disk_free(struct disk *d)
     blk_engine_free(d->engine);
 }
 
-struct probe {
-    struct blk_req req;
-    int result;
-    unsigned ran;
-};
-
-static void probe_done(struct blk_req *req, int result)
-{
-    struct probe *p = req->user;
-
-    p->result = result;
-    p->ran++;
-}
-
-static void submit(struct disk *d, struct probe *p, enum blk_op op, uint64_t offset, uint64_t len,
-                   void *data)
-{
-    p->ran = 0;
-    p->req.op = op;
-    p->req.offset_bytes = offset;
-    p->req.len_bytes = len;
-    p->req.data = data;
-    p->req.done = probe_done;
-    p->req.user = p;
-    blk_submit(d->dev, &p->req);
-}
-
-static int run(struct disk *d, enum blk_op op, unsigned flags, uint64_t offset, uint64_t len,
-               void *data)
-{
-    struct probe p = {.req = {.flags = flags}};
-
-    submit(d, &p, op, offset, len, data);
-    while (p.ran == 0)
-        assert_true(mem_engine_step(d->engine));
-    return p.result;
-}
-
 static void put(struct disk *d, unsigned flags, uint64_t offset, uint64_t len, uint8_t *data)
 {
-    assert_int_equal(run(d, BLK_WRITE, flags, offset, len, data), 0);
+    assert_int_equal(probe_run(d->dev, BLK_WRITE, flags, offset, len, data), 0);
 }
 
 static void flush(struct disk *d)
 {
-    assert_int_equal(run(d, BLK_FLUSH, 0, 0, 0, NULL), 0);
+    assert_int_equal(probe_run(d->dev, BLK_FLUSH, 0, 0, 0, NULL), 0);
 }
 
 /* The fill byte of each sector of the image in [0, count), which must be uniform. */
@@ -199,7 +162,7 @@ static void power_loss__flushed_is_never_lost(void **state)
         struct disk d = disk_new(seed, 0);
         put(&d, 0, 0, 8 * 512, buf_a);
         put(&d, 0, 0, 2 * 512, buf_b);
-        assert_int_equal(run(&d, BLK_ZERO, 0, 7 * 512, 512, NULL), 0);
+        assert_int_equal(probe_run(d.dev, BLK_ZERO, 0, 7 * 512, 512, NULL), 0);
         flush(&d);
         put(&d, 0, 4 * 512, 512, buf_c);
         mem_engine_power_loss(d.engine);
@@ -223,7 +186,7 @@ static void power_loss__fua_is_never_lost_and_covers_only_itself(void **state)
         struct disk d = disk_new(seed, 0);
         put(&d, 0, 0, 4 * 512, buf_a);
         put(&d, BLK_FUA, 512, 512, buf_b);
-        assert_int_equal(run(&d, BLK_ZERO, BLK_FUA, 2 * 512, 512, NULL), 0);
+        assert_int_equal(probe_run(d.dev, BLK_ZERO, BLK_FUA, 2 * 512, 512, NULL), 0);
         assert_int_equal(fill_of(&d, 1), 'b');
         mem_engine_power_loss(d.engine);
         assert_int_equal(fill_of(&d, 1), 'b'); /* and no older version comes back */
@@ -259,11 +222,11 @@ static void flush__covers_what_was_complete_when_it_was_submitted(void **state)
     (void)state;
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe w = {0};
-        struct probe f = {0};
+        struct probe w;
+        struct probe f;
         put(&d, 0, 0, 512, buf_a);
-        submit(&d, &f, BLK_FLUSH, 0, 0, NULL);
-        submit(&d, &w, BLK_WRITE, 512, 512, buf_b);
+        probe_start(d.dev, &f, BLK_FLUSH, 0, 0, 0, NULL);
+        probe_start(d.dev, &w, BLK_WRITE, 0, 512, 512, buf_b);
         bool write_first = false;
         while (f.ran == 0 || w.ran == 0) {
             assert_true(mem_engine_step(d.engine));
@@ -285,8 +248,8 @@ static void power_loss__in_flight_happens_whole_in_part_or_not(void **state)
     (void)state;
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe w = {.req = {.flags = BLK_FUA}};
-        submit(&d, &w, BLK_WRITE, 0, 4 * 512, buf_a);
+        struct probe w;
+        probe_start(d.dev, &w, BLK_WRITE, BLK_FUA, 0, 4 * 512, buf_a);
         mem_engine_power_loss(d.engine);
         assert_int_equal(blk_engine_inflight(d.engine), 0);
         assert_false(mem_engine_step(d.engine));
@@ -377,11 +340,11 @@ enum { RACERS = 6 };
 static void race(uint64_t seed, unsigned order[RACERS], uint8_t *ret_platter)
 {
     struct disk d = disk_new(seed, 0);
-    struct probe p[RACERS] = {0};
+    struct probe p[RACERS];
     unsigned place = 0;
 
     for (size_t i = 0; i < RACERS; i++)
-        submit(&d, &p[i], BLK_WRITE, i * 512, 1024, i % 2 == 0 ? buf_a : buf_b);
+        probe_start(d.dev, &p[i], BLK_WRITE, 0, i * 512, 1024, i % 2 == 0 ? buf_a : buf_b);
     while (mem_engine_step(d.engine))
         for (unsigned i = 0; i < RACERS; i++)
             if (p[i].ran == 1) {
@@ -421,12 +384,12 @@ static void fault_at__strikes_the_nth_of_its_kind_once(void **state)
     (void)state;
     mem_dev_fault_at(d.dev, BLK_WRITE, 2, MEM_FAULT_ERROR, EIO);
     mem_dev_fault_at(d.dev, BLK_READ, 1, MEM_FAULT_ERROR, ENOSPC);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 0, 512, buf_a), 0);
-    assert_int_equal(run(&d, BLK_FLUSH, 0, 0, 0, NULL), 0);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 512, 512, buf_a), SNAP_EIO);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 512, 512, buf_a), 0);
-    assert_int_equal(run(&d, BLK_READ, 0, 0, 512, buf_b), SNAP_ENOSPC);
-    assert_int_equal(run(&d, BLK_READ, 0, 0, 512, buf_b), 0);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 0, 512, buf_a), 0);
+    assert_int_equal(probe_run(d.dev, BLK_FLUSH, 0, 0, 0, NULL), 0);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 512, 512, buf_a), SNAP_EIO);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 512, 512, buf_a), 0);
+    assert_int_equal(probe_run(d.dev, BLK_READ, 0, 0, 512, buf_b), SNAP_ENOSPC);
+    assert_int_equal(probe_run(d.dev, BLK_READ, 0, 0, 512, buf_b), 0);
     disk_free(&d);
 }
 
@@ -438,7 +401,7 @@ static void fault_at__failed_write_does_nothing_or_a_first_part(void **state)
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         struct disk d = disk_new(seed, 0);
         mem_dev_fault_at(d.dev, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
-        assert_int_equal(run(&d, BLK_WRITE, BLK_FUA, 0, 4 * 512, buf_a), SNAP_EIO);
+        assert_int_equal(probe_run(d.dev, BLK_WRITE, BLK_FUA, 0, 4 * 512, buf_a), SNAP_EIO);
         unsigned n = 0;
         for (uint64_t s = 0; s < 4; s++) {
             if (fill_of(&d, s) == 'a')
@@ -457,19 +420,20 @@ static void fault_at__short_requests_are_resumed(void **state)
     (void)state;
     for (uint64_t seed = 0; seed < 50; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe w = {0};
+        struct probe w;
         struct iovec iov[] = {{buf_b, 1024}, {buf_b + 4096, 3072}};
-        struct probe r = {.req = {.iov = iov, .iov_count = 2}};
+        struct probe r = {
+            .req = {.op = BLK_READ, .len_bytes = 8 * 512, .iov = iov, .iov_count = 2}};
         mem_dev_fault_at(d.dev, BLK_WRITE, 1, MEM_FAULT_SHORT, 0);
         mem_dev_fault_at(d.dev, BLK_READ, 1, MEM_FAULT_SHORT, 0);
-        submit(&d, &w, BLK_WRITE, 0, 8 * 512, buf_a);
+        probe_start(d.dev, &w, BLK_WRITE, 0, 0, 8 * 512, buf_a);
         assert_true(mem_engine_step(d.engine));
         assert_int_equal(w.ran, 0);
         half_seen += fill_of(&d, 0) == 'a' && fill_of(&d, 7) == 0;
         assert_true(mem_engine_step(d.engine));
         assert_int_equal(w.ran, 1);
         assert_int_equal(w.result, 0);
-        submit(&d, &r, BLK_READ, 0, 8 * 512, NULL);
+        probe_submit(d.dev, &r);
         assert_int_equal(blk_engine_wait(d.engine, -1), 1);
         assert_int_equal(r.result, 0);
         assert_memory_equal(buf_b, buf_a, 1024);
@@ -493,7 +457,7 @@ static void fault_at__failed_flush_takes_some_writes_back(void **state)
         put(&d, 0, 0, 512, buf_a);
         put(&d, 0, 512, 512, buf_a);
         mem_dev_fault_at(d.dev, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
-        assert_int_equal(run(&d, BLK_FLUSH, 0, 0, 0, NULL), SNAP_EIO);
+        assert_int_equal(probe_run(d.dev, BLK_FLUSH, 0, 0, 0, NULL), SNAP_EIO);
         unsigned after = fill_of(&d, 0);
         assert_true(after == 'a' || after == 'b');
         gone += after == 'b';
@@ -515,25 +479,21 @@ static void fault_at__failed_flush_fails_those_that_wait_for_it(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 50; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe p[COUNT] = {0};
+        struct probe p[COUNT];
         unsigned fails = 1 + seed % 2;
         mem_dev_fault_at(d.dev, BLK_FLUSH, fails, MEM_FAULT_ERROR, EIO);
         for (unsigned i = 0; i < COUNT; i++)
-            submit(&d, &p[i], BLK_FLUSH, 0, 0, NULL);
+            probe_start(d.dev, &p[i], BLK_FLUSH, 0, 0, 0, NULL);
         while (p[0].ran == 0) {
             assert_true(mem_engine_step(d.engine));
             for (unsigned i = 1; i < COUNT; i++)
                 assert_true(p[i].ran == 0 || p[0].ran == 1);
         }
-        while (p[COUNT - 1].ran == 0)
-            assert_true(mem_engine_step(d.engine));
+        (void)probe_end(&p[COUNT - 1]);
         assert_int_equal(p[0].result, fails == 1 ? SNAP_EIO : 0);
         for (unsigned i = 1; i < COUNT; i++)
             assert_int_equal(p[i].result, SNAP_EIO);
-        submit(&d, &p[0], BLK_FLUSH, 0, 0, NULL);
-        while (p[0].ran == 0)
-            assert_true(mem_engine_step(d.engine));
-        assert_int_equal(p[0].result, 0);
+        assert_int_equal(probe_run(d.dev, BLK_FLUSH, 0, 0, 0, NULL), 0);
         disk_free(&d);
     }
 }
@@ -544,11 +504,11 @@ static void fault_at__failed_fua_write_fails_flushes_that_wait_for_it(void **sta
     (void)state;
     for (unsigned seed = 1; seed <= 50; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe fua = {.req = {.flags = BLK_FUA}}, late = fua, flush = {0};
+        struct probe fua, late, flush;
         mem_dev_fault_at(d.dev, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
-        submit(&d, &fua, BLK_WRITE, 0, 512, buf_a);
-        submit(&d, &flush, BLK_FLUSH, 0, 0, NULL);
-        submit(&d, &late, BLK_WRITE, 512, 512, buf_b);
+        probe_start(d.dev, &fua, BLK_WRITE, BLK_FUA, 0, 512, buf_a);
+        probe_start(d.dev, &flush, BLK_FLUSH, 0, 0, 0, NULL);
+        probe_start(d.dev, &late, BLK_WRITE, BLK_FUA, 512, 512, buf_b);
         while (flush.ran + late.ran < 2) {
             assert_true(mem_engine_step(d.engine));
             assert_true(fua.ran == 1 || flush.ran + late.ran == 0);
@@ -565,16 +525,14 @@ static void fua__beside_a_flush_is_a_write_and_the_next_flush(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 50; seed++) {
         struct disk d = disk_new(seed, 0);
-        struct probe flush = {0}, fua[3] = {0};
+        struct probe flush, fua[3];
         memset(buf_a, 'a', 512);
-        submit(&d, &flush, BLK_FLUSH, 0, 0, NULL);
-        for (unsigned i = 0; i < 3; i++) {
-            fua[i].req.flags = BLK_FUA;
-            submit(&d, &fua[i], i == 2 ? BLK_ZERO : BLK_WRITE, i * 512, 512, buf_a);
-        }
+        probe_start(d.dev, &flush, BLK_FLUSH, 0, 0, 0, NULL);
         for (unsigned i = 0; i < 3; i++)
-            while (fua[i].ran == 0)
-                assert_true(mem_engine_step(d.engine));
+            probe_start(d.dev, &fua[i], i == 2 ? BLK_ZERO : BLK_WRITE, BLK_FUA, i * 512, 512,
+                        buf_a);
+        for (unsigned i = 0; i < 3; i++)
+            (void)probe_end(&fua[i]);
         assert_int_equal(flush.result, 0);
         assert_in_range(mem_dev_counters(d.dev).flushes, 2, 4);
         mem_engine_power_loss(d.engine);
@@ -593,15 +551,15 @@ static void fail_range__until_it_is_taken_back(void **state)
 
     (void)state;
     mem_dev_fail_range(d.dev, 1024, 512, EIO);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 0, 1024, buf_a), 0);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 512, 1024, buf_a), SNAP_EIO);
-    assert_int_equal(run(&d, BLK_ZERO, 0, 0, 4096, NULL), SNAP_EIO);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 1536, 512, buf_a), 0);
-    assert_int_equal(run(&d, BLK_READ, 0, 1024, 512, buf_b), 0);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 0, 1024, buf_a), 0);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 512, 1024, buf_a), SNAP_EIO);
+    assert_int_equal(probe_run(d.dev, BLK_ZERO, 0, 0, 4096, NULL), SNAP_EIO);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 1536, 512, buf_a), 0);
+    assert_int_equal(probe_run(d.dev, BLK_READ, 0, 1024, 512, buf_b), 0);
     mem_engine_power_loss(d.engine);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 1024, 512, buf_a), SNAP_EIO);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 1024, 512, buf_a), SNAP_EIO);
     mem_dev_fail_range(d.dev, 0, 0, 0);
-    assert_int_equal(run(&d, BLK_WRITE, 0, 1024, 512, buf_a), 0);
+    assert_int_equal(probe_run(d.dev, BLK_WRITE, 0, 1024, 512, buf_a), 0);
     disk_free(&d);
 }
 
@@ -629,10 +587,11 @@ static void counters__count_each_kind(void **state)
     (void)state;
     put(&d, 0, 0, 1024, buf_a);
     put(&d, BLK_FUA, 0, 512, buf_a);
-    assert_int_equal(run(&d, BLK_READ, 0, 0, 4096, buf_b), 0);
-    assert_int_equal(run(&d, BLK_READ, 0, 1, 4096, buf_b), SNAP_EINVAL); /* never reached it */
-    assert_int_equal(run(&d, BLK_ZERO, 0, 0, 512, NULL), 0);
-    assert_int_equal(run(&d, BLK_DISCARD, 0, 0, 512, NULL), 0);
+    assert_int_equal(probe_run(d.dev, BLK_READ, 0, 0, 4096, buf_b), 0);
+    /* never reached it */
+    assert_int_equal(probe_run(d.dev, BLK_READ, 0, 1, 4096, buf_b), SNAP_EINVAL);
+    assert_int_equal(probe_run(d.dev, BLK_ZERO, 0, 0, 512, NULL), 0);
+    assert_int_equal(probe_run(d.dev, BLK_DISCARD, 0, 0, 512, NULL), 0);
     assert_int_equal(blk_grow_sync(d.dev, 2 * DEV_BYTES, NULL), 0);
     flush(&d);
     struct mem_counters c = mem_dev_counters(d.dev);
@@ -651,7 +610,7 @@ static void counters__count_each_kind(void **state)
 static void write__buffer_changed_in_flight_is_our_bug(void **state)
 {
     struct disk d = disk_new(9, 0);
-    struct probe w = {0};
+    struct probe w;
     int status;
 
     (void)state;
@@ -659,7 +618,7 @@ static void write__buffer_changed_in_flight_is_our_bug(void **state)
     assert_true(pid >= 0);
     if (pid == 0) {
         (void)close(2);
-        submit(&d, &w, BLK_WRITE, 0, 512, buf_a);
+        probe_start(d.dev, &w, BLK_WRITE, 0, 0, 512, buf_a);
         buf_a[511] = 'x';
         (void)mem_engine_step(d.engine);
         _exit(0);

@@ -8,10 +8,12 @@
 #include "common/io/mem.h"
 #include "common/io/sum.h"
 #include "tests/lib/seed.h"
+#include "tests/unit/io/probe.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BLOCK = 1024, BLOCKS = 600, STRIDE = 65, FLIGHT = 8, LIVES = 150, STEPS = 60 };
 
@@ -65,41 +67,6 @@ static void world_free(struct world *w)
     blk_engine_free(w->engine);
 }
 
-struct probe {
-    struct blk_req req;
-    bool ran;
-    int result;
-};
-
-static void probe_done(struct blk_req *req, int result)
-{
-    struct probe *p = req->user;
-    p->ran = true;
-    p->result = result;
-}
-
-static void start(struct world *w, struct probe *p, enum blk_op op, uint64_t offset, uint64_t len,
-                  void *data)
-{
-    *p = (struct probe){.req = {.op = op,
-                                .offset_bytes = offset,
-                                .len_bytes = len,
-                                .data = data,
-                                .done = probe_done,
-                                .user = p}};
-    blk_submit(w->dev, &p->req);
-    assert_false(p->ran);
-}
-
-static int run(struct world *w, enum blk_op op, uint64_t offset, uint64_t len, void *data)
-{
-    struct probe p;
-    start(w, &p, op, offset, len, data);
-    while (!p.ran)
-        assert_true(mem_engine_step(w->engine));
-    return p.result;
-}
-
 static void *filled(uint64_t len, uint8_t byte)
 {
     uint8_t *b = aligned_alloc(512, len);
@@ -111,13 +78,13 @@ static void *filled(uint64_t len, uint8_t byte)
 static void put(struct world *w, uint64_t block, uint8_t byte)
 {
     uint8_t *b = filled(BLOCK, byte);
-    assert_int_equal(run(w, BLK_WRITE, block * BLOCK, BLOCK, b), 0);
+    assert_int_equal(probe_run(w->dev, BLK_WRITE, 0, block * BLOCK, BLOCK, b), 0);
     free(b);
 }
 
 static void flush(struct world *w)
 {
-    assert_int_equal(run(w, BLK_FLUSH, 0, 0, NULL), 0);
+    assert_int_equal(probe_run(w->dev, BLK_FLUSH, 0, 0, 0, NULL), 0);
 }
 
 struct look {
@@ -202,8 +169,8 @@ static void write__into_a_page_on_its_way_has_it_written_again(void **state)
         struct probe first, second;
         world_new(&w, seed, BLOCKS * BLOCK);
         uint8_t *b = filled(BLOCK, 3);
-        start(&w, &first, BLK_WRITE, 3 * BLOCK, BLOCK, b);
-        start(&w, &second, BLK_WRITE, 4 * BLOCK, BLOCK, b);
+        probe_start(w.dev, &first, BLK_WRITE, 0, 3 * BLOCK, BLOCK, b);
+        probe_start(w.dev, &second, BLK_WRITE, 0, 4 * BLOCK, BLOCK, b);
         while (!first.ran || !second.ran)
             assert_true(mem_engine_step(w.engine));
         const uint64_t before = mem_dev_counters(w.side).writes;
@@ -216,6 +183,29 @@ static void write__into_a_page_on_its_way_has_it_written_again(void **state)
         world_free(&w);
     }
     assert_in_range(spared, 1, 39);
+}
+
+static void fua__makes_data_durable_and_its_sum_with_the_next_flush(void **state)
+{
+    unsigned without = 0;
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct world w;
+        world_new(&w, seed, BLOCKS * BLOCK);
+        uint8_t *b = filled(BLOCK, 'a');
+        assert_int_equal(probe_run(w.dev, BLK_WRITE, BLK_FUA, 5 * BLOCK, BLOCK, b), 0);
+        assert_memory_equal(mem_dev_platter(w.data) + 5 * BLOCK, b, BLOCK);
+        plug(&w);
+        without += look(&w, 5).now == 0;
+        assert_true(look(&w, 5).now == 0 || look(&w, 5).now == sum_at(&w, 5));
+        assert_int_equal(probe_run(w.dev, BLK_WRITE, BLK_FUA, 6 * BLOCK, BLOCK, b), 0);
+        flush(&w);
+        plug(&w);
+        assert_true(look(&w, 6).now == sum_at(&w, 6));
+        free(b);
+        world_free(&w);
+    }
+    assert_in_range(without, 1, 39);
 }
 
 static void flush__without_new_sums_leaves_the_side_alone(void **state)
@@ -259,7 +249,7 @@ static void write__of_part_of_a_block_leaves_it_without_a_sum(void **state)
     world_new(&w, 1, BLOCKS * BLOCK);
     put(&w, 5, 'a');
     uint8_t *b = filled(512, 'c');
-    assert_int_equal(run(&w, BLK_WRITE, 5 * BLOCK + 512, 512, b), 0);
+    assert_int_equal(probe_run(w.dev, BLK_WRITE, 0, 5 * BLOCK + 512, 512, b), 0);
     free(b);
     assert_true(look(&w, 5).now == 0);
     world_free(&w);
@@ -270,7 +260,7 @@ static void grow__takes_the_side_along(void **state)
     (void)state;
     struct world w;
     world_new(&w, 1, 10 * BLOCK);
-    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    assert_int_equal(probe_run(w.dev, BLK_GROW, 0, BLOCKS * BLOCK, 0, NULL), 0);
     assert_int_equal(blk_dev_info(w.dev)->size_bytes, BLOCKS * BLOCK);
     put(&w, BLOCKS - 1, 'z');
     flush(&w);
@@ -287,14 +277,14 @@ static void grow__writes_zeros_where_sums_will_stand(void **state)
     world_new(&w, 1, 10 * BLOCK);
     uint64_t had = blk_dev_info(w.side)->size_bytes;
     struct mem_counters a = mem_dev_counters(w.side);
-    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    assert_int_equal(probe_run(w.dev, BLK_GROW, 0, BLOCKS * BLOCK, 0, NULL), 0);
     struct mem_counters b = mem_dev_counters(w.side);
     assert_int_equal(b.written_bytes - a.written_bytes, blk_dev_info(w.side)->size_bytes - had);
     world_free(&w);
 
     world_new(&w, 1, 10 * BLOCK); /* zeros that cannot be written cost nothing but time */
     mem_dev_fault_at(w.side, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
-    assert_int_equal(run(&w, BLK_GROW, BLOCKS * BLOCK, 0, NULL), 0);
+    assert_int_equal(probe_run(w.dev, BLK_GROW, 0, BLOCKS * BLOCK, 0, NULL), 0);
     put(&w, BLOCKS - 1, 'z');
     flush(&w);
     plug(&w);
@@ -309,8 +299,8 @@ static void flush__fails_when_sums_cannot_be_written(void **state)
     world_new(&w, 1, BLOCKS * BLOCK);
     mem_dev_fault_at(w.side, BLK_WRITE, 1, MEM_FAULT_ERROR, EIO);
     put(&w, 5, 'a'); /* the data is there */
-    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
-    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0); /* and goes on to */
+    assert_true(probe_run(w.dev, BLK_FLUSH, 0, 0, 0, NULL) < 0);
+    assert_true(probe_run(w.dev, BLK_FLUSH, 0, 0, 0, NULL) < 0); /* and goes on to */
     world_free(&w);
 }
 
@@ -323,8 +313,8 @@ static void flush__of_the_side_that_failed_fails_the_next_ones_too(void **state)
     world_new(&w, 1, BLOCKS * BLOCK);
     put(&w, 5, 'a');
     mem_dev_fault_at(w.side, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
-    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
-    assert_true(run(&w, BLK_FLUSH, 0, 0, NULL) < 0);
+    assert_true(probe_run(w.dev, BLK_FLUSH, 0, 0, 0, NULL) < 0);
+    assert_true(probe_run(w.dev, BLK_FLUSH, 0, 0, 0, NULL) < 0);
     world_free(&w);
 }
 
@@ -342,10 +332,10 @@ static void flush__behind_marks_that_failed_fails_too(void **state)
         mem_dev_fault_at(w.side, BLK_FLUSH, 1, MEM_FAULT_ERROR, EIO);
         uint64_t flushes = mem_dev_counters(w.side).flushes;
         uint8_t *b = filled(BLOCK, 'c');
-        start(&w, &over, BLK_WRITE, 5 * BLOCK, BLOCK, b);
+        probe_start(w.dev, &over, BLK_WRITE, 0, 5 * BLOCK, BLOCK, b);
         while (mem_dev_counters(w.side).flushes == flushes)
             assert_true(mem_engine_step(w.engine));
-        start(&w, &first, BLK_FLUSH, 0, 0, NULL);
+        probe_start(w.dev, &first, BLK_FLUSH, 0, 0, 0, NULL);
         while (!first.ran || !over.ran)
             assert_true(mem_engine_step(w.engine));
         assert_int_equal(over.result, SNAP_EIO);
@@ -388,6 +378,41 @@ static void set__makes_a_sum_anew(void **state)
     world_free(&w);
 }
 
+/* Each looks again whenever a page comes, and must not keep the others from their turn. */
+static void lookup__of_pages_that_are_all_on_their_way_ends(void **state)
+{
+    enum { PAGES = 3 };
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct world w;
+        struct sum_slot slots[PAGES];
+        struct look looks[PAGES];
+        world_new(&w, seed, PAGES * SUM_PAGE_SLOTS * BLOCK);
+        for (uint64_t i = 0; i < PAGES; i++)
+            put(&w, i * SUM_PAGE_SLOTS + 5, (uint8_t)('a' + i));
+        flush(&w);
+        plug(&w); /* opened again: none is at hand */
+        (void)alarm(20);
+        for (uint64_t i = 0; i < PAGES; i++) {
+            looks[i] = (struct look){.l = {.first_block = i * SUM_PAGE_SLOTS + 5,
+                                           .count = 1,
+                                           .slots = &slots[i],
+                                           .done = look_done}};
+            looks[i].l.user = &looks[i];
+            sum_dev_lookup(w.dev, &looks[i].l);
+            assert_false(looks[i].ran);
+        }
+        while (!looks[0].ran || !looks[1].ran || !looks[2].ran)
+            assert_true(mem_engine_step(w.engine));
+        (void)alarm(0);
+        for (uint64_t i = 0; i < PAGES; i++) {
+            assert_int_equal(looks[i].code, 0);
+            assert_true(slots[i].now == sum_at(&w, i * SUM_PAGE_SLOTS + 5));
+        }
+        world_free(&w);
+    }
+}
+
 /* -- power loss at any moment ----------------------------------------------------------- */
 
 struct flight {
@@ -414,7 +439,7 @@ static void life_start(struct life *l, struct flight *f)
     f->used = true;
     if (f->is_flush) {
         memcpy(l->pending, l->written, sizeof l->pending);
-        start(&l->w, &f->p, BLK_FLUSH, 0, 0, NULL);
+        probe_start(l->w.dev, &f->p, BLK_FLUSH, 0, 0, 0, NULL);
         return;
     }
     do {
@@ -426,7 +451,7 @@ static void life_start(struct life *l, struct flight *f)
     } while (f->block == 0 || !covers(NULL, f->block));
     f->data = filled(BLOCK, (uint8_t)rng_below(&l->rng, 256));
     l->touched[f->block] = true;
-    start(&l->w, &f->p, BLK_WRITE, f->block * BLOCK, BLOCK, f->data);
+    probe_start(l->w.dev, &f->p, BLK_WRITE, 0, f->block * BLOCK, BLOCK, f->data);
 }
 
 static void life_end(struct life *l, struct flight *f)
@@ -493,6 +518,7 @@ int main(void)
         cmocka_unit_test(sum_of__depends_on_place_and_not_on_the_vector),
         cmocka_unit_test(flush__makes_sums_durable_with_the_data),
         cmocka_unit_test(write__into_a_page_on_its_way_has_it_written_again),
+        cmocka_unit_test(fua__makes_data_durable_and_its_sum_with_the_next_flush),
         cmocka_unit_test(flush__without_new_sums_leaves_the_side_alone),
         cmocka_unit_test(overwrite__is_marked_before_it_and_unmarked_when_idle),
         cmocka_unit_test(write__of_part_of_a_block_leaves_it_without_a_sum),
@@ -503,6 +529,7 @@ int main(void)
         cmocka_unit_test(flush__behind_marks_that_failed_fails_too),
         cmocka_unit_test(open__refuses_what_is_not_its_own),
         cmocka_unit_test(set__makes_a_sum_anew),
+        cmocka_unit_test(lookup__of_pages_that_are_all_on_their_way_ends),
         cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include "tests/lib/tmpdir.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,7 +85,8 @@ static void connect_client(struct fixture *f)
 {
     struct err err = ERR_INIT;
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    (void)snprintf(sun.sun_path, sizeof sun.sun_path, "%s/s", f->dir.path);
+    int n = snprintf(sun.sun_path, sizeof sun.sun_path, "%s/s", f->dir.path);
+    assert_in_range(n, 1, sizeof sun.sun_path - 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)&sun, sizeof sun), 0);
@@ -190,6 +192,48 @@ static unsigned home_of(struct fixture *f)
     return sessions_of(f, 0) == 1 ? 0 : 1;
 }
 
+/* -- who runs first ------------------------------------------------------------------------- */
+
+struct placing {
+    struct loop_msg msg;
+    int cpu; /* < 0: where it runs now */
+    bool yields;
+    sem_t done;
+};
+
+static void placing_run(struct loop_msg *msg)
+{
+    struct placing *p = CONTAINER_OF(msg, struct placing, msg);
+    const struct sched_param none = {0};
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    if (p->cpu < 0)
+        p->cpu = sched_getcpu();
+    CPU_SET((unsigned)p->cpu, &cpus);
+    (void)sched_setaffinity(0, sizeof cpus, &cpus);
+    if (p->yields)
+        (void)sched_setscheduler(0, SCHED_IDLE, &none);
+    sem_post(&p->done);
+}
+
+static int place_shard(struct fixture *f, unsigned part, int cpu, bool yields)
+{
+    struct placing p = {.msg = {.fn = placing_run}, .cpu = cpu, .yields = yields};
+    sem_init(&p.done, 0, 0);
+    shard_post(f->service->server.parts[part].shard, &p.msg);
+    while (sem_wait(&p.done) < 0)
+        ;
+    sem_destroy(&p.done);
+    return p.cpu;
+}
+
+/* Both on one processor, where the one gives way to the other whenever that has something to do:
+ * what it posts is over before it goes on. */
+static void let_go_first(struct fixture *f, unsigned first, unsigned yielding)
+{
+    place_shard(f, yielding, place_shard(f, first, -1, false), true);
+}
+
 /* -- the daemon ---------------------------------------------------------------------------- */
 
 static void stopped(void *user, bool clean)
@@ -292,6 +336,27 @@ static void write__to_a_volume_at_home_leaves_it_there(void **state)
     assert_int_equal(home_of(f), home);
 }
 
+/* The connection moves with the answer, finds that its client has hung up, and is gone before the
+ * shard that it comes from takes its next step. */
+static void write__the_client_hangs_up_behind_it_and_the_session_ends_where_it_went(void **state)
+{
+    struct fixture *f = *state;
+    enum { ROUNDS = 10 };
+    unsigned home = home_of(f), other = 1 - home;
+    struct uuid far = make_volume(f, other, "far");
+    let_go_first(f, other, home);
+    for (int rounds = 0; rounds < ROUNDS;) {
+        if (home_of(f) == home) {
+            send_writes(f, far, 1);
+            rounds++;
+        }
+        chan_close(f->chan);
+        TURN_UNTIL(f, f->chan == NULL && sessions_of(f, 0) + sessions_of(f, 1) == 0);
+        f->up = false;
+        connect_client(f);
+    }
+}
+
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -300,6 +365,7 @@ int main(void)
         CASE(write__burst_is_answered_whole_though_the_connection_moves),
         CASE(write__to_another_volume_later_does_not_move_it_again),
         CASE(write__to_a_volume_at_home_leaves_it_there),
+        CASE(write__the_client_hangs_up_behind_it_and_the_session_ends_where_it_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
