@@ -236,6 +236,7 @@ static void daemon_prepare_process(void)
     struct rlimit files;
     (void)umask(077);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a write that fails */
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max; /* a descriptor a COW device */
         (void)setrlimit(RLIMIT_NOFILE, &files);

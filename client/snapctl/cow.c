@@ -313,8 +313,6 @@ static int print_findings(const struct cli *cli, const struct findings *found, s
 static void remark(const struct cli *cli, const char *path, const struct findings *found)
 {
     const char *entries = found->leftovers == 1 ? "entry" : "entries";
-    if (found->invalid)
-        cli_note(cli, "%s: the snapshot is invalid (that is no structural fault)", path);
     if (found->repaired)
         cli_note(cli, "%s: zeroed %" PRIu64 " left-over %s behind the table's end", path,
                  found->leftovers, entries);
@@ -324,8 +322,15 @@ static void remark(const struct cli *cli, const char *path, const struct finding
                  "structural fault); zero before the kernel opens it: snapctl cow check --repair "
                  "%s",
                  path, found->leftovers, entries, path);
-    if (found->total == 0)
+    if (found->total == 0 && !found->invalid)
         cli_note(cli, "%s: sound", path);
+    else if (found->total == 0)
+        cli_note(cli,
+                 "%s: the table is sound; the snapshot is invalid: it ran out of space, or was "
+                 "given up, and is no longer of any use",
+                 path);
+    else if (found->invalid)
+        cli_note(cli, "%s: the snapshot is invalid besides", path);
 }
 
 int cow_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr)

@@ -75,6 +75,15 @@ int err_set(struct err *reterr, int code, const char *fmt, ...)
     return code;
 }
 
+/* libc's, or ours where its words do not tell what to do. */
+static const char *err_sys_text(int sys_errno, char *buf, size_t buf_bytes)
+{
+    if (sys_errno == EFBIG)
+        return "File too large: more than the process may write (ulimit -f, LimitFSIZE=), or than "
+               "the file system can hold";
+    return strerror_r(sys_errno, buf, buf_bytes);
+}
+
 int err_set_errno(struct err *reterr, int code, int sys_errno, const char *fmt, ...)
 {
     char text[ERR_TEXT_BYTES], sys_text[128];
@@ -88,7 +97,7 @@ int err_set_errno(struct err *reterr, int code, int sys_errno, const char *fmt, 
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof text)
         (void)snprintf(text + n, sizeof text - (size_t)n, ": %s",
-                       strerror_r(sys_errno, sys_text, sizeof sys_text));
+                       err_sys_text(sys_errno, sys_text, sizeof sys_text));
     err_fill(reterr, code, sys_errno, text);
     return code;
 }

@@ -5,6 +5,10 @@
  * It must not know what a volume does: rows in, rows out. Only the control
  * thread calls it, so nothing here locks. synchronous = FULL: a change that the
  * registry has told of survives a power cut, though the records would win anyway.
+ *
+ *   registry.db, -wal   written with write(): a full disk is an error
+ *   -shm                is not made: it would be mapped, and where it cannot grow a mapped file
+ *                       ends the process with SIGBUS. Locked for itself, SQLite has it in memory
  */
 #include "daemon/registry/registry.h"
 
@@ -27,6 +31,7 @@ enum statement {
     ST_EACH_SNAPSHOT,
     ST_PUT_KEY,
     ST_GET_KEY,
+    ST_EACH_KEY,
     ST_EXPIRE_KEYS,
     ST_PUT_CLIENT,
     ST_COUNT
@@ -53,6 +58,7 @@ static const char *const statement_sql[ST_COUNT] = {
         "SELECT " SNAPSHOT_COLUMNS " FROM snapshots WHERE volume = ?1 ORDER BY seq",
     [ST_PUT_KEY] = "INSERT OR IGNORE INTO keys (key, outcome, made_s) VALUES (?1, ?2, ?3)",
     [ST_GET_KEY] = "SELECT outcome FROM keys WHERE key = ?1",
+    [ST_EACH_KEY] = "SELECT key, outcome, made_s FROM keys",
     [ST_EXPIRE_KEYS] = "DELETE FROM keys WHERE made_s < ?1",
     [ST_PUT_CLIENT] = ("INSERT INTO clients (identity, address, seen_s) VALUES (?1, ?2, ?3) "
                        "ON CONFLICT (identity) DO UPDATE SET address = ?2, seen_s = ?3"),
@@ -65,7 +71,36 @@ struct registry {
     sqlite3_stmt *statements[ST_COUNT];
     struct uuid lagging[LAGGING_MAX]; /* volumes that were not told of wholly */
     unsigned lagging_count;           /* more than LAGGING_MAX: any may be one */
+    struct uuid gone[LAGGING_MAX];    /* volumes whose row could not be deleted yet */
+    unsigned gone_count;
 };
+
+/* Why a file could not be made or written; 0: not known. A commit's failure is on record with the
+ * file only. */
+static int errno_of(struct registry *r)
+{
+    static const int files[] = {SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER};
+    int sys_errno = sqlite3_system_errno(r->db);
+    bool write_failed = sqlite3_extended_errcode(r->db) == SQLITE_IOERR_WRITE;
+    for (size_t i = 0; write_failed && sys_errno == 0 && i < sizeof files / sizeof files[0]; i++) {
+        sqlite3_file *f = NULL;
+        if (sqlite3_file_control(r->db, "main", files[i], &f) != SQLITE_OK || f == NULL ||
+            f->pMethods == NULL ||
+            f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &sys_errno) != SQLITE_OK)
+            sys_errno = 0;
+    }
+    return sys_errno;
+}
+
+/* SQLite knows ENOSPC for a full disk; a quota and a limit on the size of files are the same
+ * to us. */
+static int fail_system(struct registry *r, int code, const char *what, struct err *reterr)
+{
+    int sys_errno = errno_of(r);
+    if (err_code_of_errno(sys_errno) == SNAP_ENOSPC)
+        return err_set_errno(reterr, SNAP_ENOSPC, sys_errno, "registry: %s", what);
+    return err_set(reterr, code, "registry: %s: %s", what, sqlite3_errmsg(r->db));
+}
 
 /* The code that SQLite's stands for, with its text. */
 static int fail(struct registry *r, const char *what, struct err *reterr)
@@ -78,19 +113,22 @@ static int fail(struct registry *r, const char *what, struct err *reterr)
                        "registry: %s: %s; make it anew from the store with --rebuild-registry",
                        what, sqlite3_errmsg(r->db));
     case SQLITE_FULL:
-        code = SNAP_ENOSPC;
-        break;
+        return err_set(reterr, SNAP_ENOSPC, "registry: %s: no space left on the disk; make room",
+                       what);
     case SQLITE_NOMEM:
         code = SNAP_ENOMEM;
         break;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-        code = SNAP_EBUSY;
-        break;
+        return err_set(reterr, SNAP_EBUSY, "registry: %s: another program has it open; end that",
+                       what);
     case SQLITE_CONSTRAINT:
         code = SNAP_EEXIST;
         break;
     case SQLITE_CANTOPEN:
+        return fail_system(r, SNAP_EPERM, what, reterr);
+    case SQLITE_IOERR:
+        return fail_system(r, SNAP_EIO, what, reterr);
     case SQLITE_PERM:
     case SQLITE_READONLY:
         code = SNAP_EPERM;
@@ -189,6 +227,8 @@ int registry_open(const char *path, struct registry **ret, struct err *reterr)
         rc = r->db ? fail(r, "open", reterr) : err_set(reterr, SNAP_ENOMEM, "registry");
     if (rc == 0)
         (void)sqlite3_busy_timeout(r->db, BUSY_TIMEOUT_MS);
+    if (rc == 0) /* before it is read first: see above */
+        rc = exec(r, "PRAGMA locking_mode = EXCLUSIVE", reterr);
     if (rc == 0)
         rc = check_integrity(r, reterr);
     if (rc == 0)
@@ -316,6 +356,44 @@ static void forget_lagging(struct registry *r, const struct uuid *id)
         }
 }
 
+/* -- volumes that are gone, and whose row is not ----------------------------------------- */
+
+static bool delete_row(struct registry *r, const struct uuid *id, struct err *reterr)
+{
+    bind_uuid(r->statements[ST_DELETE_VOLUME], 1, id);
+    return run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr) == 0;
+}
+
+/* What is deleted on a full disk makes room only afterwards, and its name is free at once. */
+static void delete_gone(struct registry *r)
+{
+    while (r->gone_count > 0 && delete_row(r, &r->gone[r->gone_count - 1], NULL))
+        r->gone_count--;
+}
+
+static bool is_gone(const struct registry *r, const struct uuid *id)
+{
+    for (unsigned i = 0; i < r->gone_count; i++)
+        if (uuid_equal(&r->gone[i], id))
+            return true;
+    return false;
+}
+
+static void forget_gone(struct registry *r, const struct uuid *id)
+{
+    for (unsigned i = 0; i < r->gone_count; i++)
+        if (uuid_equal(&r->gone[i], id)) {
+            r->gone[i] = r->gone[--r->gone_count];
+            return;
+        }
+}
+
+static void note_gone(struct registry *r, const struct uuid *id)
+{
+    if (!is_gone(r, id) && r->gone_count < LAGGING_MAX)
+        r->gone[r->gone_count++] = *id;
+}
+
 /* -- volumes and snapshots ----------------------------------------------------------- */
 
 static int put_volume(struct registry *r, const struct registry_volume *v, struct err *reterr)
@@ -381,6 +459,7 @@ int registry_put_volume(struct registry *r, const struct registry_volume *v,
                         const struct registry_snapshot *snapshots, uint32_t count,
                         struct err *reterr)
 {
+    delete_gone(r);
     int rc = exec(r, "BEGIN IMMEDIATE", reterr);
     if (rc == 0)
         rc = put_volume(r, v, reterr);
@@ -391,8 +470,10 @@ int registry_put_volume(struct registry *r, const struct registry_volume *v,
     if (rc == 0)
         rc = put_snapshots(r, snapshots, count, reterr);
     rc = commit(r, rc, v, reterr);
-    if (rc == 0)
+    if (rc == 0) {
         forget_lagging(r, &v->id);
+        forget_gone(r, &v->id); /* made anew, with that uuid */
+    }
     return rc;
 }
 
@@ -415,11 +496,13 @@ int registry_update_volume(struct registry *r, const struct registry_volume *v,
 
 int registry_delete_volume(struct registry *r, const struct uuid *id, struct err *reterr)
 {
-    bind_uuid(r->statements[ST_DELETE_VOLUME], 1, id);
-    int rc = run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr);
-    if (rc == 0)
-        forget_lagging(r, id);
-    return rc;
+    struct err err = ERR_INIT;
+    if (!delete_row(r, id, &err)) {
+        note_gone(r, id);
+        return err_copy(reterr, &err);
+    }
+    forget_lagging(r, id);
+    return 0;
 }
 
 /* The one row of a bound look-up: 0, SNAP_ENOENT or another error. */
@@ -434,6 +517,8 @@ static int one_volume(struct registry *r, sqlite3_stmt *st, const char *name,
     else
         rc = fail(r, "find volume", reterr);
     finish(st);
+    if (rc == 0 && is_gone(r, &ret->id))
+        rc = err_set(reterr, SNAP_ENOENT, "no volume '%s'", name);
     return rc;
 }
 
@@ -502,6 +587,24 @@ int registry_key_put(struct registry *r, const struct uuid *key, int outcome, st
     (void)sqlite3_bind_int(st, 2, outcome);
     (void)sqlite3_bind_int64(st, 3, now);
     return run(r, st, "store key", reterr);
+}
+
+int registry_copy_keys(struct registry *from, struct registry *to, struct err *reterr)
+{
+    sqlite3_stmt *each = from->statements[ST_EACH_KEY], *put = to->statements[ST_PUT_KEY];
+    int step = SQLITE_DONE, rc = 0;
+    while (rc == 0 && (step = sqlite3_step(each)) == SQLITE_ROW) {
+        struct uuid key;
+        column_uuid(each, 0, &key);
+        bind_uuid(put, 1, &key);
+        (void)sqlite3_bind_int(put, 2, sqlite3_column_int(each, 1));
+        (void)sqlite3_bind_int64(put, 3, sqlite3_column_int64(each, 2));
+        rc = run(to, put, "copy key", reterr);
+    }
+    if (rc == 0 && step != SQLITE_DONE)
+        rc = fail(from, "list keys", reterr);
+    finish(each);
+    return rc;
 }
 
 bool registry_key_get(struct registry *r, const struct uuid *key, int *ret_outcome)

@@ -18,8 +18,13 @@
 
 struct registry;
 
-/* Open or create, migrate to the present schema, quick integrity check.
- * Errors: SNAP_ECORRUPT (remedy in the text: --rebuild-registry), SNAP_ENOTSUP (a newer schema). */
+/* In place of a file's path: one that ends with the process. */
+#define REGISTRY_IN_MEMORY ":memory:"
+
+/* Open or create, migrate to the present schema, quick integrity check. The file is locked against
+ * other programs until it is closed.
+ * Errors: SNAP_ECORRUPT (remedy in the text: --rebuild-registry), SNAP_ENOTSUP (a newer schema),
+ *         SNAP_ENOSPC, SNAP_EBUSY (another program has it open). */
 int registry_open(const char *path, struct registry **ret, struct err *reterr) SNAP_WUR;
 void registry_close(struct registry *r); /* takes NULL */
 
@@ -58,6 +63,8 @@ int registry_update_volume(struct registry *r, const struct registry_volume *v,
                            const struct registry_snapshot *put, uint32_t put_count,
                            const struct uuid *gone, uint32_t gone_count,
                            struct err *reterr) SNAP_WUR;
+/* A row that cannot be deleted, on a full disk, is not found any more, and goes before the next
+ * volume is put. */
 int registry_delete_volume(struct registry *r, const struct uuid *id, struct err *reterr) SNAP_WUR;
 int registry_find_volume(struct registry *r, const char *name, struct registry_volume *ret,
                          struct err *reterr) SNAP_WUR;
@@ -73,6 +80,8 @@ int registry_each_snapshot(struct registry *r, const struct uuid *volume,
 /* Idempotency keys with their outcome (0 or a negative SNAP_E…), durable; kept for a day. */
 int registry_key_put(struct registry *r, const struct uuid *key, int outcome,
                      struct err *reterr) SNAP_WUR;
+/* All of one to another that is empty, with their age. */
+int registry_copy_keys(struct registry *from, struct registry *to, struct err *reterr) SNAP_WUR;
 bool registry_key_get(struct registry *r, const struct uuid *key, int *ret_outcome);
 
 /* Clients seen: identity, last address, last time. For listings only. */

@@ -121,6 +121,47 @@ static void service_trash_key(void *user, const struct uuid *key)
         LOG_WARN("the key of a deletion is not kept", F_ERR(&err));
 }
 
+/* On a full disk the volumes are served all the same, so that some of what fills it can be deleted:
+ * the records are the truth, and the next start brings the file up to them. Keys of deletions are
+ * taken along; those of this run end with it, and a deletion that is asked for again after the next
+ * start is told that there is no such volume. */
+static int service_registry_in_memory(struct service *s, struct err *reterr)
+{
+    struct server *server = &s->server;
+    struct registry *lagging = server->registry;
+    struct err err = ERR_INIT;
+    server_warn(server,
+                "the registry is kept in memory until the next start; make room in the file system "
+                "of %s, then restart: %s",
+                server->config->state_dir, reterr->text);
+    err_clear(reterr);
+    server->registry = NULL;
+    int rc = registry_open(REGISTRY_IN_MEMORY, &server->registry, reterr);
+    if (rc == 0 && lagging != NULL && registry_copy_keys(lagging, server->registry, &err) < 0)
+        LOG_WARN("the keys of deletions are not kept", F_ERR(&err));
+    registry_close(lagging);
+    if (rc == 0)
+        rc =
+            state_registry_compare(server->registry, &s->found, true, service_warn, server, reterr);
+    return rc;
+}
+
+static int service_open_registry(struct service *s, bool rebuild, struct err *reterr)
+{
+    struct server *server = &s->server;
+    bool is_new = false;
+    int rc =
+        state_registry_open(server->config->state_dir, rebuild, &is_new, &server->registry, reterr);
+    if (rc == 0)
+        rc = state_registry_compare(server->registry, &s->found, is_new, service_warn, server,
+                                    reterr);
+    if (rc == SNAP_ENOSPC && !rebuild)
+        rc = service_registry_in_memory(s, reterr);
+    else if (rc == 0 && is_new && s->found.count > 0)
+        LOG_INFO("registry made anew from the records", F_U64("volumes", s->found.count));
+    return rc;
+}
+
 int service_open_state(struct service *s, bool rebuild_registry, struct err *reterr)
 {
     struct server *server = &s->server;
@@ -135,18 +176,12 @@ int service_open_state(struct service *s, bool rebuild_registry, struct err *ret
     rc = acl_load(server->acl_path, &server->acl, reterr);
     if (rc == 0)
         rc = state_dir_scan(path, &s->found, service_warn, server, reterr);
-    bool is_new = false;
     if (rc == 0)
-        rc = state_registry_open(path, rebuild_registry, &is_new, &server->registry, reterr);
-    if (rc == 0)
-        rc = state_registry_compare(server->registry, &s->found, is_new, service_warn, server,
-                                    reterr);
+        rc = service_open_registry(s, rebuild_registry, reterr);
     if (rc == 0) {
         trash_each_key(path, service_trash_key, server->registry);
         trash_empty(path);
     }
-    if (rc == 0 && is_new && s->found.count > 0)
-        LOG_INFO("registry made anew from the records", F_U64("volumes", s->found.count));
     server->env.registry = server->registry;
     return rc;
 }
@@ -271,11 +306,23 @@ static void service_accepted(void *user, int fd, bool local)
     session_accept(user, fd, local);
 }
 
-static int service_metrics_get(void *user, const char *path, struct http_reply *ret,
-                               struct err *reterr)
+/* Served from the end of the start to the begin of the stop: who is answered meets a daemon that
+ * serves. */
+static int service_healthz(struct http_reply *ret, struct err *reterr)
 {
+    static const char ok[] = "ok\n";
+    ret->text = strdup(ok);
+    ret->len = sizeof ok - 1;
+    return ret->text != NULL ? 0 : err_set(reterr, SNAP_ENOMEM, "health");
+}
+
+static int service_http_get(void *user, const char *path, struct http_reply *ret,
+                            struct err *reterr)
+{
+    if (strcmp(path, "/healthz") == 0)
+        return service_healthz(ret, reterr);
     if (strcmp(path, "/metrics") != 0)
-        return err_set(reterr, SNAP_ENOENT, "there is /metrics only");
+        return err_set(reterr, SNAP_ENOENT, "there are /metrics and /healthz");
     ret->content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     return metrics_scrape(user, &ret->text, &ret->len, reterr);
 }
@@ -343,7 +390,7 @@ int service_listen(struct service *s, struct err *reterr)
         return rc;
     rc = addr_parse(config->metrics_listen, &a, reterr);
     if (rc == 0)
-        rc = http_server_new(server->main_loop, &a, service_metrics_get, server, &s->http, reterr);
+        rc = http_server_new(server->main_loop, &a, service_http_get, server, &s->http, reterr);
     return rc < 0 ? err_prefix(reterr, "metrics_listen") : 0;
 }
 

@@ -45,7 +45,10 @@ static int state_dir_lock(const char *path, int *ret_fd, struct err *reterr)
                        text[0] != '\0' ? text : "unknown");
     }
     int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+    /* over what stands there, and a full disk is no reason not to start: it is for people */
+    ssize_t wrote = pwrite(fd, text, (size_t)n, 0);
+    if ((wrote < 0 && err_code_of_errno(errno) != SNAP_ENOSPC) ||
+        ftruncate(fd, wrote < 0 ? 0 : wrote) < 0) {
         int saved = errno;
         (void)close(fd);
         return err_set_errno(reterr, err_code_of_errno(saved), saved, "write %s", lock);

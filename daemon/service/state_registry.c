@@ -5,6 +5,8 @@
  *   sound          rows that differ from the records are told and replaced
  *   missing        made anew from the records
  *   damaged        refused, with the remedy; --rebuild-registry keeps it aside and makes it anew
+ *   cannot be      SNAP_ENOSPC: the caller takes one in memory, because a daemon that does not
+ *   written        start is one that nothing can be deleted with
  */
 #include "daemon/service/state_dir.h"
 

@@ -390,6 +390,25 @@ static int write_check_clone(struct volume *v, struct volume_write *w, struct er
     return 0;
 }
 
+static int write_check_range(const struct volume *v, const struct volume_write *w,
+                             struct err *reterr)
+{
+    static const char *const what[] = {
+        [VOLUME_WRITE] = "a write", [VOLUME_ZERO] = "zeroing", [VOLUME_DISCARD] = "a discard"};
+    uint64_t size = v->record.size_bytes;
+    if (w->op == VOLUME_FLUSH)
+        return 0;
+    if (w->op != VOLUME_WRITE && w->len_bytes > VOLUME_ZERO_BYTES_MAX)
+        return err_set(reterr, SNAP_EINVAL, "%s of %llu bytes: %llu is the most at once",
+                       what[w->op], (unsigned long long)w->len_bytes,
+                       (unsigned long long)VOLUME_ZERO_BYTES_MAX);
+    if (w->len_bytes > 0 && w->offset_bytes <= size && w->len_bytes <= size - w->offset_bytes)
+        return 0;
+    return err_set(reterr, SNAP_EINVAL, "%s of %llu bytes at %llu of a volume of %llu", what[w->op],
+                   (unsigned long long)w->len_bytes, (unsigned long long)w->offset_bytes,
+                   (unsigned long long)size);
+}
+
 static int write_check(struct volume *v, struct volume_write *w, struct err *reterr)
 {
     w->clone = NULL;
@@ -400,13 +419,9 @@ static int write_check(struct volume *v, struct volume_write *w, struct err *ret
                        v->record.name);
     if (v->leaving)
         return volume_refuse_leaving(v, reterr);
-    uint64_t size = v->record.size_bytes;
-    if (w->op != VOLUME_FLUSH &&
-        (w->len_bytes == 0 || w->offset_bytes > size || w->len_bytes > size - w->offset_bytes ||
-         (w->op != VOLUME_WRITE && w->len_bytes > VOLUME_ZERO_BYTES_MAX)))
-        return err_set(reterr, SNAP_EINVAL, "a write of %llu bytes at %llu of a volume of %llu",
-                       (unsigned long long)w->len_bytes, (unsigned long long)w->offset_bytes,
-                       (unsigned long long)size);
+    int rc = write_check_range(v, w, reterr);
+    if (rc < 0)
+        return rc;
     if (!uuid_is_zero(&w->node))
         return write_check_clone(v, w, reterr);
     if (v->origin->dev == NULL)

@@ -56,6 +56,16 @@ static void err_set_errno__appends_the_system_text(void **state)
     assert_string_equal(e.text, "write chunk 771: No space left on device");
 }
 
+static void err_set_errno__says_what_limits_a_file(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    int code = err_code_of_errno(EFBIG);
+    assert_int_equal(err_set_errno(&e, code, EFBIG, "grow x.cow"), SNAP_ENOSPC);
+    assert_non_null(strstr(e.text, "grow x.cow: File too large: "));
+    assert_non_null(strstr(e.text, "LimitFSIZE="));
+}
+
 static void err_prefix__layers_read_from_outside_in(void **state)
 {
     (void)state;
@@ -172,6 +182,7 @@ int main(void)
         cmocka_unit_test(err_set__code_that_is_no_error_becomes_internal),
         cmocka_unit_test(err_set__arguments_may_point_into_the_error),
         cmocka_unit_test(err_set_errno__appends_the_system_text),
+        cmocka_unit_test(err_set_errno__says_what_limits_a_file),
         cmocka_unit_test(err_prefix__layers_read_from_outside_in),
         cmocka_unit_test(err_text__too_long_loses_its_end),
         cmocka_unit_test(err_copy__copies_all_and_takes_null),

@@ -5,10 +5,12 @@
 #include "daemon/registry/schema.h"
 #include "tests/lib/cm.h"
 
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 struct fixture {
@@ -243,6 +245,174 @@ static void key__first_outcome_stays(void **state)
     assert_int_equal(outcome, SNAP_ENOSPC);
 }
 
+static void keys__are_copied_with_their_outcome_and_age(void **state)
+{
+    struct fixture *f = *state;
+    struct registry *memory = NULL;
+    struct registry_volume v = volume("v");
+    struct uuid failed = uuid_make(), done = uuid_make(), old = uuid_make();
+    int outcome = 1;
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    assert_int_equal(registry_key_put(f->r, &failed, SNAP_EIO, NULL), 0);
+    assert_int_equal(registry_key_put(f->r, &done, 0, NULL), 0);
+    assert_int_equal(registry_key_put(f->r, &old, 0, NULL), 0);
+    registry_close(f->r);
+    sqlite3 *db = NULL;
+    char *sql = sqlite3_mprintf("UPDATE keys SET made_s = 1 WHERE key = x'%02x", old.b[0]);
+    for (unsigned i = 1; i < UUID_BYTES; i++)
+        sql = sqlite3_mprintf("%z%02x", sql, old.b[i]);
+    sql = sqlite3_mprintf("%z'", sql);
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_changes(db), 1);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    sqlite3_free(sql);
+    assert_int_equal(registry_open(f->path, &f->r, NULL), 0);
+
+    assert_int_equal(registry_open(REGISTRY_IN_MEMORY, &memory, NULL), 0);
+    assert_int_equal(registry_copy_keys(f->r, memory, NULL), 0);
+    assert_int_equal(registry_find_volume(memory, "v", &v, NULL), SNAP_ENOENT); /* keys only */
+    assert_true(registry_key_get(memory, &failed, &outcome));
+    assert_int_equal(outcome, SNAP_EIO);
+    assert_true(registry_key_get(memory, &done, &outcome));
+    assert_int_equal(outcome, 0);
+    assert_true(registry_key_get(memory, &old, &outcome));
+    struct uuid next = uuid_make();
+    assert_int_equal(registry_key_put(memory, &next, 0, NULL), 0); /* those that are too old go */
+    assert_false(registry_key_get(memory, &old, &outcome));
+    assert_true(registry_key_get(memory, &done, &outcome));
+    registry_close(memory);
+}
+
+static void memory__is_a_registry_like_any_other_and_ends_when_it_is_closed(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("v"), got;
+    struct registry_snapshot s = snapshot(&v, "s", 1);
+    registry_close(f->r);
+    assert_int_equal(registry_open(REGISTRY_IN_MEMORY, &f->r, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    assert_int_equal(registry_update_volume(f->r, &v, &s, 1, NULL, 0, NULL), 0);
+    assert_string_equal(rows_of(f, &v), "s/1 ");
+    struct registry_volume same_name = volume("v");
+    assert_int_equal(registry_put_volume(f->r, &same_name, NULL, 0, NULL), SNAP_EEXIST);
+    assert_int_equal(registry_find_volume(f->r, "v", &got, NULL), 0);
+    assert_true(uuid_equal(&got.id, &v.id));
+    assert_int_equal(registry_delete_volume(f->r, &v.id, NULL), 0);
+    assert_string_equal(rows_of(f, &v), "");
+    assert_int_equal(access(REGISTRY_IN_MEMORY, F_OK), -1); /* no file of that name */
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    registry_close(f->r);
+    assert_int_equal(registry_open(REGISTRY_IN_MEMORY, &f->r, NULL), 0);
+    assert_int_equal(registry_find_volume(f->r, "v", &got, NULL), SNAP_ENOENT);
+}
+
+/* A mapped index would end the process with SIGBUS where the disk is full. */
+static void open__maps_no_file_and_keeps_others_out(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("v");
+    char path[128];
+    sqlite3 *db = NULL;
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+        (void)snprintf(path, sizeof path, "%s-wal", f->path);
+        assert_int_equal(access(path, F_OK), 0);
+        (void)snprintf(path, sizeof path, "%s-shm", f->path);
+        assert_int_equal(access(path, F_OK), -1);
+        assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, "SELECT * FROM volumes", NULL, NULL, NULL), SQLITE_BUSY);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        registry_close(f->r);
+        assert_int_equal(registry_open(f->path, &f->r, NULL), 0);
+    }
+}
+
+static void open__says_that_another_program_has_it_open(void **state)
+{
+    struct fixture *f = *state;
+    struct registry *second = NULL;
+    struct err e = ERR_INIT;
+    assert_int_equal(registry_open(f->path, &second, &e), SNAP_EBUSY);
+    assert_non_null(strstr(e.text, "another program"));
+    assert_null(second);
+}
+
+/* What a process that was killed leaves: a log, and the mapped index of an older program. */
+static void open__takes_over_from_one_that_was_killed(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_volume v = volume("v"), got;
+    char command[1024], other[128];
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    (void)snprintf(other, sizeof other, "%s/other.db", f->dir);
+    (void)snprintf(command, sizeof command,
+                   "cp '%s' '%s' && cp '%s-wal' '%s-wal' && head -c 32768 /dev/urandom > '%s-shm'",
+                   f->path, other, f->path, other, other);
+    assert_int_equal(system(command), 0);
+    registry_close(f->r);
+    assert_int_equal(registry_open(other, &f->r, NULL), 0);
+    assert_int_equal(registry_find_volume(f->r, "v", &got, NULL), 0);
+}
+
+/* A limit on the size of files is a disk that is full to us, told by another errno. */
+static void full__is_no_space_and_says_what_to_do(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before, none;
+    struct err e = ERR_INIT;
+    struct registry_volume v = volume("v"), got;
+    struct registry *fresh = NULL;
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/fresh.db", f->dir);
+    void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int put = registry_put_volume(f->r, &v, NULL, 0, &e);
+    int open = registry_open(path, &fresh, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    (void)signal(SIGXFSZ, old);
+    assert_int_equal(put, SNAP_ENOSPC);
+    assert_non_null(strstr(e.text, "LimitFSIZE="));
+    assert_int_equal(open, SNAP_ENOSPC);
+    assert_int_equal(registry_find_volume(f->r, "v", &got, NULL), SNAP_ENOENT);
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0); /* there is room again */
+}
+
+static void delete_volume__frees_the_name_on_a_full_disk_too(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before, none;
+    struct registry_volume v = volume("v"), keep = volume("keep"), next = volume("v"), got;
+    assert_int_equal(registry_put_volume(f->r, &v, NULL, 0, NULL), 0);
+    assert_int_equal(registry_put_volume(f->r, &keep, NULL, 0, NULL), 0);
+    void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int gone = registry_delete_volume(f->r, &v.id, NULL);
+    int again = registry_delete_volume(f->r, &v.id, NULL);
+    int find = registry_find_volume(f->r, "v", &got, NULL);
+    int get = registry_get_volume(f->r, &v.id, &got, NULL);
+    int other = registry_find_volume(f->r, "keep", &got, NULL);
+    int put = registry_put_volume(f->r, &next, NULL, 0, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    (void)signal(SIGXFSZ, old);
+    assert_int_equal(gone, SNAP_ENOSPC);
+    assert_int_equal(again, SNAP_ENOSPC);
+    assert_int_equal(find, SNAP_ENOENT);
+    assert_int_equal(get, SNAP_ENOENT);
+    assert_int_equal(other, 0);
+    assert_true(put < 0);
+    assert_int_equal(registry_put_volume(f->r, &next, NULL, 0, NULL), 0);
+    assert_int_equal(registry_find_volume(f->r, "v", &got, NULL), 0);
+    assert_true(uuid_equal(&got.id, &next.id));
+    assert_int_equal(registry_get_volume(f->r, &v.id, &got, NULL), SNAP_ENOENT);
+}
+
 static void open__names_the_remedy_for_a_damaged_file(void **state)
 {
     struct fixture *f = *state;
@@ -318,6 +488,13 @@ int main(void)
         CASE(delete_volume__takes_its_snapshots_along),
         CASE(each_volume__goes_in_name_order),
         CASE(key__first_outcome_stays),
+        CASE(keys__are_copied_with_their_outcome_and_age),
+        CASE(memory__is_a_registry_like_any_other_and_ends_when_it_is_closed),
+        CASE(open__maps_no_file_and_keeps_others_out),
+        CASE(open__says_that_another_program_has_it_open),
+        CASE(open__takes_over_from_one_that_was_killed),
+        CASE(full__is_no_space_and_says_what_to_do),
+        CASE(delete_volume__frees_the_name_on_a_full_disk_too),
         CASE(open__names_the_remedy_for_a_damaged_file),
         CASE(open__refuses_a_newer_schema),
     };

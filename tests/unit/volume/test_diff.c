@@ -24,7 +24,9 @@ static void do_diff(struct call *c)
     struct err err = ERR_INIT;
     a->diff.old_chunk = a->old_chunk;
     a->diff.count = a->count;
-    call_end(c, volume_diff(c->f->volume, &a->diff, &err), &err);
+    int rc = volume_diff(c->f->volume, &a->diff, &err);
+    (void)err_copy(&a->err, &err);
+    call_end(c, rc, &err);
 }
 
 /* All pages. */
@@ -103,6 +105,7 @@ static void diff__of_an_older_to_is_refused(void **state)
     struct ask *a = calloc(1, sizeof *a);
 
     assert_int_equal(diff_all(f, two, one, 1, a), SNAP_EINVAL);
+    assert_non_null(strstr(a->err.text, "@one is older than two; name the older one first"));
     assert_int_equal(diff_all(f, one, one, 1, a), 0);
     assert_int_equal(diff_all(f, uuid_make(), one, 1, a), SNAP_ENOENT);
     assert_int_equal(diff_all(f, one, uuid_make(), 1, a), SNAP_ENOENT);

@@ -31,6 +31,29 @@ static void write__any_offset_and_length_reads_back_also_after_opening_again(voi
     }
 }
 
+/* Starts what cannot be done, and returns what was said. */
+static const char *refused_text(struct fixture *f, enum volume_write_op op, uint64_t offset_bytes,
+                                uint64_t len_bytes)
+{
+    static struct err err;
+    struct writing g = {.write = {.op = op, .offset_bytes = offset_bytes, .len_bytes = len_bytes}};
+    struct call c;
+    call_begin(&c, f, fixture_do_write, &g);
+    assert_int_equal(call_wait(&c), SNAP_EINVAL);
+    err = c.err;
+    return err.text;
+}
+
+static void write__refusal_says_what_was_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    assert_non_null(strstr(refused_text(f, VOLUME_WRITE, 0, 0), "a write of 0 bytes at 0 of a"));
+    assert_non_null(strstr(refused_text(f, VOLUME_ZERO, SIZE, 1), "zeroing of 1 bytes at "));
+    assert_non_null(strstr(refused_text(f, VOLUME_DISCARD, SIZE, 2), "a discard of 2 bytes at "));
+    assert_non_null(strstr(refused_text(f, VOLUME_ZERO, 0, VOLUME_ZERO_BYTES_MAX + 1),
+                           "zeroing of 4294967297 bytes: 4294967296 is the most at once"));
+}
+
 static void write__bad_ranges_and_places_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -420,6 +443,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HOSTED(write__any_offset_and_length_reads_back_also_after_opening_again),
         HOSTED(write__bad_ranges_and_places_are_refused),
+        HOSTED(write__refusal_says_what_was_asked_for),
         cmocka_unit_test_setup_teardown(write__remote_volume_is_refused, fixture_setup,
                                         fixture_teardown),
         HOSTED(lease__and_puts_of_a_hosted_volume_are_refused),
