@@ -145,7 +145,8 @@ include tests/tests.mk $(MK_FRAGMENTS)
 check-includes:
 	@tests/lib/check-includes
 
-STYLE_SRC := $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null)
+# What is deleted, but not yet for git, is listed too.
+STYLE_SRC := $(wildcard $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null))
 check-style:
 	@clang-format --dry-run --Werror $(STYLE_SRC)
 	@tests/lib/check-style $(STYLE_SRC)

@@ -86,16 +86,19 @@ const struct remote_entry *remote_conf_find(const struct remote_conf *conf, cons
     return NULL;
 }
 
-/* Does every address parse? *ret_tls: one of them is no Unix socket. */
+/* Does every address parse? Commas separate them; blanks may stand around those, but an address
+ * with one in it is a slip and not two. *ret_tls: one of them is no Unix socket. */
 static int addresses_check(const char *text, bool *ret_tls, struct err *reterr)
 {
-    static const char blanks[] = ", \t";
     unsigned count = 0;
     *ret_tls = false;
-    for (const char *at = text; *(at += strspn(at, blanks)) != '\0'; count++) {
+    for (const char *at = text; *(at += strspn(at, ", \t")) != '\0'; count++) {
         char one[LIMIT_PATH_BYTES];
         struct addr a;
-        size_t len = strcspn(at, blanks);
+        const size_t piece = strcspn(at, ",");
+        size_t len = piece;
+        while (at[len - 1] == ' ' || at[len - 1] == '\t')
+            len--; /* the first one is none */
         if (len >= sizeof one)
             return err_set(reterr, SNAP_EINVAL, "an address is too long");
         memcpy(one, at, len);
@@ -104,7 +107,7 @@ static int addresses_check(const char *text, bool *ret_tls, struct err *reterr)
         if (rc < 0)
             return rc;
         *ret_tls = *ret_tls || !a.unix_socket;
-        at += len;
+        at += piece;
     }
     return count > 0 ? 0 : err_set(reterr, SNAP_EINVAL, "the address is empty");
 }

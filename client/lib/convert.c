@@ -337,13 +337,19 @@ CONVERT(volume_list, list_page, snapwire__v1__volume_list_response, root_volume_
 static bool root_target(struct snapwire_target *t, const Snapwire__V1__ResolveResponse *m,
                         bool *ret_sound)
 {
-    *ret_sound = pb_uuid_get(&m->volume, &t->volume) &&
-                 pb_uuid_get_optional(&m->snapshot, &t->snapshot) &&
-                 chunk_size_is_sound(m->chunk_size_sectors) && m->size_bytes <= LIMIT_VOLUME_BYTES;
+    *ret_sound =
+        pb_uuid_get(&m->volume, &t->volume) && pb_uuid_get_optional(&m->snapshot, &t->snapshot) &&
+        chunk_size_is_sound(m->chunk_size_sectors) && m->size_bytes <= LIMIT_VOLUME_BYTES &&
+        m->origin_fingerprint.len <= sizeof t->origin_fingerprint;
+    if (!*ret_sound)
+        return false;
     t->size_bytes = m->size_bytes;
     t->chunk_size_sectors = m->chunk_size_sectors;
     t->kind = (int)m->kind;
-    return *ret_sound;
+    t->origin_fingerprint_bytes = m->origin_fingerprint.len;
+    if (t->origin_fingerprint_bytes > 0)
+        memcpy(t->origin_fingerprint, m->origin_fingerprint.data, t->origin_fingerprint_bytes);
+    return true;
 }
 CONVERT(target, snapwire_target, snapwire__v1__resolve_response, root_target)
 

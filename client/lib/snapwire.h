@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libsnapwire: remote snapshots of local origins, for C and C++.
  *
- * The public header of the library; with snapwire_hosted.h, which it includes, the whole
- * ABI. It needs nothing but the C library; libevent's `struct event_base` is named, not
- * included.
+ * The public header of the library; with snapwire_hosted.h, which it includes, the whole ABI.
+ * It needs nothing but the C library; libevent's `struct event_base` is named, not included.
  *
- * Words: a *volume* is a named origin known to a daemon; a *snapshot* is its past
- * state, kept as exceptions in a COW device; the newest snapshot is the *head*, the
- * only one that writers stream to; a *chunk* is the unit of an exception. Volumes
- * and snapshots are addressed by uuid: a name deleted and made again is another
- * thing. snapwire_resolve() turns names into uuids.
+ * Words: a *volume* is a named origin known to a daemon; a *snapshot* is its past state, kept as
+ * exceptions in a COW device; the newest snapshot is the *head*, the only one that writers
+ * stream to; a *chunk* is the unit of an exception. Volumes and snapshots are addressed by uuid:
+ * a name deleted and made again is another thing. snapwire_resolve() turns names into uuids.
  *
  * Two faces of one client object:
  *  - asynchronous: give snapwire_client_new() your event_base. Every call takes a
@@ -317,7 +315,9 @@ struct snapwire_target {
     struct snapwire_uuid snapshot; /* zero when only a volume was asked for */
     uint64_t size_bytes;
     uint32_t chunk_size_sectors;
-    int kind; /* enum snapwire_volume_kind */
+    int kind;                        /* enum snapwire_volume_kind */
+    uint8_t origin_fingerprint[64];  /* remote: what the volume's last writer gave */
+    size_t origin_fingerprint_bytes; /* 0: nothing is known, or told to this identity */
 };
 typedef void (*snapwire_target_cb)(void *user, const struct snapwire_error *error,
                                    const struct snapwire_target *target);

@@ -183,6 +183,8 @@ int remote_resolve(struct remote *r, const char *text, enum remote_want want,
     ret->size_bytes = found->size_bytes;
     ret->chunk_bytes = found->chunk_size_sectors * SECTOR_BYTES;
     ret->hosted = found->kind == SNAPWIRE_VOLUME_HOSTED;
+    memcpy(ret->fingerprint, found->origin_fingerprint, sizeof ret->fingerprint);
+    ret->fingerprint_bytes = found->origin_fingerprint_bytes;
     snapwire_free(found);
     return 0;
 }

@@ -28,6 +28,8 @@ struct remote_target {
     uint64_t size_bytes;
     uint32_t chunk_bytes; /* 0: no snapshot yet */
     bool hosted;          /* the daemon has the origin too */
+    uint8_t fingerprint[64];
+    size_t fingerprint_bytes; /* of the origin that the volume was written with; 0: unknown */
 };
 
 enum remote_want { REMOTE_WANT_ANY, REMOTE_WANT_VOLUME, REMOTE_WANT_SNAPSHOT };

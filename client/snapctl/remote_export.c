@@ -294,6 +294,9 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
         rc = remote_resolve(&x->remote, word, REMOTE_WANT_SNAPSHOT, &x->target, reterr);
     if (rc == 0)
         rc = remote_check_origin(&a->at, &x->target, reterr);
+    if (rc == 0 && x->target.hosted && a->at.new_origin)
+        rc = err_set(reterr, SNAP_EINVAL, "--new-origin is for remote volumes; %s is hosted",
+                     x->target.name.volume);
     if (rc == 0 && x->target.hosted)
         return remote_export_hosted(cli, &x->remote, &x->target, a->output, a->resume, reterr);
     if (rc == 0 && a->resume)
@@ -301,6 +304,8 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
                      x->target.name.volume);
     if (rc == 0)
         rc = remote_check_size(&x->target, x->origin.path, x->origin.size_bytes, reterr);
+    if (rc == 0)
+        rc = remote_check_same_origin(&a->at, &x->target, &x->origin, reterr);
     if (rc == 0)
         rc = check_not_merged(x, &exceptions, reterr);
     if (rc == 0)
@@ -336,6 +341,7 @@ int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr
 {
     static const struct argp_option options[] = {
         REMOTE_ORIGIN_OPTION("of a remote volume: the disk that the snapshot is of"),
+        REMOTE_NEW_ORIGIN_OPTION,
         {.name = "output",
          .key = 'o',
          .arg = "FILE",

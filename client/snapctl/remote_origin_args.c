@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --origin, which must be there, and what a command says that becomes its writer. */
+/* --origin, which must be there and the right one, and what a command says that becomes its
+ * writer. */
 #include "client/snapctl/remote_origin_args.h"
+
+#include <string.h>
 
 error_t remote_parse_origin(int key, char *arg, struct argp_state *state)
 {
@@ -35,6 +38,21 @@ int remote_check_origin(const struct remote_origin_args *args, const struct remo
         return err_set(reterr, SNAP_EINVAL, "volume %s is remote: --origin is missing: %s",
                        target->name.volume, args->origin_is);
     return 0;
+}
+
+int remote_check_same_origin(const struct remote_origin_args *args,
+                             const struct remote_target *target, const struct origin *origin,
+                             struct err *reterr)
+{
+    uint8_t own[ORIGIN_FINGERPRINT_BYTES];
+    const uint32_t own_bytes = origin_fingerprint(origin, own);
+    if (args->new_origin || target->fingerprint_bytes == 0 || own_bytes == 0 ||
+        (own_bytes == target->fingerprint_bytes &&
+         memcmp(own, target->fingerprint, own_bytes) == 0))
+        return 0;
+    return err_set(reterr, SNAP_EMISMATCH,
+                   "the origin is not the one of volume %s before" REMOTE_NEW_ORIGIN_HINT,
+                   target->name.volume);
 }
 
 int remote_origin_writer(struct remote_writer *w, struct remote *r,

@@ -11,19 +11,23 @@
 struct remote_origin_args {
     struct remote_words words; /* first */
     const char *origin;
-    const char *origin_is;  /* for the error: "the disk that is to be overwritten" */
-    bool may_be_hosted;     /* then there is no origin: remote_check_origin() */
-    bool new_origin, steal; /* of those that become the volume's writer */
+    const char *origin_is; /* for the error: "the disk that is to be overwritten" */
+    bool may_be_hosted;    /* then there is no origin: remote_check_origin() */
+    bool new_origin;       /* another disk than before is right */
+    bool steal;            /* of those that become the volume's writer */
 };
 
 #define REMOTE_ORIGIN_OPTION(text)                                 \
     {                                                              \
         .name = "origin", .key = 'O', .arg = "ORIGIN", .doc = text \
     }
+#define REMOTE_NEW_ORIGIN_OPTION                                                    \
+    {                                                                               \
+        .name = "new-origin", .key = 'n',                                           \
+        .doc = "the volume's origin is another disk than before, and that is right" \
+    }
 #define REMOTE_WRITER_OPTIONS                                                                 \
-    {.name = "new-origin",                                                                    \
-     .key = 'n',                                                                              \
-     .doc = "the volume's origin is another disk than before, and that is right"},            \
+    REMOTE_NEW_ORIGIN_OPTION,                                                                 \
     {                                                                                         \
         .name = "steal", .key = 't', .doc = "fence the volume's present writer (admins only)" \
     }
@@ -35,6 +39,13 @@ error_t remote_parse_origin(int key, char *arg, struct argp_state *state);
  * Errors: SNAP_EINVAL. */
 int remote_check_origin(const struct remote_origin_args *args, const struct remote_target *target,
                         struct err *reterr) SNAP_WUR;
+
+/* The open origin must be the one that the volume was written with, or --new-origin say that
+ * another is right; a volume that never had a writer takes any. For those who only read; a
+ * writer's is looked at by the daemon. Errors: SNAP_EMISMATCH. */
+int remote_check_same_origin(const struct remote_origin_args *args,
+                             const struct remote_target *target, const struct origin *origin,
+                             struct err *reterr) SNAP_WUR;
 
 /* Become the writer of the target, whose origin is open for writing.
  * Errors: as remote_writer_open(). */

@@ -118,10 +118,10 @@ struct snapwire_uuid remote_writer_instance(const struct snapwire_uuid *volume,
 static int explain_refusal(int rc, const struct remote_target *target, struct err *reterr)
 {
     char text[ERR_TEXT_BYTES];
-    const char *hint =
-        rc == SNAP_EMISMATCH ? "; if this is the disk to go on with, say --new-origin"
-        : rc == SNAP_EBUSY   ? "; wait for it to end, or take over with --steal (admins only)"
-                             : "";
+    const char *hint = rc == SNAP_EMISMATCH ? REMOTE_NEW_ORIGIN_HINT
+                       : rc == SNAP_EBUSY
+                           ? "; wait for it to end, or take over with --steal (admins only)"
+                           : "";
     if (!reterr)
         return rc;
     (void)snprintf(text, sizeof text, "%s", reterr->text);

@@ -39,6 +39,9 @@ struct remote_writer_ask {
     bool new_origin, steal;
 };
 
+/* What helps against SNAP_EMISMATCH: the words of all commands that take an origin. */
+#define REMOTE_NEW_ORIGIN_HINT "; if this is the disk to go on with, say --new-origin"
+
 /* The instance under which the writer of this origin on this machine is known. */
 struct snapwire_uuid remote_writer_instance(const struct snapwire_uuid *volume,
                                             const void *fingerprint, size_t fingerprint_bytes);

@@ -211,11 +211,8 @@ static int open_check_header(struct cow_store *s, const uint8_t *block, struct e
     int code;
 
     cow_header_decode(&h, block);
-    if (h.magic == 0)
-        return err_set(reterr, SNAP_EINVAL, "%s: no store here (magic 0), create one first",
-                       info->name);
     if (h.magic != COW_MAGIC)
-        return err_set(reterr, SNAP_EINVAL, "%s: not a COW device: magic 0x%08x, not 0x%08x",
+        return err_set(reterr, SNAP_EINVAL, "%s: not a COW device: magic 0x%08x, expected 0x%08x",
                        info->name, h.magic, (unsigned)COW_MAGIC);
     if (h.version != COW_VERSION)
         return err_set(reterr, SNAP_EINVAL, "%s: version %u, only %u is known", info->name,

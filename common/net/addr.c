@@ -73,14 +73,26 @@ static bool v6_ok(const char *host, size_t len)
     return inet_pton(AF_INET6, plain, &bytes) == 1;
 }
 
+/* Neither belongs into a name, and a list of addresses is taken apart at blanks. */
+static int check_characters(const char *text, struct err *reterr)
+{
+    for (const char *p = text; *p != 0; p++)
+        if ((unsigned char)*p <= ' ' || *p == 0x7f)
+            return err_set(reterr, SNAP_EINVAL, "address \"%.200s\" has a %s in it", text,
+                           *p == ' ' || *p == '\t' ? "blank" : "control character");
+    return 0;
+}
+
 int addr_parse(const char *text, struct addr *ret, struct err *reterr)
 {
     struct addr a = {.port = ADDR_PORT_DEFAULT};
     const char *host = text, *port = NULL;
     size_t len;
     bool v6 = false;
-    int r = 0;
+    int r = check_characters(text, reterr);
 
+    if (r < 0)
+        return r;
     if (strncmp(text, "unix:", 5) == 0) {
         r = parse_unix(text + 5, &a, reterr);
         if (r < 0)

@@ -18,6 +18,7 @@ struct addr {
     uint16_t port;
 };
 
+/* Errors: SNAP_EINVAL naming the text; no address has blanks or control characters in it. */
 int addr_parse(const char *text, struct addr *ret, struct err *reterr) SNAP_WUR;
 char *addr_format(const struct addr *a, char *buf, unsigned long buf_bytes);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The metrics endpoint, on libevent's HTTP server.
+/* The metrics endpoint, on libevent's HTTP server, at all addresses that a name stands for.
  *
  * Requests are small and have no body; anything else is refused by evhttp before
  * it is read. An idle connection ends after a few seconds.
@@ -10,17 +10,17 @@
 
 #include "common/net/addr_priv.h"
 
-#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
-#include <netinet/in.h>
+#include <event2/listener.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
 enum { TIMEOUT_S = 10, HEADERS_BYTES_MAX = 8192 };
 
 struct http_server {
+    struct event_base *base;
     struct evhttp *http;
     uint16_t port;
     http_get_fn get;
@@ -67,26 +67,42 @@ static void requested(struct evhttp_request *req, void *arg)
         answer(req, HTTP_OK, reply.content_type, reply.text, reply.len);
         return;
     }
-    char *text = strdup(e.text[0] != 0 ? e.text : err_text(r));
-    if (text == NULL)
+    char *text;
+    const int len = asprintf(&text, "%s\n", e.text[0] != 0 ? e.text : err_text(r));
+    if (len < 0)
         evhttp_send_error(req, HTTP_INTERNAL, NULL);
     else
-        answer(req, err_http_status(r), "text/plain; charset=utf-8", text, strlen(text));
+        answer(req, err_http_status(r), "text/plain; charset=utf-8", text, (size_t)len);
+}
+
+/* Own fd from here on, also on error. */
+static int http_accept(struct http_server *h, int fd, struct err *reterr)
+{
+    struct evconnlistener *ls = evconnlistener_new(
+        h->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+    if (ls != NULL && evhttp_bind_listener(h->http, ls) != NULL)
+        return 0;
+    if (ls != NULL)
+        evconnlistener_free(ls);
+    else
+        (void)close(fd);
+    return err_set(reterr, SNAP_ENOMEM, "out of memory");
 }
 
 static int http_listen(struct http_server *h, const struct addr *a, struct err *reterr)
 {
-    errno = 0;
-    struct evhttp_bound_socket *bound = evhttp_bind_socket_with_handle(h->http, a->host, a->port);
-    if (bound == NULL) {
-        const int e = errno;
-        if (e == 0)
-            return err_set(reterr, SNAP_ENOENT, "the name stands for no address");
-        return err_set_errno(reterr, e == EADDRINUSE ? SNAP_EBUSY : err_code_of_errno(e), e,
-                             "bind");
+    struct addr_sockets s;
+    int r = addr_listen_tcp(a, &s, reterr);
+    if (r < 0)
+        return r;
+    h->port = s.port;
+    for (unsigned i = 0; i < s.count; i++) {
+        if (r == 0)
+            r = http_accept(h, s.fds[i], reterr);
+        else
+            (void)close(s.fds[i]);
     }
-    h->port = addr_bound_port(evhttp_bound_socket_get_fd(bound));
-    return 0;
+    return r;
 }
 
 int http_server_new(struct loop *l, const struct addr *a, http_get_fn get, void *user,
@@ -100,7 +116,8 @@ int http_server_new(struct loop *l, const struct addr *a, http_get_fn get, void 
         return err_set(reterr, SNAP_ENOMEM, "HTTP: out of memory");
     h->get = get;
     h->user = user;
-    h->http = evhttp_new(loop_base(l));
+    h->base = loop_base(l);
+    h->http = evhttp_new(h->base);
     if (h->http == NULL) {
         free(h);
         return err_set(reterr, SNAP_ENOMEM, "HTTP: out of memory");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A small HTTP endpoint for metrics: GET only, no bodies, on one address.
+/* A small HTTP endpoint for metrics: GET only, no bodies, at every address that a name stands for.
  * It knows no rights: bind it to loopback, or where only the monitoring reaches.
  * Thread: the loop's. */
 #ifndef SNAP_NET_HTTP_H

@@ -22,7 +22,6 @@
 #include <sys/stat.h>
 
 enum {
-    SOCKETS_MAX = 16,
     BACKLOG = 512,
     ACCEPTS_A_TURN = 64,
     REST_MS = 100,
@@ -36,7 +35,7 @@ struct listen_socket {
 
 struct listener {
     struct loop *loop;
-    struct listen_socket sockets[SOCKETS_MAX];
+    struct listen_socket sockets[ADDR_SOCKETS_MAX];
     unsigned count;
     bool local;
     uint16_t port;
@@ -90,11 +89,6 @@ static void readable(void *user, unsigned what)
 static int add_socket(struct listener *ls, int fd, struct err *reterr)
 {
     struct listen_socket *s = &ls->sockets[ls->count];
-    if (listen(fd, BACKLOG) < 0) {
-        const int e = errno;
-        (void)close(fd);
-        return err_set_errno(reterr, err_code_of_errno(e), e, "listen");
-    }
     s->owner = ls;
     s->fd = fd;
     const int r = loop_io_init(ls->loop, &s->io, fd, readable, s, reterr);
@@ -109,54 +103,74 @@ static int add_socket(struct listener *ls, int fd, struct err *reterr)
 
 /* -- TCP --------------------------------------------------------------------------- */
 
-static int bind_tcp(struct listener *ls, const struct addrinfo *ai, struct err *reterr)
+static int bind_tcp(struct addr_sockets *s, const struct addrinfo *ai, struct err *reterr)
 {
     const int on = 1;
     struct sockaddr_storage ss = {0};
     memcpy(&ss, ai->ai_addr, ai->ai_addrlen);
     if (ss.ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)&ss)->sin6_port = htons(ls->port);
+        ((struct sockaddr_in6 *)&ss)->sin6_port = htons(s->port);
     else
-        ((struct sockaddr_in *)&ss)->sin_port = htons(ls->port);
+        ((struct sockaddr_in *)&ss)->sin_port = htons(s->port);
 
     const int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "socket");
+    s->fds[s->count++] = fd;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
         (ss.ss_family == AF_INET6 &&
          setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) ||
-        bind(fd, (const struct sockaddr *)&ss, ai->ai_addrlen) < 0) {
-        const int e = errno;
-        (void)close(fd);
-        return err_set_errno(reterr, e == EADDRINUSE ? SNAP_EBUSY : err_code_of_errno(e), e,
-                             "bind");
-    }
-    if (ls->port == 0)
-        ls->port = addr_bound_port(fd);
-    return add_socket(ls, fd, reterr);
+        bind(fd, (const struct sockaddr *)&ss, ai->ai_addrlen) < 0)
+        return err_set_errno(reterr, errno == EADDRINUSE ? SNAP_EBUSY : err_code_of_errno(errno),
+                             errno, "bind");
+    if (listen(fd, BACKLOG) < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "listen");
+    if (s->port == 0)
+        s->port = addr_bound_port(fd);
+    return 0;
 }
 
-static int listen_tcp(struct listener *ls, const struct addr *a, struct err *reterr)
+int addr_listen_tcp(const struct addr *a, struct addr_sockets *ret, struct err *reterr)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addr_sockets s = {.port = a->port};
     struct addrinfo *list = NULL;
     const int g = getaddrinfo(a->host, NULL, &hints, &list);
     if (g != 0)
         return err_set(reterr, SNAP_ENOENT, "%s", gai_strerror(g));
     int r = 0;
-    ls->port = a->port;
     for (const struct addrinfo *ai = list; ai != NULL && r == 0; ai = ai->ai_next) {
         if (ai->ai_family != AF_INET && ai->ai_family != AF_INET6)
             continue;
-        if (ls->count == SOCKETS_MAX)
-            r = err_set(reterr, SNAP_ELIMIT, "stands for more than %d addresses", SOCKETS_MAX);
+        if (s.count == ADDR_SOCKETS_MAX)
+            r = err_set(reterr, SNAP_ELIMIT, "stands for more than %d addresses", ADDR_SOCKETS_MAX);
         else
-            r = bind_tcp(ls, ai, reterr);
+            r = bind_tcp(&s, ai, reterr);
     }
     freeaddrinfo(list);
-    if (r == 0 && ls->count == 0)
+    if (r == 0 && s.count == 0)
         r = err_set(reterr, SNAP_ENOENT, "stands for no IPv4 or IPv6 address");
+    if (r == 0)
+        *ret = s;
+    while (r < 0 && s.count > 0)
+        (void)close(s.fds[--s.count]);
+    return r;
+}
+
+static int listen_tcp(struct listener *ls, const struct addr *a, struct err *reterr)
+{
+    struct addr_sockets s;
+    int r = addr_listen_tcp(a, &s, reterr);
+    if (r < 0)
+        return r;
+    ls->port = s.port;
+    for (unsigned i = 0; i < s.count; i++) {
+        if (r == 0)
+            r = add_socket(ls, s.fds[i], reterr);
+        else
+            (void)close(s.fds[i]);
+    }
     return r;
 }
 
@@ -205,6 +219,11 @@ static int listen_unix(struct listener *ls, const struct addr *a, unsigned mode,
         e = errno;
         (void)unlink(sun.sun_path);
         return err_set_errno(reterr, err_code_of_errno(e), e, "set its mode");
+    }
+    if (listen(fd, BACKLOG) < 0) {
+        e = errno;
+        (void)unlink(sun.sun_path);
+        return err_set_errno(reterr, err_code_of_errno(e), e, "listen");
     }
     memcpy(ls->path, sun.sun_path, sizeof ls->path);
     ls->dev = st.st_dev;

@@ -78,14 +78,11 @@ void metrics_text_add(struct metrics_text *t, const char *fmt, ...)
         t->len += (size_t)n;
 }
 
-/* One series' values stand together in OpenMetrics, so each part fills one text a family. */
+/* With a line a snapshot. One family's values stand together in OpenMetrics, so each part fills
+ * one text a family. */
 static const struct metrics_family {
     const char *name, *type, *help;
 } metrics_families[METRICS_FAMILIES] = {
-    [FAMILY_VOLUMES] = {"snapwire_volumes", "gauge", "Volumes served."},
-    [FAMILY_SNAPSHOTS] = {"snapwire_snapshots", "gauge", "Snapshots by state."},
-    [FAMILY_LEASES] = {"snapwire_leases", "gauge", "Writer leases that have not ended."},
-    [FAMILY_JOBS] = {"snapwire_jobs", "gauge", "Jobs that have not ended."},
     [FAMILY_ALLOCATED] = {"snapwire_cow_allocated_bytes", "gauge", "Fill of a COW device."},
     [FAMILY_LIMIT] = {"snapwire_cow_limit_bytes", "gauge", "What a COW device may grow to."},
     [FAMILY_EXCEPTIONS] = {"snapwire_cow_exceptions", "gauge", "Exceptions of a COW device."},
@@ -229,10 +226,27 @@ static struct scrape *scrape_ask(struct server *server)
     return s; /* locked */
 }
 
-static void scrape_family(struct metrics_text *out, enum metrics_family_id id)
+/* What stands above a family's values. */
+static void scrape_head(struct metrics_text *out, const char *name, const char *type,
+                        const char *help)
 {
-    const struct metrics_family *f = &metrics_families[id];
-    metrics_text_add(out, "# TYPE %s %s\n# HELP %s %s\n", f->name, f->type, f->name, f->help);
+    metrics_text_add(out, "# TYPE %s %s\n# HELP %s %s\n", name, type, name, help);
+}
+
+/* A family of one value without labels: snapwire_NAME. */
+static void scrape_gauge(struct metrics_text *out, const char *name, uint64_t value,
+                         const char *help)
+{
+    metrics_text_add(out, "# TYPE snapwire_%s gauge\n# HELP snapwire_%s %s\nsnapwire_%s %llu\n",
+                     name, name, help, name, (unsigned long long)value);
+}
+
+static void scrape_counter(struct metrics_text *out, const char *name, uint64_t value,
+                           const char *help)
+{
+    metrics_text_add(out,
+                     "# TYPE snapwire_%s counter\n# HELP snapwire_%s %s\nsnapwire_%s_total %llu\n",
+                     name, name, help, name, (unsigned long long)value);
 }
 
 static void scrape_gauges(struct metrics_text *out, const struct scrape *s)
@@ -249,17 +263,15 @@ static void scrape_gauges(struct metrics_text *out, const struct scrape *s)
         for (unsigned n = 0; n < METRICS_STATES; n++)
             sum.states[n] += s->parts[i].sums.states[n];
     }
-    scrape_family(out, FAMILY_VOLUMES);
-    metrics_text_add(out, "snapwire_volumes %u\n", sum.volumes);
-    scrape_family(out, FAMILY_SNAPSHOTS);
+    scrape_gauge(out, "volumes", sum.volumes, "Volumes served.");
+    scrape_head(out, "snapwire_snapshots", "gauge", "Snapshots by state.");
     for (unsigned n = 0; n < METRICS_STATES; n++)
         metrics_text_add(out, "snapwire_snapshots{state=\"%s\"} %u\n", states[n], sum.states[n]);
-    scrape_family(out, FAMILY_LEASES);
-    metrics_text_add(out, "snapwire_leases %u\n", sum.leases);
-    scrape_family(out, FAMILY_JOBS);
-    metrics_text_add(out, "snapwire_jobs %u\n", sum.jobs);
-    for (enum metrics_family_id f = FAMILY_ALLOCATED; f < METRICS_FAMILIES; f++) {
-        scrape_family(out, f);
+    scrape_gauge(out, "leases", sum.leases, "Writer leases that have not ended.");
+    scrape_gauge(out, "jobs", sum.jobs, "Jobs that have not ended.");
+    for (enum metrics_family_id f = 0; f < METRICS_FAMILIES; f++) {
+        const struct metrics_family *family = &metrics_families[f];
+        scrape_head(out, family->name, family->type, family->help);
         for (unsigned i = 0; i < s->count; i++) {
             const struct metrics_text *t = &s->parts[i].texts[f];
             if (!s->parts[i].answered || t->failed)
@@ -308,19 +320,15 @@ static void scrape_cache(struct metrics_text *out, const struct server *server)
         sum.hits += one.hits;
         sum.misses += one.misses;
     }
-    metrics_text_add(out,
-                     "# TYPE snapwire_cache_size_bytes gauge\nsnapwire_cache_size_bytes %llu\n"
-                     "# TYPE snapwire_cache_used_bytes gauge\nsnapwire_cache_used_bytes %llu\n",
-                     (unsigned long long)sum.size_bytes, (unsigned long long)sum.used_bytes);
-    metrics_text_add(out,
-                     "# TYPE snapwire_cache_hits counter\nsnapwire_cache_hits_total %llu\n"
-                     "# TYPE snapwire_cache_misses counter\nsnapwire_cache_misses_total %llu\n",
-                     (unsigned long long)sum.hits, (unsigned long long)sum.misses);
+    scrape_gauge(out, "cache_size_bytes", sum.size_bytes, "Memory that the block cache may use.");
+    scrape_gauge(out, "cache_used_bytes", sum.used_bytes, "Memory that holds blocks.");
+    scrape_counter(out, "cache_hits", sum.hits, "Reads answered from memory.");
+    scrape_counter(out, "cache_misses", sum.misses, "Reads that went to the disk.");
 }
 
 static void scrape_counters(struct metrics_text *out, const struct server *server)
 {
-    metrics_text_add(out, "# TYPE snapwire_requests counter\n");
+    scrape_head(out, "snapwire_requests", "counter", "Requests answered, by method.");
     for (unsigned i = 0; i < METRICS_METHODS; i++) {
         const struct method *m = method_find((uint16_t)i);
         if (m != NULL)
@@ -329,7 +337,7 @@ static void scrape_counters(struct metrics_text *out, const struct server *serve
                 (unsigned long long)scrape_sum(server, offsetof(struct metrics, requests) +
                                                            i * sizeof(uint64_t)));
     }
-    metrics_text_add(out, "# TYPE snapwire_request_errors counter\n");
+    scrape_head(out, "snapwire_request_errors", "counter", "Requests that failed, by code.");
     for (unsigned i = 1; i < METRICS_CODES; i++) {
         uint64_t n = scrape_sum(server, offsetof(struct metrics, errors) + i * sizeof(uint64_t));
         if (n > 0)
@@ -337,28 +345,36 @@ static void scrape_counters(struct metrics_text *out, const struct server *serve
                              err_name(-(int)i), (unsigned long long)n);
     }
     static const struct {
-        const char *name;
+        const char *name, *help;
         size_t offset;
     } counters[] = {
-        {"payload_in_bytes", offsetof(struct metrics, payload_in_bytes)},
-        {"payload_out_bytes", offsetof(struct metrics, payload_out_bytes)},
-        {"connections_opened", offsetof(struct metrics, connections_opened)},
-        {"connections_refused", offsetof(struct metrics, connections_refused)},
-        {"leases_lost", offsetof(struct metrics, leases_lost)},
-        {"hosted_reads", offsetof(struct metrics, hosted_reads)},
-        {"hosted_read_bytes", offsetof(struct metrics, hosted_read_bytes)},
-        {"hosted_writes", offsetof(struct metrics, hosted_writes)},
-        {"hosted_write_bytes", offsetof(struct metrics, hosted_write_bytes)},
-        {"hosted_zeroes", offsetof(struct metrics, hosted_zeroes)},
-        {"hosted_flushes", offsetof(struct metrics, hosted_flushes)},
+        {"payload_in_bytes", "Payload received.", offsetof(struct metrics, payload_in_bytes)},
+        {"payload_out_bytes", "Payload sent.", offsetof(struct metrics, payload_out_bytes)},
+        {"connections_opened", "Connections taken on.",
+         offsetof(struct metrics, connections_opened)},
+        {"connections_refused", "Connections beyond their client's limit.",
+         offsetof(struct metrics, connections_refused)},
+        {"leases_lost", "Writers told that their lease is gone.",
+         offsetof(struct metrics, leases_lost)},
+        {"hosted_reads", "Reads of hosted volumes, their snapshots and clones.",
+         offsetof(struct metrics, hosted_reads)},
+        {"hosted_read_bytes", "Bytes that these read.",
+         offsetof(struct metrics, hosted_read_bytes)},
+        {"hosted_writes", "Writes to hosted volumes and clones.",
+         offsetof(struct metrics, hosted_writes)},
+        {"hosted_write_bytes", "Bytes that these wrote.",
+         offsetof(struct metrics, hosted_write_bytes)},
+        {"hosted_zeroes", "Zeroings of hosted volumes and clones.",
+         offsetof(struct metrics, hosted_zeroes)},
+        {"hosted_flushes", "Flushes of hosted volumes and clones.",
+         offsetof(struct metrics, hosted_flushes)},
     };
     for (size_t i = 0; i < ARRAY_LEN(counters); i++)
-        metrics_text_add(out, "# TYPE snapwire_%s counter\nsnapwire_%s_total %llu\n",
-                         counters[i].name, counters[i].name,
-                         (unsigned long long)scrape_sum(server, counters[i].offset));
+        scrape_counter(out, counters[i].name, scrape_sum(server, counters[i].offset),
+                       counters[i].help);
     static const char *const kinds[METRICS_LATENCIES] = {"cow-put", "read", "write", "other"};
-    metrics_text_add(out, "# TYPE snapwire_request_seconds histogram\n# UNIT "
-                          "snapwire_request_seconds seconds\n");
+    scrape_head(out, "snapwire_request_seconds", "histogram", "Time to answer, by kind.");
+    metrics_text_add(out, "# UNIT snapwire_request_seconds seconds\n");
     for (unsigned k = 0; k < METRICS_LATENCIES; k++)
         scrape_histogram(out, server, kinds[k],
                          offsetof(struct metrics, latency) + k * sizeof(struct metrics_histogram));
@@ -370,13 +386,12 @@ int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, stru
     if (s == NULL)
         return err_set(reterr, SNAP_ENOMEM, "metrics");
     struct metrics_text out = {.text = NULL};
-    metrics_text_add(&out, "# TYPE snapwire_build info\nsnapwire_build_info{version=\"%s\"} 1\n",
-                     SNAPWIRE_VERSION);
-    metrics_text_add(
-        &out, "# TYPE snapwire_uptime_seconds gauge\nsnapwire_uptime_seconds %llu\n",
-        (unsigned long long)((clock_now_ns(server->env.clock) - server->started_ns) / 1000000000));
-    metrics_text_add(&out, "# TYPE snapwire_connections gauge\nsnapwire_connections %u\n",
-                     atomic_load(&server->connections));
+    scrape_head(&out, "snapwire_build", "info", "The daemon's version.");
+    metrics_text_add(&out, "snapwire_build_info{version=\"%s\"} 1\n", SNAPWIRE_VERSION);
+    scrape_gauge(&out, "uptime_seconds",
+                 (clock_now_ns(server->env.clock) - server->started_ns) / 1000000000,
+                 "Time since the start.");
+    scrape_gauge(&out, "connections", atomic_load(&server->connections), "Connections now.");
     scrape_gauges(&out, s);
     scrape_cache(&out, server);
     scrape_counters(&out, server);

@@ -16,12 +16,9 @@ struct metrics_text {
 };
 void metrics_text_add(struct metrics_text *t, const char *fmt, ...) SNAP_PRINTF(2, 3);
 
+/* Those with a line a snapshot. */
 enum metrics_family_id {
-    FAMILY_VOLUMES,
-    FAMILY_SNAPSHOTS,
-    FAMILY_LEASES,
-    FAMILY_JOBS,
-    FAMILY_ALLOCATED, /* from here on a line a snapshot */
+    FAMILY_ALLOCATED,
     FAMILY_LIMIT,
     FAMILY_EXCEPTIONS,
     FAMILY_COMMITS,

@@ -310,6 +310,9 @@ static void resolve_at_volume(struct request *req)
     out.chunk_size_sectors = v->chunk_sectors;
     out.kind = v->record.kind == VOLUME_HOSTED ? SNAPWIRE__V1__VOLUME_KIND__VOLUME_KIND_HOSTED
                                                : SNAPWIRE__V1__VOLUME_KIND__VOLUME_KIND_REMOTE;
+    if (request_allows(req, &req->volume_id, ACL_RIGHT_READ))
+        out.origin_fingerprint = (ProtobufCBinaryData){.data = v->record.fingerprint,
+                                                       .len = v->record.fingerprint_bytes};
     if (in->snapshot_name[0] != '\0') {
         struct record_snapshot *rs = volume_record_find_name(&v->record, in->snapshot_name);
         if (rs == NULL) {

@@ -102,8 +102,8 @@ int volume_diff(struct volume *v, struct volume_diff *d, struct err *reterr)
     if (rc < 0)
         return rc;
     if (to != NULL && to->seq < from->seq)
-        return err_set(reterr, SNAP_EINVAL, "%s@%s is older than %s", v->record.name,
-                       snapshot_record(to)->name, snapshot_record(from)->name);
+        return err_set(reterr, SNAP_EINVAL, "%s@%s is older than %s; name the older one first",
+                       v->record.name, snapshot_record(to)->name, snapshot_record(from)->name);
     uint32_t lo = from->seq, hi = to != NULL ? to->seq : diff_seq_now(v);
     const struct snapshot *oldest = from;
     if (hi < lo) { /* being returned to an older one */

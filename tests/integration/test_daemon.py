@@ -470,6 +470,38 @@ class Running(DaemonCase):
         d.hang_up()
         wait_for(lambda: "need a restart" in d.log())
 
+    def families(self, text):
+        """The families of an OpenMetrics text by name, each in one piece with its type and help
+        above its values."""
+        suffixes = {"gauge": {""}, "counter": {"_total"}, "info": {"_info"},
+                    "histogram": {"_bucket", "_sum", "_count"}}
+        families, seen, now = {}, set(), None
+        *lines, end = text.split("\n# EOF")
+        self.assertEqual((len(lines), end), (1, "\n"))
+        for line in lines[0].split("\n"):
+            meta = re.fullmatch(r"# (TYPE|HELP|UNIT) ([a-z_]+) (.+)", line)
+            if meta and meta[2] != now:
+                now = meta[2]
+                self.assertNotIn(now, families, "its values do not stand together")
+                families[now] = {}
+            if meta:
+                self.assertNotIn(meta[1], families[now], line)
+                self.assertNotIn("values", families[now], f"{line}: below its values")
+                families[now][meta[1]] = meta[3]
+                continue
+            sample = re.fullmatch(r'([a-z_]+)(\{(?:[a-z_]+="[^"\\]*",?)+\})? -?[0-9.e+]+', line)
+            self.assertTrue(sample, line)
+            self.assertNotIn(sample[1] + (sample[2] or ""), seen, "twice")
+            seen.add(sample[1] + (sample[2] or ""))
+            self.assertTrue(now and sample[1].startswith(now), line)
+            self.assertIn(sample[1].removeprefix(now), suffixes[families[now].get("TYPE")], line)
+            families[now]["values"] = True
+        for name, family in families.items():
+            self.assertIn(family.get("TYPE"), suffixes, name)
+            self.assertRegex(family.get("HELP", ""), r"^[A-Z].*\.$", name)
+            self.assertTrue("UNIT" not in family or name.endswith("_" + family["UNIT"]), name)
+        return families
+
     def test_metrics_are_open_metrics_text(self):
         d = self.up(tls=False, config='metrics_listen = "127.0.0.1:0"\n')
         self.volume(d)
@@ -478,21 +510,17 @@ class Running(DaemonCase):
         with urllib.request.urlopen(url + "/metrics", timeout=10) as answer:
             self.assertIn("application/openmetrics-text", answer.headers["Content-Type"])
             text = answer.read().decode()
-        self.assertTrue(text.endswith("# EOF\n"))
-        typed = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text))
-        for line in text.splitlines():
-            if line.startswith("#"):
-                continue
-            self.assertRegex(line, r'^[a-z_]+(\{([a-z_]+="[^"]*",?)*\})? -?[0-9.e+]+$')
-            name = re.match(r"[a-z_]+", line).group()
-            base = re.sub(r"_(total|bucket|sum|count|info)$", "", name)
-            self.assertTrue(name in typed or base in typed, line)
+        families = self.families(text)
+        for name in ("snapwire_build", "snapwire_uptime_seconds", "snapwire_cache_hits",
+                     "snapwire_requests", "snapwire_request_seconds", "snapwire_leases_lost"):
+            self.assertIn(name, families)
         self.assertRegex(text, r'snapwire_cow_chunks_added_total\{[^}]*volume="v"[^}]*\} 3')
         self.assertRegex(text, r"(?m)^snapwire_volumes\S* 1$")
-        for path, code in (("/", 404), ("/metrics/x", 404)):
+        for path in ("/", "/metrics/x", "/healthz/", "/health"):
             with self.assertRaises(urllib.error.HTTPError) as got:
                 urllib.request.urlopen(url + path, timeout=10)
-            self.assertEqual(got.exception.code, code)
+            self.assertEqual(got.exception.code, 404)
+            self.assertEqual(got.exception.read(), b"there are /metrics and /healthz\n")
             got.exception.close()
         for junk in (b"\0" * 100, b"GET " + b"/" * 100000, b"POST /metrics HTTP/1.1\r\n\r\n", b""):
             with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as sock:
@@ -504,6 +532,17 @@ class Running(DaemonCase):
                     pass
         with urllib.request.urlopen(url + "/metrics", timeout=10) as answer:
             self.assertEqual(answer.status, 200)
+
+    def test_health_is_answered_from_ready_to_stop_to_anybody(self):
+        d = self.up(config='metrics_listen = "127.0.0.1:0"\n')
+        url = "http://" + re.search(r"metrics=(\S+)", d.log())[1] + "/healthz"
+        for query in ("", "?verbose"):
+            with urllib.request.urlopen(url + query, timeout=10) as answer:
+                self.assertEqual((answer.status, answer.read()), (200, b"ok\n"))
+                self.assertTrue(answer.headers["Content-Type"].startswith("text/plain"))
+        d.stop()
+        with self.assertRaises(OSError):
+            urllib.request.urlopen(url, timeout=10)
 
     def test_readiness_reload_and_stop_are_told_to_systemd(self):
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

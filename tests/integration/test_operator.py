@@ -301,15 +301,7 @@ class Log(Case):
         self.assertRegex(refused[0]["error"], r"; to go on, delete v@s$")
 
     def test_a_state_directory_that_runs_full(self):
-        d = self.daemon(tls=False)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", d.state],
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.skipTest("mount is not allowed here: " + done.stderr.strip())
-        self.addCleanup(subprocess.run, ["umount", "-l", d.state], check=False)
-        d.start()
-        self.remote("add", "admin", f"unix:{d.socket}")
-        self.remote("use", "admin")
+        d = self.up_on_tmpfs("8m")
         self.assertEqual(self.remote("status", "--json").json()["warnings"], [])
         with open(os.path.join(d.state, "trash", "fill"), "wb") as f:
             f.write(bytes(7 * MIB))

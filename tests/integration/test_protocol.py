@@ -167,7 +167,8 @@ class SecondClient(ProtocolCase):
         with open(origin, "wb") as f:
             f.write(self.rng.randbytes(size))
         r.put(volume, epoch, head, range(32), data)
-        self.remote("export", "v@s", "--origin", origin, "-o", self.path("out"))
+        # it names its origin in a way of its own
+        self.remote("export", "v@s", "--origin", origin, "-o", self.path("out"), "--new-origin")
         self.assert_same(self.path("out"), first)
 
     def test_a_merge_by_hand(self):

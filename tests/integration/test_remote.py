@@ -50,6 +50,38 @@ class RemoteSnapshot(Case):
         self.assert_same(self.origin, self.first)
         self.remote("show", "v@a", code=6)
 
+    def test_export_from_another_disk_than_the_one_written_needs_a_word(self):
+        self.disk(size=2 * MIB)
+        self.remote("create", "v@a")
+        other = self.image("other", 2 * MIB, self.rng)
+        out = self.path("out")
+        # nobody has written yet: no disk is known to be the wrong one
+        self.remote("export", "v@a", "--origin", other, "-o", out)
+        os.unlink(out)
+        second = self.changed(self.first, "second", self.rng)
+        self.remote("apply", "v@a", "--origin", self.origin, "--source", second)
+        says = "the origin is not the one of volume v before; .* say --new-origin"
+        self.fails(19, says, "remote", "export", "v@a", "--origin", other, "-o", out)
+        self.fails(19, says, "remote", "merge", "v@a", "--origin", other)
+        self.assertEqual([f for f in os.listdir(os.path.dirname(out)) if f.startswith("out")], [])
+        link = self.path("link")  # it is the disk that counts, not its path
+        os.symlink(self.origin, link)
+        self.remote("export", "v@a", "--origin", link, "-o", out)
+        self.assert_same(out, self.first)
+        # the disk has moved: said once for each reader, for good by a writer
+        moved = self.copy(self.origin, "moved")
+        for i in range(2):
+            self.fails(19, says, "remote", "export", "v@a", "--origin", moved, "-o",
+                       self.path("no"))
+            self.remote("export", "v@a", "--origin", moved, "-o", self.path(f"moved{i}"),
+                        "--new-origin")
+            self.assert_same(self.path(f"moved{i}"), self.first)
+        self.remote("apply", "v@a", "--origin", moved, "--source", self.first, "--new-origin")
+        self.fails(19, says, "remote", "export", "v@a", "--origin", self.origin, "-o",
+                   self.path("no"))
+        self.remote("export", "v@a", "--origin", moved, "-o", self.path("last"))
+        self.assert_same(self.path("last"), self.first)
+
     def test_a_size_that_is_no_multiple_of_the_chunk(self):
         self.disk(size=3 * MIB + 4096 + 512)
         self.remote("create", "v@a", "--chunk-size", "64K")

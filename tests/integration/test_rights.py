@@ -107,6 +107,14 @@ class Rights(Case):
     def test_admin_of_a_volume(self):
         self.check_role("admin", lambda: self.grant("admin"))
 
+    def test_the_origins_fingerprint_is_told_to_those_who_read(self):
+        self.root.acquire(self.volume, MIB, b"i" * 16, fingerprint=b"disk")
+        for role, told in (("append", None), ("reader", b"disk")):
+            self.grant(role)
+            message, _ = self.bob.call(rc.M_RESOLVE, raw(1, "v"))
+            self.assertEqual(rc.get(message, 6, None), told, role)
+            self.revoke(role)
+
     def test_a_role_on_one_volume_is_none_on_another(self):
         for role in ROLES:
             self.grant(role)

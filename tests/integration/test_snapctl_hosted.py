@@ -421,7 +421,7 @@ class HostedCommands(Case):
         self.assertEqual(diff("v@a"), now)
         self.assertEqual(diff("v@a.."), now)
         self.assertEqual(diff("v@a..a-"), [])
-        self.fails(2, "older", "remote", "diff", "v@b..a")
+        self.fails(2, "v@a is older than b; name the older one first", "remote", "diff", "v@b..a")
         self.fails(2, "same snapshot", "remote", "diff", "v@b..b")
         self.fails(6, "v@nope", "remote", "diff", "v@a..nope")
         self.fails(2, "A..B", "remote", "diff", "v@a..v@b")
@@ -504,6 +504,7 @@ class HostedCommands(Case):
                 (18, "remote apply", ["import", "r", image]),
                 (18, "remote import", ["apply", "v@s", "--origin", image, "--source", image]),
                 (2, "leave --origin away", ["export", "v@s", "--origin", image, "-o", out]),
+                (2, "--new-origin is for remote", ["export", "v@s", "--new-origin", "-o", out]),
                 (2, "--origin is missing", ["export", "r@s", "-o", out]),
                 (2, "make a snapshot", ["export", "v", "--resume", "-o", out]),
                 (2, "standard output", ["export", "v@s", "--resume"]),

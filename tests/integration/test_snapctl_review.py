@@ -127,7 +127,8 @@ class Create(Review):
                   encoding="ascii") as f:
             if f.read().strip() != "4096":
                 self.skipTest("loop devices have no sectors of 4 KiB here")
-        self.fails(2, r"chunk size of 512 bytes.*4096", "cow", "create", device, "--chunk-size", "512")
+        self.fails(2, r"chunk size of 512 bytes.*4096", "cow", "create", device, "--chunk-size",
+                   "512")
         self.cow("create", device, "--chunk-size", "4K")
         self.cow("check", device)
 

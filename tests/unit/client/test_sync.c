@@ -96,9 +96,14 @@ static void answer_resolve(struct server *s, struct fake_asked *a)
     Snapwire__V1__ResolveRequest *in =
         snapwire__v1__resolve_request__unpack(NULL, a->control_bytes, a->control);
 
-    if (strcmp(in->volume_name, "db") != 0) {
+    static uint8_t fingerprint[] =
+        "the disk of db, and so much of it that it is longer than any may be";
+
+    if (strcmp(in->volume_name, "db") != 0 && strcmp(in->volume_name, "long") != 0) {
         fake_answer_error(s->f, a, SNAP_ENOENT, "no such volume");
     } else {
+        m.origin_fingerprint.data = fingerprint;
+        m.origin_fingerprint.len = in->volume_name[0] == 'd' ? 11 : 65;
         m.volume = fake_uuid(&ids[0]);
         if (in->snapshot_name[0] != '\0')
             m.snapshot = fake_uuid(&ids[1]);
@@ -225,8 +230,12 @@ static void sync__functions_return_the_answer(void **state)
     assert_int_equal(jobs->count, 0);
     assert_int_equal(snapwire_resolve_sync(c, "db", "monday", &target, &e), 0);
     assert_true(snapwire_uuid_equal(&target->snapshot, &ids[1]));
+    assert_int_equal(target->origin_fingerprint_bytes, 11);
+    assert_memory_equal(target->origin_fingerprint, "the disk of", 11);
     snapwire_free(target);
     target = NULL;
+    assert_int_equal(snapwire_resolve_sync(c, "long", NULL, &target, &e), SNAPWIRE_EPROTO);
+    assert_null(target);
     assert_int_equal(snapwire_resolve_sync(c, "other", NULL, &target, &e), SNAPWIRE_ENOENT);
     assert_string_equal(e.text, "no such volume");
     assert_null(target);

@@ -83,11 +83,11 @@ static void open__refuses_what_is_no_store(void **state)
     struct fix f = fix_disk(1, 4096, 64 * 4096, 0);
 
     (void)state;
-    assert_refused(&f, SNAP_EINVAL, "magic 0");
+    assert_refused(&f, SNAP_EINVAL, "not a COW device: magic 0x00000000, expected 0x70416e53");
     assert_int_equal(mem_dev_counters(f.dev).writes, 0);
     fix_create(&f);
     header_set(&f, 0, 0x12345678);
-    assert_refused(&f, SNAP_EINVAL, "0x12345678");
+    assert_refused(&f, SNAP_EINVAL, "not a COW device: magic 0x12345678, expected 0x70416e53");
     header_set(&f, 0, COW_MAGIC);
     header_set(&f, 2, 2);
     header_set(&f, 1, 0); /* the version is looked at before valid */

@@ -85,7 +85,7 @@ static void load__reads_what_people_write(void **state)
     struct err e = ERR_INIT;
     put_file("# mine\n"
              "current = here\n"
-             "remote here {\n  address = \"localhost:7453, [::1]:7453\"\n  ca = /c\n"
+             "remote here {\n  address = \"localhost:7453, [::1]:7453 ,\"\n  ca = /c\n"
              "  certificate = '/d' key = /e crl = /f server_name = daemon\n}\n"
              "remote \"admin\" { address = unix:/run/snapwired.sock }\n");
     if (remote_conf_load(path, &conf, &e) != 0)
@@ -93,7 +93,7 @@ static void load__reads_what_people_write(void **state)
     assert_int_equal(conf.count, 2);
     assert_string_equal(conf.current, "here");
     const struct remote_entry *here = remote_conf_find(&conf, "here");
-    assert_string_equal(here->address, "localhost:7453, [::1]:7453");
+    assert_string_equal(here->address, "localhost:7453, [::1]:7453 ,");
     assert_string_equal(here->key, "/e");
     assert_string_equal(here->server_name, "daemon");
     const struct remote_entry *admin = remote_conf_find(&conf, "admin");
@@ -115,6 +115,9 @@ static void load__faults_name_file_and_line(void **state)
     expect_refused("remote a {\n address = 'host:99999' ca = c certificate = d key = k\n}\n", "3",
                    "port");
     expect_refused("remote a {\n address = ' , '\n}\n", "3", "empty");
+    expect_refused("remote a {\n address = 'loc alhost' ca = c certificate = d key = k\n}\n", "3",
+                   "\"loc alhost\" has a blank in it");
+    expect_refused("remote a {\n address = 'unix:/s , unix:/t unix:/u'\n}\n", "3", "has a blank");
     expect_refused("remote '../a' {\n address = 'unix:/s'\n}\n", "3", "remote");
     expect_refused("current = {\n", "1", "");
     expect_refused("remote a {\n address = 'unix:/s'\n}\n\nremote b {\n address = 'unix:/t'\n", "5",
