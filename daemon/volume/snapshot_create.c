@@ -32,7 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CREATE_WAIT_TTLS = 2 };
+enum { CREATE_WAIT_TTLS = 2, BUSY_RETRY_MS = 20, BUSY_WAIT_MS = 2000 };
 
 static void create_begin(struct snapshot_create *c);
 
@@ -75,6 +75,23 @@ void create_end(struct snapshot_create *c, int code)
     volume_unref(v);
 }
 
+/* A file that the same attempt has left behind under a daemon that was killed is held by the kernel
+ * for a little longer, see common/io/file.c. */
+static bool create_tries_again(struct snapshot_create *c)
+{
+    const uint64_t now = volume_now_ns(c->volume);
+    if (c->phase != CREATE_STORE || !c->own_file || c->err.code != SNAP_EBUSY || c->volume->leaving)
+        return false;
+    if (c->give_up_ns == 0)
+        c->give_up_ns = now + (uint64_t)BUSY_WAIT_MS * 1000000;
+    if (now >= c->give_up_ns)
+        return false;
+    err_clear(&c->err);
+    c->created = c->summed = c->undoing = false;
+    loop_timer_set(&c->timer, BUSY_RETRY_MS);
+    return true;
+}
+
 static void create_undone(void *user, int code, const struct err *err)
 {
     (void)code;
@@ -87,7 +104,8 @@ static void create_undone(void *user, int code, const struct err *err)
         (void)storage->remove(storage->user, c->path, NULL);
     if (c->summed)
         sums_remove(c->volume, &c->record.id);
-    create_end(c, c->err.code);
+    if (!create_tries_again(c))
+        create_end(c, c->err.code);
 }
 
 void create_undo(struct snapshot_create *c)
@@ -214,7 +232,11 @@ static void create_gated(struct volume_waiter *w, int code, const struct err *er
 
 static void create_timer(void *user)
 {
-    create_check_quiet(user);
+    struct snapshot_create *c = user;
+    if (c->phase == CREATE_STORE)
+        create_device(c);
+    else
+        create_check_quiet(c);
 }
 
 void create_quiesce(struct snapshot_create *c)

@@ -23,6 +23,7 @@ struct snapshot_create {
     struct loop_timer timer;
     bool timer_ready;
     uint64_t deadline_ns;
+    uint64_t give_up_ns;  /* its file is somebody's still, and waited for until then; 0: not yet */
     uint64_t fence_epoch; /* set by the commit; 0: the writer goes on */
     uint64_t spec_limit_bytes;
     uint32_t spec_chunk_sectors;

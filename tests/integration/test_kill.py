@@ -6,9 +6,12 @@ each takes long enough for a dozen kills. The moments are drawn from the seed, b
 hit depends on the machine: a failure names the seed and keeps the daemon's log.
 """
 
+import fcntl
 import os
+import struct
 import threading
 import time
+import uuid
 
 import rawclient as rc
 from harness import Case, seed
@@ -16,6 +19,7 @@ from rawclient import Gone, Refused, connect_unix
 
 SECONDS = float(os.environ.get("TORTURE_SECONDS", "7"))
 MIB = 1 << 20
+F_OFD_SETLK = 37  # Linux; Python knows it from 3.13 on
 CHUNK = 4096
 
 
@@ -35,6 +39,31 @@ class KillCase(Case):
             self.assert_same(a, b)
         except AssertionError as e:
             raise AssertionError(f"{what}, after {self.kills} kills: {e}") from None
+
+
+class LeftBehind(Case):
+    def lock(self, path):
+        """As the ring of a daemon that was killed holds what it had requests in."""
+        file = open(path, "wb")
+        self.addCleanup(file.close)
+        fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return file
+
+    def test_a_snapshot_waits_a_little_for_the_file_of_its_first_try(self):
+        d = self.up()
+        r = connect_unix(d.socket)
+        self.addCleanup(r.close)
+        volume, first, second = r.create_hosted("v", MIB), os.urandom(16), os.urandom(16)
+        folder = f"{d.state}/volumes/{uuid.UUID(bytes=volume)}"
+        held = self.lock(f"{folder}/{uuid.UUID(bytes=first)}.cow")
+        release = threading.Timer(0.3, held.close)
+        release.start()
+        r.create_snapshot(volume, "a", uuid=first)
+        release.join()
+        self.lock(f"{folder}/{uuid.UUID(bytes=second)}.cow")
+        with self.assertRaisesRegex(Refused, "another program"):
+            r.create_snapshot(volume, "b", uuid=second)
+        r.create_snapshot(volume, "b")
 
 
 class DaemonKilled(KillCase):

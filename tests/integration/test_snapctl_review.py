@@ -225,7 +225,8 @@ class Quickstart(Case):
             time.sleep(rng.uniform(0.1, 1.2))
             os.killpg(child.pid, how)
             out, err = child.communicate(timeout=60)
-            self.assertIn(child.returncode, (0, code), out + err)
+            # 20: what snapctl says, whose end the script may see before it sees the signal
+            self.assertIn(child.returncode, (0, 20, code), out + err)
             self.assertEqual(self.daemons_left(), [], out + err)
 
     def test_a_folder_of_somebody_elses_is_left_alone(self):
