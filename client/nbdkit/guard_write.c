@@ -20,6 +20,7 @@
 #include "client/nbdkit/guard.h"
 
 #include "common/base/bytes.h"
+#include "common/base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +28,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -43,16 +43,12 @@ enum {
 
 uint64_t guard_now_ns(void)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+    return clock_now_ns(clock_system());
 }
 
 uint64_t guard_lease_now_ns(void)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+    return clock_now_ns(clock_asleep_too());
 }
 
 /* -- waiting; with the lock ------------------------------------------------------------ */
@@ -285,13 +281,18 @@ static void guard_abandon(struct guard_copies *mine)
     }
 }
 
+static bool guard_has_lease(const struct guard *g)
+{
+    return g->lease_state == GUARD_LEASE_HELD && guard_lease_now_ns() < g->valid_until_ns;
+}
+
 /* May these bytes be written now? 0: yes, at this moment; the lock is held. */
 static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
 {
     struct guard_copies mine = TAILQ_HEAD_INITIALIZER(mine);
     int rc = 0;
     while (rc == 0 && g->mode != GUARD_IS_BROKEN) {
-        if (g->lease_state != GUARD_LEASE_HELD || guard_lease_now_ns() >= g->valid_until_ns) {
+        if (!guard_has_lease(g)) {
             rc = guard_wait(g, NO_CHUNKS);
             continue;
         }
@@ -371,12 +372,6 @@ static int disk_change(const struct guard *g, const struct guard_request *r, uin
 
 /* -- a write that the lease did not outlast ------------------------------------------------- */
 
-static bool guard_is_covered(const struct guard *g)
-{
-    return g->mode == GUARD_IS_BROKEN ||
-           (g->lease_state == GUARD_LEASE_HELD && guard_lease_now_ns() < g->valid_until_ns);
-}
-
 void guard_say_late(struct guard *g)
 {
     guard_say("a write of %s took the disk longer than the lease lasted, and the newest snapshot "
@@ -426,7 +421,7 @@ int guard_apply(struct guard *g, const struct guard_request *r)
         rc = disk_change(g, r, offset, n);
         (void)pthread_mutex_lock(&g->lock);
         missed = missed || !snapwire_uuid_equal(&g->head, &head);
-        g->late = g->late || !guard_is_covered(g);
+        g->late = g->late || (g->mode != GUARD_IS_BROKEN && !guard_has_lease(g));
         offset += n;
         left -= n;
     }

@@ -20,13 +20,13 @@
 
 #include "client/nbdkit/nbdkit_api.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     LOOK_MS = 250,
@@ -54,9 +54,7 @@ static const struct snapwire_error nbdkit_ends = {.code = SNAPWIRE_ECANCELED,
 
 static uint64_t now_ns(void)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+    return clock_now_ns(clock_system());
 }
 
 /* -- operations ---------------------------------------------------------------------------- */

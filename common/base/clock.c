@@ -13,22 +13,24 @@
 #define CLOCK_FORMAT_MIN_S INT64_C(-62167219200)
 #define CLOCK_FORMAT_MAX_S INT64_C(253402300799)
 
-static uint64_t clock_monotonic_ns(void *user)
+static uint64_t clock_read_ns(clockid_t id)
 {
     struct timespec ts;
 
-    (void)user;
-    CHECK(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
+    CHECK(clock_gettime(id, &ts) == 0);
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t clock_monotonic_ns(void *user)
+{
+    (void)user;
+    return clock_read_ns(CLOCK_MONOTONIC);
 }
 
 static uint64_t clock_boottime_ns(void *user)
 {
-    struct timespec ts;
-
     (void)user;
-    CHECK(clock_gettime(CLOCK_BOOTTIME, &ts) == 0);
-    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+    return clock_read_ns(CLOCK_BOOTTIME);
 }
 
 const struct clock *clock_asleep_too(void)

@@ -76,8 +76,9 @@ static void requested(struct evhttp_request *req, void *arg)
 }
 
 /* Own fd from here on, also on error. */
-static int http_accept(struct http_server *h, int fd, struct err *reterr)
+static int http_accept(void *user, int fd, struct err *reterr)
 {
+    struct http_server *h = user;
     struct evconnlistener *ls = evconnlistener_new(
         h->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
     if (ls != NULL && evhttp_bind_listener(h->http, ls) != NULL)
@@ -87,22 +88,6 @@ static int http_accept(struct http_server *h, int fd, struct err *reterr)
     else
         (void)close(fd);
     return err_set(reterr, SNAP_ENOMEM, "out of memory");
-}
-
-static int http_listen(struct http_server *h, const struct addr *a, struct err *reterr)
-{
-    struct addr_sockets s;
-    int r = addr_listen_tcp(a, &s, reterr);
-    if (r < 0)
-        return r;
-    h->port = s.port;
-    for (unsigned i = 0; i < s.count; i++) {
-        if (r == 0)
-            r = http_accept(h, s.fds[i], reterr);
-        else
-            (void)close(s.fds[i]);
-    }
-    return r;
 }
 
 int http_server_new(struct loop *l, const struct addr *a, http_get_fn get, void *user,
@@ -127,7 +112,7 @@ int http_server_new(struct loop *l, const struct addr *a, http_get_fn get, void 
     evhttp_set_max_headers_size(h->http, HEADERS_BYTES_MAX);
     evhttp_set_timeout(h->http, TIMEOUT_S);
     evhttp_set_gencb(h->http, requested, h);
-    const int r = http_listen(h, a, reterr);
+    const int r = addr_listen_tcp(a, http_accept, h, &h->port, reterr);
     if (r < 0) {
         (void)err_prefix(reterr, "serve HTTP on %s", addr_format(a, text, sizeof text));
         http_server_free(h);

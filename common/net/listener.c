@@ -86,8 +86,9 @@ static void readable(void *user, unsigned what)
 }
 
 /* Own fd from here on, also on error. */
-static int add_socket(struct listener *ls, int fd, struct err *reterr)
+static int add_socket(void *user, int fd, struct err *reterr)
 {
+    struct listener *ls = user;
     struct listen_socket *s = &ls->sockets[ls->count];
     s->owner = ls;
     s->fd = fd;
@@ -103,7 +104,13 @@ static int add_socket(struct listener *ls, int fd, struct err *reterr)
 
 /* -- TCP --------------------------------------------------------------------------- */
 
-static int bind_tcp(struct addr_sockets *s, const struct addrinfo *ai, struct err *reterr)
+struct tcp_sockets {
+    int fds[ADDR_SOCKETS_MAX];
+    unsigned count;
+    uint16_t port;
+};
+
+static int bind_tcp(struct tcp_sockets *s, const struct addrinfo *ai, struct err *reterr)
 {
     const int on = 1;
     struct sockaddr_storage ss = {0};
@@ -130,11 +137,12 @@ static int bind_tcp(struct addr_sockets *s, const struct addrinfo *ai, struct er
     return 0;
 }
 
-int addr_listen_tcp(const struct addr *a, struct addr_sockets *ret, struct err *reterr)
+int addr_listen_tcp(const struct addr *a, addr_take_fn *take, void *user, uint16_t *ret_port,
+                    struct err *reterr)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    struct addr_sockets s = {.port = a->port};
+    struct tcp_sockets s = {.port = a->port};
     struct addrinfo *list = NULL;
     const int g = getaddrinfo(a->host, NULL, &hints, &list);
     if (g != 0)
@@ -151,23 +159,10 @@ int addr_listen_tcp(const struct addr *a, struct addr_sockets *ret, struct err *
     freeaddrinfo(list);
     if (r == 0 && s.count == 0)
         r = err_set(reterr, SNAP_ENOENT, "stands for no IPv4 or IPv6 address");
-    if (r == 0)
-        *ret = s;
-    while (r < 0 && s.count > 0)
-        (void)close(s.fds[--s.count]);
-    return r;
-}
-
-static int listen_tcp(struct listener *ls, const struct addr *a, struct err *reterr)
-{
-    struct addr_sockets s;
-    int r = addr_listen_tcp(a, &s, reterr);
-    if (r < 0)
-        return r;
-    ls->port = s.port;
+    *ret_port = s.port;
     for (unsigned i = 0; i < s.count; i++) {
         if (r == 0)
-            r = add_socket(ls, s.fds[i], reterr);
+            r = take(user, s.fds[i], reterr);
         else
             (void)close(s.fds[i]);
     }
@@ -252,7 +247,8 @@ int listener_new(struct loop *l, const struct addr *a, unsigned unix_mode,
         free(ls);
         return r;
     }
-    r = a->unix_socket ? listen_unix(ls, a, unix_mode, reterr) : listen_tcp(ls, a, reterr);
+    r = a->unix_socket ? listen_unix(ls, a, unix_mode, reterr)
+                       : addr_listen_tcp(a, add_socket, ls, &ls->port, reterr);
     if (r < 0) {
         listener_free(ls);
         (void)err_prefix(reterr, "listen on %s", addr_format(a, text, sizeof text));

@@ -330,12 +330,26 @@ static int run(struct registry *r, sqlite3_stmt *st, const char *what, struct er
 
 /* -- volumes that lag behind -------------------------------------------------------- */
 
+/* Where it stands among so many; count: it does not. */
+static unsigned place_of(const struct uuid *ids, unsigned count, const struct uuid *id)
+{
+    unsigned i = 0;
+    while (i < count && !uuid_equal(&ids[i], id))
+        i++;
+    return i;
+}
+
+static void take_out(struct uuid *ids, unsigned *count, const struct uuid *id)
+{
+    unsigned i = place_of(ids, *count, id);
+    if (i < *count)
+        ids[i] = ids[--*count];
+}
+
 static bool lags(const struct registry *r, const struct uuid *id)
 {
-    for (unsigned i = 0; i < r->lagging_count && i < LAGGING_MAX; i++)
-        if (uuid_equal(&r->lagging[i], id))
-            return true;
-    return r->lagging_count > LAGGING_MAX;
+    return r->lagging_count > LAGGING_MAX ||
+           place_of(r->lagging, r->lagging_count, id) < r->lagging_count;
 }
 
 static void note_lagging(struct registry *r, const struct uuid *id)
@@ -349,43 +363,28 @@ static void note_lagging(struct registry *r, const struct uuid *id)
 
 static void forget_lagging(struct registry *r, const struct uuid *id)
 {
-    for (unsigned i = 0; i < r->lagging_count && r->lagging_count <= LAGGING_MAX; i++)
-        if (uuid_equal(&r->lagging[i], id)) {
-            r->lagging[i] = r->lagging[--r->lagging_count];
-            return;
-        }
+    if (r->lagging_count <= LAGGING_MAX)
+        take_out(r->lagging, &r->lagging_count, id);
 }
 
 /* -- volumes that are gone, and whose row is not ----------------------------------------- */
 
-static bool delete_row(struct registry *r, const struct uuid *id, struct err *reterr)
+static int delete_row(struct registry *r, const struct uuid *id, struct err *reterr)
 {
     bind_uuid(r->statements[ST_DELETE_VOLUME], 1, id);
-    return run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr) == 0;
+    return run(r, r->statements[ST_DELETE_VOLUME], "delete volume", reterr);
 }
 
 /* What is deleted on a full disk makes room only afterwards, and its name is free at once. */
 static void delete_gone(struct registry *r)
 {
-    while (r->gone_count > 0 && delete_row(r, &r->gone[r->gone_count - 1], NULL))
+    while (r->gone_count > 0 && delete_row(r, &r->gone[r->gone_count - 1], NULL) == 0)
         r->gone_count--;
 }
 
 static bool is_gone(const struct registry *r, const struct uuid *id)
 {
-    for (unsigned i = 0; i < r->gone_count; i++)
-        if (uuid_equal(&r->gone[i], id))
-            return true;
-    return false;
-}
-
-static void forget_gone(struct registry *r, const struct uuid *id)
-{
-    for (unsigned i = 0; i < r->gone_count; i++)
-        if (uuid_equal(&r->gone[i], id)) {
-            r->gone[i] = r->gone[--r->gone_count];
-            return;
-        }
+    return place_of(r->gone, r->gone_count, id) < r->gone_count;
 }
 
 static void note_gone(struct registry *r, const struct uuid *id)
@@ -472,7 +471,7 @@ int registry_put_volume(struct registry *r, const struct registry_volume *v,
     rc = commit(r, rc, v, reterr);
     if (rc == 0) {
         forget_lagging(r, &v->id);
-        forget_gone(r, &v->id); /* made anew, with that uuid */
+        take_out(r->gone, &r->gone_count, &v->id); /* made anew, with that uuid */
     }
     return rc;
 }
@@ -496,13 +495,12 @@ int registry_update_volume(struct registry *r, const struct registry_volume *v,
 
 int registry_delete_volume(struct registry *r, const struct uuid *id, struct err *reterr)
 {
-    struct err err = ERR_INIT;
-    if (!delete_row(r, id, &err)) {
+    int rc = delete_row(r, id, reterr);
+    if (rc < 0)
         note_gone(r, id);
-        return err_copy(reterr, &err);
-    }
-    forget_lagging(r, id);
-    return 0;
+    else
+        forget_lagging(r, id);
+    return rc;
 }
 
 /* The one row of a bound look-up: 0, SNAP_ENOENT or another error. */

@@ -50,6 +50,20 @@ static int get(void *user, const char *path, struct http_reply *ret, struct err 
     return 0;
 }
 
+static void serve(struct fixture *f, const char *at)
+{
+    struct addr a;
+    assert_int_equal(loop_new(&f->loop, NULL), 0);
+    assert_int_equal(addr_parse(at, &a, NULL), 0);
+    assert_int_equal(http_server_new(f->loop, &a, get, f, &f->http, NULL), 0);
+}
+
+static void serve_end(struct fixture *f)
+{
+    http_server_free(f->http);
+    loop_free(f->loop);
+}
+
 /* -1: nobody listens there. */
 static int connect_to(struct fixture *f, int family)
 {
@@ -97,13 +111,10 @@ static void ask(struct fixture *f, const char *request, char *answer, size_t ans
 static void http__serves_get_and_refuses_the_rest(void **state)
 {
     struct fixture f = {0};
-    struct addr a;
     char answer[20000];
     static char long_request[20000];
     (void)state;
-    assert_int_equal(loop_new(&f.loop, NULL), 0);
-    assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+    serve(&f, "127.0.0.1:0");
 
     ask(&f, "GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer,
         sizeof answer);
@@ -128,8 +139,7 @@ static void http__serves_get_and_refuses_the_rest(void **state)
     ask(&f, long_request, answer, sizeof answer);
     assert_null(strstr(answer, "200 OK"));
     assert_int_equal(f.calls, 2);
-    http_server_free(f.http);
-    loop_free(f.loop);
+    serve_end(&f);
 }
 
 static void http_server_new__says_why_it_cannot_listen(void **state)
@@ -139,16 +149,14 @@ static void http_server_new__says_why_it_cannot_listen(void **state)
     struct addr a;
     struct err e = ERR_INIT;
     (void)state;
-    assert_int_equal(loop_new(&f.loop, NULL), 0);
+    serve(&f, "127.0.0.1:0");
     assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
     a.port = http_server_port(f.http);
     assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EBUSY);
     assert_non_null(strstr(e.text, "serve HTTP on 127.0.0.1:"));
     assert_int_equal(addr_parse("unix:/tmp/x", &a, NULL), 0);
     assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EINVAL);
-    http_server_free(f.http);
-    loop_free(f.loop);
+    serve_end(&f);
 }
 
 static void http__is_served_at_every_address_of_a_name(void **state)
@@ -156,35 +164,27 @@ static void http__is_served_at_every_address_of_a_name(void **state)
     static const char request[] = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     static const int families[] = {AF_INET6, AF_INET};
     struct fixture f = {0};
-    struct addr a;
     char answer[1000];
     (void)state;
-    assert_int_equal(loop_new(&f.loop, NULL), 0);
-    assert_int_equal(addr_parse("both.test:0", &a, NULL), 0);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+    serve(&f, "both.test:0");
     for (unsigned i = 0; i < 2; i++) {
         ask_on(&f, families[i], request, answer, sizeof answer);
         assert_non_null(strstr(answer, "200 OK"));
     }
-    http_server_free(f.http);
-    loop_free(f.loop);
+    serve_end(&f);
 }
 
 /* As `listen` has it: there [::] is every IPv6 address and no IPv4 one. */
 static void http__on_all_of_ipv6_is_not_on_ipv4(void **state)
 {
     struct fixture f = {0};
-    struct addr a;
     (void)state;
-    assert_int_equal(loop_new(&f.loop, NULL), 0);
-    assert_int_equal(addr_parse("[::]:0", &a, NULL), 0);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+    serve(&f, "[::]:0");
     const int fd = connect_to(&f, AF_INET6);
     assert_true(fd >= 0);
     assert_int_equal(close(fd), 0);
     assert_int_equal(connect_to(&f, AF_INET), -1);
-    http_server_free(f.http);
-    loop_free(f.loop);
+    serve_end(&f);
 }
 
 /* What it had before the address that is taken is given back. */
@@ -195,15 +195,12 @@ static void http_server_new__takes_all_addresses_or_none(void **state)
     struct addr a;
     struct err e = ERR_INIT;
     (void)state;
-    assert_int_equal(loop_new(&f.loop, NULL), 0);
-    assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &f.http, NULL), 0);
+    serve(&f, "127.0.0.1:0");
     assert_int_equal(addr_parse("both.test:0", &a, NULL), 0);
     a.port = http_server_port(f.http);
     assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EBUSY);
     assert_int_equal(connect_to(&f, AF_INET6), -1);
-    http_server_free(f.http);
-    loop_free(f.loop);
+    serve_end(&f);
 }
 
 int main(void)

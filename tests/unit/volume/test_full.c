@@ -338,17 +338,25 @@ static void begin_two_writes(struct fixture *f, struct two_writes *t)
     fixture_write_together(f, t->writes, t->calls, 2);
 }
 
+/* The policy is to invalidate, which two writes have begun and which does not end before
+ * halt_end(). The snapshot that has no room for them. */
+static struct uuid begin_invalidation(struct fixture *f, struct two_writes *t)
+{
+    f->volume->record.full_policy = FULL_INVALIDATE;
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
+    struct uuid s = create_small(f, "s1");
+    stop_invalidation(f, s);
+    begin_two_writes(f, t);
+    halt_reached(&invalid);
+    return s;
+}
+
 /* Neither overwrites anything before the one that is given up for them is so on the disk. */
 static void dependants__writes_wait_until_the_full_one_is_invalid_for_good(void **state)
 {
     struct fixture *f = *state;
     struct two_writes t;
-    f->volume->record.full_policy = FULL_INVALIDATE;
-    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
-    struct uuid s = create_small(f, "s1");
-    stop_invalidation(f, s);
-    begin_two_writes(f, &t);
-    halt_reached(&invalid);
+    struct uuid s = begin_invalidation(f, &t);
     (void)usleep(100000); /* they have looked again, and more than once */
     const bool early[2] = {call_has_ended(&t.calls[0]), call_has_ended(&t.calls[1])};
     halt_end(&invalid);
@@ -371,12 +379,7 @@ static void dependants__write_that_comes_while_one_is_being_made_invalid_waits(v
         .write = {.op = VOLUME_WRITE, .offset_bytes = 2 * EACH, .len_bytes = sizeof data},
         .data = data};
     struct call later;
-    f->volume->record.full_policy = FULL_INVALIDATE;
-    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
-    struct uuid s = create_small(f, "s1");
-    stop_invalidation(f, s);
-    begin_two_writes(f, &t);
-    halt_reached(&invalid);
+    (void)begin_invalidation(f, &t);
     call_begin(&later, f, fixture_do_write, &g);
     const bool waited = call_still_waits(&later);
     halt_end(&invalid);
