@@ -128,6 +128,8 @@ static void daemon_on_reload(void *user)
     struct daemon *d = user;
     struct err err = ERR_INIT;
     struct config *next = malloc(sizeof *next);
+    if (next == NULL)
+        LOG_ERROR("reload failed, all stays as it was: out of memory");
     if (d->stopping || next == NULL) {
         free(next);
         return;
@@ -149,7 +151,9 @@ static void daemon_on_reload(void *user)
 
 static int start_loop(struct daemon *d, struct err *reterr)
 {
-    int rc = loop_new(&d->loop, reterr);
+    int rc = service_check_files(&d->config, reterr);
+    if (rc == 0)
+        rc = loop_new(&d->loop, reterr);
     if (rc == 0)
         rc = loop_signal(d->loop, SIGTERM, daemon_on_stop, d, reterr);
     if (rc == 0)
@@ -250,7 +254,10 @@ static int daemon_run(struct daemon *d)
     int rc =
         daemon_start(d, d->rebuild_registry ? SUBSYSTEMS_FOR_REBUILD : SUBSYSTEMS, &started, &err);
     if (rc < 0) {
-        LOG_ERROR("snapwired cannot start", F_ERR(&err));
+        const char *remedy = service_remedy(&err);
+        const struct log_field help = {
+            .key = remedy != NULL ? "remedy" : NULL, .kind = LOG_FIELD_STR, .v.str = remedy};
+        LOG_ERROR("snapwired cannot start", F_ERR(&err), help);
         if (started >= SUBSYSTEMS_WITH_VOLUMES) {
             service_stop(d->service, daemon_stopped, d);
             loop_run(d->loop);
@@ -276,8 +283,10 @@ int main(int argc, char **argv)
 {
     struct daemon *d = calloc(1, sizeof *d);
     struct err err = ERR_INIT;
-    if (d == NULL)
+    if (d == NULL) {
+        (void)fputs("snapwired: out of memory\n", stderr);
         return err_exit_code(SNAP_ENOMEM);
+    }
     d->config_path = CONFIG_PATH_DEFAULT;
     argp_err_exit_status = err_exit_code(SNAP_EINVAL);
     if (argp_parse(&argp, argc, argv, 0, NULL, d) != 0)
@@ -287,7 +296,8 @@ int main(int argc, char **argv)
     if (rc == 0 && d->check_config && service_check(&d->config, config_warning, NULL, &err) < 0)
         rc = err_prefix(&err, "%s", d->config_path);
     if (rc < 0) {
-        (void)fprintf(stderr, "snapwired: %s\n", err.text);
+        const bool untold = rc == SNAP_ENOMEM && strstr(err.text, "memory") == NULL;
+        (void)fprintf(stderr, "snapwired: %s%s\n", err.text, untold ? ": out of memory" : "");
         rc = err_exit_code(rc);
     } else if (d->check_config) {
         (void)printf("%s: sound\n", d->config_path);

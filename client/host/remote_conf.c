@@ -18,11 +18,13 @@
 
 #include <confuse.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -469,14 +471,38 @@ static int make_folders(const char *path, struct err *reterr)
     return 0;
 }
 
+/* The lock is on the folder, as the file is replaced. */
+int remote_conf_lock(const char *path, int *ret_fd, struct err *reterr)
+{
+    char folder[LIMIT_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    int rc = make_folders(path, reterr);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+                   slash ? path : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (fd >= 0 && flock(fd, LOCK_EX) != 0) {
+        if (errno == EINTR)
+            continue;
+        rc = errno;
+        (void)close(fd);
+        errno = rc;
+        fd = -1;
+    }
+    if (fd < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "lock %s", folder);
+    *ret_fd = fd;
+    return 0;
+}
+
 int remote_conf_save(const char *path, const struct remote_conf *conf, struct err *reterr)
 {
     CLEANUP_FREE char *text = NULL;
+    CLEANUP_FREE char *real = realpath(path, NULL);
     size_t len = 0;
     int rc = remote_conf_format(conf, &text, &len, reterr);
     if (rc == 0)
-        rc = make_folders(path, reterr);
-    if (rc == 0)
-        rc = file_replace(path, text, len, 0600, reterr);
+        rc = file_replace(real ? real : path, text, len, 0600, reterr);
     return rc;
 }

@@ -40,7 +40,10 @@ int remote_conf_path(char buf[LIMIT_PATH_BYTES], struct err *reterr) SNAP_WUR;
 /* A file that is not there is an empty one. ret: REMOTE_CONF_INIT; end with _done, also after
  * an error. Errors: SNAP_EINVAL "FILE:LINE: …", SNAP_ELIMIT, SNAP_EPERM, SNAP_EIO. */
 int remote_conf_load(const char *path, struct remote_conf *ret, struct err *reterr) SNAP_WUR;
-/* Replaces the file durably, making its folders. */
+/* Held from before it is loaded until it is saved: of two changes at once none is lost. Makes its
+ * folders. *ret_fd: closed by the caller. Errors: SNAP_EPERM, SNAP_EIO. */
+int remote_conf_lock(const char *path, int *ret_fd, struct err *reterr) SNAP_WUR;
+/* Replaces the file durably, under remote_conf_lock(); a symbolic link stays one. */
 int remote_conf_save(const char *path, const struct remote_conf *conf, struct err *reterr) SNAP_WUR;
 /* Owns: *ret_text is malloc'd. */
 int remote_conf_format(const struct remote_conf *conf, char **ret_text, size_t *ret_len,

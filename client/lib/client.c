@@ -13,6 +13,7 @@
  * Must not know the messages. Thread: the client's, but for snapwire_client_post().
  */
 #include "client/lib/lease_priv.h"
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/net/tls.h"
@@ -282,6 +283,9 @@ static int client_init(struct snapwire_client *c, struct event_base *base, struc
     c->instance = uuid_make();
     c->next_id = 1;
     c->payload_peer_max = LIMIT_FRAME_PAYLOAD_BYTES;
+    /* A buffer is up to twice as large as what it holds: what may come must fit the pool. */
+    c->payload_own_max =
+        (uint32_t)u64_min(LIMIT_FRAME_PAYLOAD_BYTES, c->config.receive_bytes_max / 2);
     TAILQ_INIT(&c->waiting);
     TAILQ_INIT(&c->sent);
     TAILQ_INIT(&c->ended);
@@ -396,7 +400,7 @@ void snapwire_client_set_timeout(struct snapwire_client *c, uint32_t timeout_ms)
 
 uint32_t snapwire_client_payload_bytes_max(const struct snapwire_client *c)
 {
-    return c->payload_peer_max;
+    return (uint32_t)u64_min(c->payload_peer_max, c->payload_own_max);
 }
 
 struct posted {

@@ -208,6 +208,7 @@ struct snapwire_client {
     uint64_t broken_ns;  /* since when there is no connection */
     uint32_t timeout_ms; /* of requests made from now on */
     uint32_t requests_peer_max, payload_peer_max, control_peer_max;
+    uint32_t payload_own_max; /* of an answer */
 
     struct loop_timer retry_timer, expire_timer, drain_timer;
     struct loop_hook hook;

@@ -199,14 +199,13 @@ static const struct chan_ops client_chan_ops = {
 
 static int channel_open(struct snapwire_client *c, int fd, const struct addr *a, struct err *reterr)
 {
-    /* A buffer is up to twice as large as what it holds: what may come must fit the pool. */
     const uint64_t window = u64_min(c->config.receive_bytes_max / 2, LIMIT_WINDOW_BYTES);
     const struct chan_config config = {
         .pool = c->pool,
         .tls = a->unix_socket ? NULL : c->tls,
         .software = c->software,
         .instance = c->instance,
-        .payload_bytes_max = (uint32_t)u64_min(LIMIT_FRAME_PAYLOAD_BYTES, window),
+        .payload_bytes_max = c->payload_own_max,
         .window_bytes = window,
         .handshake_timeout_ms = c->config.connect_timeout_ms,
         .keepalive_ms = c->config.keepalive_ms,

@@ -12,6 +12,7 @@
 #include "client/lib/client_priv.h"
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
+#include "common/base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -64,16 +65,6 @@ static int no_memory(struct err *reterr)
     return err_set(reterr, SNAP_ENOMEM, "out of memory for an answer");
 }
 
-/* Text of the daemon's, without what could move a terminal's cursor. */
-static void text_append(char *buf, size_t buf_bytes, const char *text)
-{
-    size_t len = strlen(buf);
-
-    for (; *text != '\0' && len + 1 < buf_bytes; text++)
-        buf[len++] = (unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text;
-    buf[len] = '\0';
-}
-
 void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret,
                    uint64_t *ret_loss)
 {
@@ -87,10 +78,10 @@ void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *r
         const bool known = m->code <= (uint32_t)-SNAP_EINTERNAL;
         const int code = known ? -(int)m->code : SNAP_EINTERNAL;
         if (m->place[0] != '\0') {
-            text_append(text, sizeof text, m->place);
-            text_append(text, sizeof text, ": ");
+            utf8_append_clean(text, sizeof text, m->place);
+            utf8_append_clean(text, sizeof text, ": ");
         }
-        text_append(text, sizeof text, m->text[0] != '\0' ? m->text : err_text(code));
+        utf8_append_clean(text, sizeof text, m->text[0] != '\0' ? m->text : err_text(code));
         (void)err_set(ret, code, "%s", text);
     }
     if (m != NULL)
@@ -104,7 +95,7 @@ static bool take_text(void *root, const char **place, const char *text)
     char *copy = result_alloc(root, bytes, 1);
 
     if (copy != NULL)
-        text_append(copy, bytes, text);
+        utf8_append_clean(copy, bytes, text); /* the daemon's texts may quote anybody's */
     *place = copy;
     return copy != NULL;
 }

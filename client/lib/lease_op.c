@@ -11,6 +11,9 @@
  * place: another epoch than the one held means that the lease ended, another head
  * that what was put to the old one is stale.
  *
+ * Of late writes only an acquire tells: a lease that is taken up again is one during which no
+ * head was made without the writer.
+ *
  * Thread: the client's.
  */
 #include "client/lib/lease_priv.h"
@@ -76,6 +79,7 @@ static int lease_adopt(struct snapwire_lease *l, const struct request_answer *a,
     l->info.ttl_ms = m->ttl_ms;
     l->info.chunk_size_sectors = m->chunk_size_sectors;
     l->info.size_bytes = m->size_bytes;
+    l->info.head_seq = m->head_seq;
     (void)snprintf(l->head_name, sizeof l->head_name, "%s", m->head_name);
     snapwire__v1__lease__free_unpacked(m, NULL);
     lease_touch(l, sent_ns);
@@ -244,6 +248,10 @@ static int op_pack(struct lease_op *op, struct err *reterr)
         m.steal = !again && l->config.steal;
         m.goes_on = l->config.goes_on;
         m.broken = l->info.broken;
+        if (!again && l->config.late) {
+            m.outlasted_case = SNAPWIRE__V1__LEASE_ACQUIRE__OUTLASTED_LATE_AFTER_SEQ;
+            m.late_after_seq = l->config.late_after_seq;
+        }
         op->rq.method = SNAPWIRE__V1__METHOD__METHOD_LEASE_ACQUIRE;
         return request_pack(&op->rq, &m.base, reterr);
     }

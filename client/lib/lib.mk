@@ -7,7 +7,7 @@ includedir   ?= $(prefix)/include
 SNAPWIRE_SO  := libsnapwire.so.0
 SNAPWIRE_FULL := libsnapwire.so.0.$(VERSION)
 lib_map      := client/lib/libsnapwire.map
-lib_headers  := client/lib/snapwire.h client/lib/snapwire_hosted.h
+lib_headers  := client/lib/snapwire.h client/lib/snapwire_hosted.h client/lib/snapwire_writer.h
 
 # the functions that the headers declare, and those that the library exports
 lib_declared = sed -n '/^SNAPWIRE_API/,/;/p' $(lib_headers) | tr '\n' ' ' | \

@@ -130,9 +130,10 @@ static int read_check(const struct snapwire_client *c, const struct snapwire_rea
         a->len_bytes == 0 || a->offset_bytes > LIMIT_VOLUME_BYTES)
         return err_set(reterr, SNAP_EINVAL, "a read of %u bytes at %llu; both count in sectors",
                        a->len_bytes, (unsigned long long)a->offset_bytes);
-    if (a->len_bytes > c->payload_peer_max)
-        return err_set(reterr, SNAP_ELIMIT, "a read of %u bytes; the daemon gives at most %u",
-                       a->len_bytes, c->payload_peer_max);
+    const uint32_t most = snapwire_client_payload_bytes_max(c);
+    if (a->len_bytes > most)
+        return err_set(reterr, SNAP_ELIMIT, "a read of %u bytes; %u at a time are the most",
+                       a->len_bytes, most);
     return 0;
 }
 
@@ -186,7 +187,7 @@ int snapwire_snapshot_read_sync(struct snapwire_client *c, const struct snapwire
     void *list = NULL;
     int r = sync_check(c, &err);
 
-    if (r == 0 && args->buf == NULL)
+    if (r == 0 && args != NULL && args->buf == NULL)
         r = err_set(&err, SNAP_EINVAL, "a blocking read needs a buffer");
     if (r == 0)
         r = sync_finish(c, read_begin(c, args, &like, &err), &wait, &list, &err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libsnapwire, second half: volumes whose origin the daemon stores.
+/* libsnapwire, for volumes whose origin the daemon stores.
  *
  * Included by snapwire.h, at its end; include that one. All that it says of faces, errors,
  * results, arguments and reconnecting holds here too.

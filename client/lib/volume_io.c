@@ -367,8 +367,10 @@ static int io_begin(struct snapwire_client *c, const struct io_op *like,
     head.volume = *volume;
     if (snapshot != NULL)
         head.snapshot = *snapshot;
-    head.piece_bytes =
-        like->method == M(ZERO) ? ZERO_PIECE_BYTES : u64_min(PIECE_BYTES, c->payload_peer_max);
+    head.piece_bytes = like->method == M(ZERO) ? ZERO_PIECE_BYTES
+                       : like->method == M(SNAPSHOT_READ)
+                           ? u64_min(PIECE_BYTES, c->payload_own_max)
+                           : u64_min(PIECE_BYTES, c->payload_peer_max);
     head.piece_count = pieces_of(&head);
     r = node_take(c, &head, reterr);
     if (r < 0)

@@ -16,6 +16,8 @@
  *   no room in the snapshot     ENOSPC           ENOSPC           broken
  *   snapshot invalid            goes on: there is nothing to keep it for
  *   new snapshot being made     waits, all do
+ *   lease over while the disk   is made; snapshots that were made meanwhile without the guard are
+ *   has it                      unverified for good, see guard_late.c
  *   nbdkit ends                 what waits ends with ESHUTDOWN, unwritten
  *
  * Thread: all under `lock` belongs to who holds it; the link's own members to its thread. */
@@ -78,6 +80,19 @@ struct guard_waiter {
 };
 TAILQ_HEAD(guard_waiters, guard_waiter);
 
+/* A change that the disk has: on its thread's stack, under the guard's lock. */
+struct guard_at_disk {
+    TAILQ_ENTRY(guard_at_disk) link;
+    uint32_t head_seq; /* what it overwrites is kept for this head; or the daemon knows up to it */
+};
+TAILQ_HEAD(guard_at_disks, guard_at_disk);
+
+/* Changes that ended after their lease, and of which the daemon does not know. */
+struct guard_late {
+    bool any;
+    uint32_t after_seq; /* the smallest of their heads' */
+};
+
 struct guard_config {
     struct snapwire_config client; /* its strings are the plugin's */
     char *volume, *snapshot;       /* snapshot NULL: whichever is the newest */
@@ -110,12 +125,15 @@ struct guard {
     enum guard_mode mode;
     enum guard_lease lease_state;
     uint64_t valid_until_ns; /* the lease, by guard_lease_now_ns() */
+    uint64_t margin_ns;      /* no write is begun so shortly before: it might not end in time */
     uint64_t chunk_bytes;    /* 0: no snapshot */
     uint64_t generation;     /* moves on with the head */
     struct guard_map kept, claimed;
-    bool held;           /* a new head is being made: no write begins */
-    unsigned inflight;   /* writes past the gate */
-    bool late;           /* one has ended since the lease ran out, and was begun under it */
+    bool held;         /* a new head is being made: no write begins */
+    unsigned inflight; /* writes past the gate */
+    struct guard_at_disks at_disk;
+    struct guard_late late;
+    uint32_t head_seq;   /* of the head, 0: there is none */
     uint64_t copy_bytes; /* in memory */
     struct guard_copies queue;
     struct guard_spares spares;
@@ -136,11 +154,13 @@ struct guard {
     bool blocked;                  /* … until it says so */
     bool ready_wanted;             /* head_ready when no write is in flight */
     bool lost, breaking;
-    bool marked;          /* the broken mark is there */
-    bool opened;          /* once: from then on the newest snapshot is the one */
-    uint64_t gone_ns;     /* when the last connection ended */
-    uint64_t ttl_ms;      /* of the last lease */
-    uint64_t retry_at_ns; /* the lease is asked for again */
+    bool marked;                   /* the broken mark is there */
+    struct guard_late late_marked; /* what the late mark says, which is there */
+    bool late_unmarked;            /* it could not be made, which was said */
+    bool opened;                   /* once: from then on the newest snapshot is the one */
+    uint64_t gone_ns;              /* when the last connection ended */
+    uint64_t ttl_ms;               /* of the last lease */
+    uint64_t retry_at_ns;          /* the lease is asked for again */
 };
 
 uint64_t guard_now_ns(void);
@@ -160,10 +180,18 @@ struct guard_request {
     bool fua, may_trim, fast;
 };
 int guard_apply(struct guard *g, const struct guard_request *r) SNAP_WUR;
-/* A head was made while such a write was under way: the operator is told. Without the lock. */
-void guard_say_late(struct guard *g);
 /* These are kept, or failed: their code says it. Takes the list; without the lock. */
 void guard_copies_end(struct guard *g, struct guard_copies *ended);
+
+/* -- guard_late.c: with the lock -- */
+/* May a write be begun now? */
+bool guard_has_lease(const struct guard *g);
+void guard_late_begin(struct guard *g, struct guard_at_disk *a);
+void guard_late_end(struct guard *g, struct guard_at_disk *a);
+/* Is there something that the daemon is to be told with the next lease? */
+bool guard_late_look(const struct guard *g, uint32_t *ret_after_seq);
+/* Under the same lease again: no head was made without us. */
+void guard_late_forget(struct guard *g);
 
 /* -- guard_wait.c: with the lock -- */
 /* Until these chunks are all kept, or one's copy has failed, or something else has changed, or that

@@ -51,15 +51,13 @@ static int guard_resize(struct guard *g, uint64_t chunk_bytes, struct err *reter
     return rc;
 }
 
-/* From now on this is the head. With the lock. *ret_late: see guard_say_late(). */
-static int guard_adopt(struct guard *g, const struct snapwire_lease_info *info, bool *ret_late,
-                       struct err *reterr)
+/* From now on this is the head. With the lock. */
+static int guard_adopt(struct guard *g, const struct snapwire_lease_info *info, struct err *reterr)
 {
     bool none = snapwire_uuid_is_zero(&info->head);
-    *ret_late = g->late && !none && !snapwire_uuid_equal(&info->head, &g->head);
-    g->late = false;
     g->generation++;
     g->head = info->head;
+    g->head_seq = info->head_seq;
     g->mode = info->broken ? GUARD_IS_BROKEN : none ? GUARD_NOTHING : GUARD_KEEPING;
     g->break_wanted = g->break_failed = false;
     g->trouble_ns = 0;
@@ -79,17 +77,14 @@ static void on_head_changed(void *user, struct snapwire_lease *lease,
     g->ready_wanted = false;
     if (!same && !info->broken)
         guard_unbreak(g, info->head_name);
-    bool late = false;
     (void)pthread_mutex_lock(&g->lock);
-    int rc = same ? 0 : guard_adopt(g, info, &late, &err);
+    int rc = same ? 0 : guard_adopt(g, info, &err);
     if (rc < 0) { /* nothing can be kept: as if the daemon would not have us */
         g->mode = GUARD_KEEPING;
         g->lease_state = GUARD_LEASE_REFUSED;
     }
     g->held = false;
     guard_broadcast(g);
-    if (late)
-        guard_say_late(g);
     if (rc < 0) {
         guard_say("adopt %s@%s: %s", g->config.volume, info->head_name, err.text);
         g->lost = true;
@@ -156,14 +151,19 @@ void guard_lease_publish(struct guard *g)
 {
     const uint64_t now = guard_lease_now_ns();
     const uint64_t left_ms = snapwire_lease_remaining_ms(g->lease);
+    const struct snapwire_lease_info *info = snapwire_lease_info(g->lease);
     (void)pthread_mutex_lock(&g->lock);
-    const bool was = now < g->valid_until_ns;
+    const bool was = now + g->margin_ns < g->valid_until_ns;
     g->valid_until_ns = left_ms > 0 ? now + (left_ms - 1) * NS_PER_MS : 0;
-    if (was || now >= g->valid_until_ns) {
+    g->margin_ns = g->ttl_ms * NS_PER_MS / GUARD_MARGIN_PART;
+    if (now < g->valid_until_ns)
+        guard_late_forget(g);
+    if (snapwire_uuid_equal(&info->head, &g->head)) /* another daemon may tell what one did not */
+        g->head_seq = info->head_seq;
+    if (was || now + g->margin_ns >= g->valid_until_ns) {
         (void)pthread_mutex_unlock(&g->lock);
         return;
     }
-    g->late = false; /* a head that was made meanwhile is known by now */
     guard_broadcast(g);
 }
 
@@ -222,6 +222,10 @@ static int link_acquire(struct guard *g, struct err *reterr)
     uint8_t fingerprint[ORIGIN_FINGERPRINT_BYTES];
     uint32_t fingerprint_bytes = origin_fingerprint(&g->origin, fingerprint);
     struct snapwire_error why = {0};
+    uint32_t late_after_seq = 0;
+    (void)pthread_mutex_lock(&g->lock);
+    const bool late = guard_late_look(g, &late_after_seq);
+    (void)pthread_mutex_unlock(&g->lock);
     const struct snapwire_lease_config config = {
         .size = sizeof config,
         .volume = g->volume,
@@ -233,6 +237,8 @@ static int link_acquire(struct guard *g, struct err *reterr)
         .steal = g->config.steal && !g->opened,
         .goes_on = g->config.away == GUARD_BROKEN,
         .broken = g->marked,
+        .late = late,
+        .late_after_seq = late_after_seq,
         .quiesce = on_quiesce,
         .head_changed = on_head_changed,
         .lapsed = on_lapsed,
@@ -255,6 +261,8 @@ static int link_acquire(struct guard *g, struct err *reterr)
                        why.text, hint);
     }
     g->ttl_ms = snapwire_lease_info(g->lease)->ttl_ms;
+    if (late)
+        guard_late_told(g, late_after_seq, snapwire_lease_info(g->lease));
     return 0;
 }
 
@@ -342,6 +350,8 @@ static int link_lease(struct guard *g, struct err *reterr)
     int rc = link_connect(g, reterr);
     if (rc == 0)
         rc = link_resolve(g, &snapshot, reterr);
+    if (rc == 0 && !g->opened)
+        rc = guard_late_recall(g, reterr);
     if (rc == 0)
         rc = link_acquire(g, reterr);
     if (rc == 0)
@@ -350,12 +360,9 @@ static int link_lease(struct guard *g, struct err *reterr)
         rc = guard_error(&why, reterr);
     if (rc < 0)
         return rc;
-    bool late = false;
     (void)pthread_mutex_lock(&g->lock);
-    rc = guard_adopt(g, snapwire_lease_info(g->lease), &late, reterr);
+    rc = guard_adopt(g, snapwire_lease_info(g->lease), reterr);
     (void)pthread_mutex_unlock(&g->lock);
-    if (late)
-        guard_say_late(g);
     if (rc == 0)
         rc = link_fill(g, reterr);
     snapwire_client_set_timeout(g->client, 0);

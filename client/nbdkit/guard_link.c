@@ -29,6 +29,7 @@ static bool link_stopping(struct guard *g)
 static void link_step(struct guard *g)
 {
     guard_put_all(g);
+    guard_late_note(g);
     (void)pthread_mutex_lock(&g->lock);
     bool still = g->held && g->inflight == 0;
     bool wanted = g->break_wanted;
@@ -71,6 +72,7 @@ static void link_again(struct guard *g)
     if (g->client)
         guard_lease_close(g);
     guard_put_all(g);
+    guard_late_note(g);
     (void)pthread_mutex_lock(&g->lock);
     g->break_wanted = g->break_wanted && g->mode != GUARD_IS_BROKEN;
     bool wanted = g->break_wanted;
@@ -100,6 +102,7 @@ static void link_again(struct guard *g)
 
 static void link_leave(struct guard *g)
 {
+    guard_late_note(g);
     if (!g->client)
         return;
     if (g->stream)

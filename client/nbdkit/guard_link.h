@@ -9,6 +9,7 @@ enum {
     GUARD_TURN_MS = 200,
     GUARD_RETRY_MS = 2000,
     GUARD_ON_ITS_WAY_PART = 8, /* of a lease's time: what was sent last is there by then */
+    GUARD_MARGIN_PART = 8,     /* of a lease's time, at its end: no write is begun */
 };
 #define NS_PER_MS UINT64_C(1000000)
 
@@ -27,6 +28,15 @@ void guard_break(struct guard *g);
 void guard_break_alone(struct guard *g);
 /* The head is a new one, that misses nothing: the mark goes. */
 void guard_unbreak(struct guard *g, const char *head_name);
+
+/* -- writes that the lease did not outlast, guard_late.c -- */
+/* The late mark says what guard_late_look() does. To be called again and again. */
+void guard_late_note(struct guard *g);
+/* What a guard before this one has left; the volume is known. Errors: SNAP_ECORRUPT, SNAP_EIO. */
+int guard_late_recall(struct guard *g, struct err *reterr) SNAP_WUR;
+/* The daemon has been told that and given the lease; the operator is, if there are such snapshots.
+ */
+void guard_late_told(struct guard *g, uint32_t after_seq, const struct snapwire_lease_info *info);
 
 /* -- copies to the stream, guard_put.c -- */
 /* As many as there is room for. Without a stream all end. */

@@ -9,6 +9,7 @@
  */
 #include "client/nbdkit/guard.h"
 #include "client/nbdkit/guard_mark.h"
+#include "client/nbdkit/limit.h"
 #include "client/nbdkit/nbdkit_api.h"
 #include "client/nbdkit/server_args.h"
 #include "common/base/bytes.h"
@@ -139,6 +140,7 @@ static int set_away_after(const char *value)
 
 static void plugin_load(void)
 {
+    limit_file_size_fails();
     guard.origin = ORIGIN_INIT;
     guard.config.away_after_ms = AWAY_AFTER_S * 1000;
     guard.config.copy_bytes_max = COPY_BYTES_MAX;
@@ -238,6 +240,7 @@ static int guard_init(struct err *reterr)
     (void)pthread_condattr_destroy(&monotonic);
     TAILQ_INIT(&guard.queue);
     TAILQ_INIT(&guard.waiters);
+    TAILQ_INIT(&guard.at_disk);
     TAILQ_INIT(&guard.held_back);
     TAILQ_INIT(&guard.ended);
     guard.lease_state = GUARD_LEASE_ASKED;
@@ -292,6 +295,7 @@ static void plugin_unload(void)
                            guard.config.snapshot};
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
         free(texts[i]);
+    limit_file_size_done();
 }
 
 /* -- a connection --------------------------------------------------------------------------------

@@ -12,8 +12,7 @@
  * once, and end by themselves whoever made them: nobody waits in a circle.
  *
  * The lease is looked at last, with the lock, immediately before the disk is written, and once more
- * behind that: a disk may take longer than the lease lasts. If the daemon has a new head by then,
- * that may lack what the write overwrote, which is told; the heads before it have it.
+ * behind that: a disk may take longer than the lease lasts, see guard_late.c.
  *
  * Must not know of connections. Thread: any, under the guard's lock as said there.
  */
@@ -281,11 +280,6 @@ static void guard_abandon(struct guard_copies *mine)
     }
 }
 
-static bool guard_has_lease(const struct guard *g)
-{
-    return g->lease_state == GUARD_LEASE_HELD && guard_lease_now_ns() < g->valid_until_ns;
-}
-
 /* May these bytes be written now? 0: yes, at this moment; the lock is held. */
 static int guard_keep(struct guard *g, uint64_t offset, uint64_t len)
 {
@@ -370,16 +364,6 @@ static int disk_change(const struct guard *g, const struct guard_request *r, uin
     return rc;
 }
 
-/* -- a write that the lease did not outlast ------------------------------------------------- */
-
-void guard_say_late(struct guard *g)
-{
-    guard_say("a write of %s took the disk longer than the lease lasted, and the newest snapshot "
-              "of volume %s was made meanwhile: it may lack what that overwrote; make a new one, "
-              "and delete this one or compare it",
-              g->origin.path, g->config.volume);
-}
-
 /* -- a request ------------------------------------------------------------------------------ */
 
 /* Until no new head is being made. */
@@ -404,7 +388,7 @@ static void guard_leave(struct guard *g)
 int guard_apply(struct guard *g, const struct guard_request *r)
 {
     uint64_t offset = r->offset_bytes, left = r->len_bytes;
-    bool missed = false;
+    struct guard_at_disk at_disk;
     (void)pthread_mutex_lock(&g->lock);
     int rc = guard_enter(g);
     if (rc != 0) {
@@ -416,18 +400,15 @@ int guard_apply(struct guard *g, const struct guard_request *r)
         rc = guard_keep(g, offset, n);
         if (rc != 0)
             break;
-        const struct snapwire_uuid head = g->head;
+        guard_late_begin(g, &at_disk);
         (void)pthread_mutex_unlock(&g->lock);
         rc = disk_change(g, r, offset, n);
         (void)pthread_mutex_lock(&g->lock);
-        missed = missed || !snapwire_uuid_equal(&g->head, &head);
-        g->late = g->late || (g->mode != GUARD_IS_BROKEN && !guard_has_lease(g));
+        guard_late_end(g, &at_disk);
         offset += n;
         left -= n;
     }
     guard_leave(g);
-    if (missed)
-        guard_say_late(g);
     if (rc == 0 && r->fua && r->what != GUARD_WRITE && fdatasync(g->origin.fd) != 0)
         rc = errno;
     return rc;

@@ -11,6 +11,7 @@
  * Thread: nbdkit's; `links` grows under its lock, and an entry never changes.
  */
 #include "client/nbdkit/fault.h"
+#include "client/nbdkit/limit.h"
 #include "client/nbdkit/serve.h"
 #include "client/nbdkit/server_args.h"
 #include "common/base/bytes.h"
@@ -78,6 +79,7 @@ static void plugin_unload(void)
     free(plugin.volume);
     plugin.volume = NULL;
     disk_forget_all();
+    limit_file_size_done();
 }
 
 static void plugin_dump(void)
@@ -322,6 +324,7 @@ static struct nbdkit_plugin snapwire = {
         "                       What to serve. Default: all volumes, snapshots and\n"
         "                       clones, as exports of their names.\n" SERVER_ARGS_HELP "\n"
         "connections=N          To the daemon, 1 to 8, shared by NBD's (default 1).",
+    .load = limit_file_size_fails,
     .unload = plugin_unload,
     .dump_plugin = plugin_dump,
     .config = plugin_config,

@@ -8,7 +8,7 @@ NBDKIT_MAP  := client/nbdkit/plugin.map
 nbdkit_objs := $(call obj_of,$(sort $(filter-out client/nbdkit/guard%,\
                  $(wildcard client/nbdkit/*.c))))
 guard_objs  := $(call obj_of,$(sort $(wildcard client/nbdkit/guard*.c)) \
-                 client/nbdkit/server_args.c client/nbdkit/bell.c)
+                 client/nbdkit/server_args.c client/nbdkit/bell.c client/nbdkit/limit.c)
 
 $(NBDKIT_SO): $(nbdkit_objs)
 $(GUARD_SO): $(guard_objs)

@@ -71,6 +71,9 @@ struct out_column {
 
 /* A number, or above what JSON's readers take for one, a text. */
 json_t *out_u64(uint64_t n);
+/* A path of this machine, which need not be UTF-8, as JSON has to be: then '?' stands for what is
+ * not. NULL stays NULL. */
+json_t *out_path(const char *path);
 /* --json: the value as it is. Else an array of objects as a table of the given columns
  * (ends with a NULL key; missing keys are blank). Takes a reference of rows away. */
 int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *columns,
@@ -80,9 +83,9 @@ int out_rows(const struct cli *cli, json_t *take_rows, const struct out_column *
  * memory for it), and returns false when there is no further row. */
 int out_rows_each(const struct cli *cli, json_t *take_row, bool (*next)(void *user, json_t *row),
                   void *user, const struct out_column *columns, struct err *reterr);
-/* --json: the object. Else "Title: value" lines of the given columns. */
 /* All that was printed has gone out. Errors: SNAP_EIO. */
 int out_flush(struct err *reterr) SNAP_WUR;
+/* --json: the object. Else "Title: value" lines of the given columns. */
 int out_object(const struct cli *cli, json_t *take_object, const struct out_column *columns,
                struct err *reterr);
 

@@ -135,9 +135,9 @@ static json_t *info_json(const struct cow_dev *d, const char *path)
     struct cow_usage u;
     char status[80];
     cow_store_usage(d->store, &u);
-    return json_pack("{s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "path", path,
-                     "valid", u.state != COW_INVALID, "version", COW_VERSION, "chunk_size_sectors",
-                     (json_int_t)u.geometry.chunk_sectors, "device_sectors",
+    return json_pack("{s:o, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "path",
+                     out_path(path), "valid", u.state != COW_INVALID, "version", COW_VERSION,
+                     "chunk_size_sectors", (json_int_t)u.geometry.chunk_sectors, "device_sectors",
                      (json_int_t)u.device_sectors, "exceptions", (json_int_t)u.exceptions, "areas",
                      (json_int_t)u.areas, "next_free", (json_int_t)u.next_free, "sectors_allocated",
                      (json_int_t)u.sectors_allocated, "metadata_sectors",

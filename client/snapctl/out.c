@@ -9,10 +9,12 @@
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 #include "common/base/size.h"
+#include "common/base/utf8.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <libsmartcols/libsmartcols.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,6 +46,21 @@ json_t *out_u64(uint64_t n)
         return json_integer((json_int_t)n);
     (void)snprintf(text, sizeof text, "%" PRIu64, n);
     return json_string(text);
+}
+
+json_t *out_path(const char *path)
+{
+    json_t *text = path ? json_string(path) : NULL;
+    if (text || !path)
+        return text;
+    size_t bytes = strlen(path) + 1;
+    char *clean = calloc(bytes, 1);
+    if (!clean)
+        return NULL;
+    utf8_append_clean(clean, bytes, path);
+    text = json_string(clean);
+    free(clean);
+    return text;
 }
 
 int out_flush(struct err *reterr)

@@ -64,7 +64,7 @@ static int write_slot(const struct over_writer *w, struct over_slot *s, struct e
         while (i + n < s->chunks && s->verdicts[i + n] == s->verdicts[i])
             n++;
         if (s->verdicts[i] != OVER_SAME) {
-            if (clock_now_ns(clock_system()) >= s->until_ns)
+            if (clock_now_ns(clock_asleep_too()) >= s->until_ns)
                 return 0;
             int rc = write_run(w, s, i, n, reterr);
             if (rc < 0)

@@ -26,7 +26,7 @@ int over_writer_new(const struct origin *origin, uint64_t chunk_bytes, void (*wa
                     void *user, struct over_writer **ret, struct err *reterr) SNAP_WUR;
 /* Ends the thread after what it is writing; slots are left where they are. Takes NULL. */
 void over_writer_free(struct over_writer *w);
-/* Write the slot's chunks from `next` on. until_ns: on clock_system(), not later. */
+/* Write the slot's chunks from `next` on. until_ns: on clock_asleep_too(), not later. */
 void over_writer_put(struct over_writer *w, struct over_slot *slot, uint64_t until_ns);
 /* Nothing is written when this returns, and nothing will be of what was put before. */
 void over_writer_hold(struct over_writer *w);

@@ -6,6 +6,7 @@
  */
 #include "client/host/remote_conf.h"
 #include "client/snapctl/remote_cmd.h"
+#include "common/base/cleanup.h"
 #include "common/base/name.h"
 
 #include <errno.h>
@@ -65,6 +66,7 @@ static int add(struct cli *cli, struct add_args *a, struct err *reterr)
     char path[LIMIT_PATH_BYTES], ca[LIMIT_PATH_BYTES], certificate[LIMIT_PATH_BYTES],
         key[LIMIT_PATH_BYTES], crl[LIMIT_PATH_BYTES];
     struct remote_conf conf = REMOTE_CONF_INIT;
+    CLEANUP_CLOSE int lock = -1;
     int rc = make_absolute("--ca", &a->ca, ca, reterr);
     if (rc == 0)
         rc = make_absolute("--cert", &a->certificate, certificate, reterr);
@@ -74,6 +76,8 @@ static int add(struct cli *cli, struct add_args *a, struct err *reterr)
         rc = make_absolute("--crl", &a->crl, crl, reterr);
     if (rc == 0)
         rc = remote_conf_path(path, reterr);
+    if (rc == 0)
+        rc = remote_conf_lock(path, &lock, reterr);
     if (rc == 0)
         rc = remote_conf_load(path, &conf, reterr);
     const struct remote_entry entry = {
@@ -136,7 +140,10 @@ static int change(const char *name,
 {
     char path[LIMIT_PATH_BYTES];
     struct remote_conf conf = REMOTE_CONF_INIT;
+    CLEANUP_CLOSE int lock = -1;
     int rc = remote_conf_path(path, reterr);
+    if (rc == 0)
+        rc = remote_conf_lock(path, &lock, reterr);
     if (rc == 0)
         rc = remote_conf_load(path, &conf, reterr);
     if (rc == 0)
@@ -185,10 +192,11 @@ static json_t *remotes_json(const struct remote_conf *conf)
     json_t *rows = json_array();
     for (size_t i = 0; rows && i < conf->count; i++) {
         const struct remote_entry *e = &conf->entries[i];
-        json_t *row = json_pack("{s:s, s:b, s:s, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", e->name,
+        json_t *row = json_pack("{s:s, s:b, s:o, s:o*, s:o*, s:o*, s:o*, s:o*}", "name", e->name,
                                 "current", conf->current && strcmp(conf->current, e->name) == 0,
-                                "address", e->address, "ca", e->ca, "certificate", e->certificate,
-                                "key", e->key, "crl", e->crl, "server_name", e->server_name);
+                                "address", out_path(e->address), "ca", out_path(e->ca),
+                                "certificate", out_path(e->certificate), "key", out_path(e->key),
+                                "crl", out_path(e->crl), "server_name", out_path(e->server_name));
         if (json_array_append_new(rows, row) != 0) {
             json_decref(rows);
             return NULL;

@@ -175,6 +175,7 @@ static int apply(struct apply *a, struct cli *cli, const struct apply_args *args
         rc = origin_open(args->source, false, &a->source, reterr);
     if (rc == 0)
         rc = remote_open(cli, &a->remote, reterr);
+    cli_catch_signals(); /* until here there is nothing to end in good order */
     if (rc == 0)
         rc = remote_resolve(&a->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &a->target,
                             reterr);
@@ -219,7 +220,6 @@ int remote_cmd_apply(struct cli *cli, int argc, char **argv, struct err *reterr)
                          .missing = "which snapshot? VOLUME@SNAPSHOT, the newest"},
                .origin_is = "the disk that is to be overwritten"}};
     remote_parse(cli, &argp, argc, argv, &args);
-    cli_catch_signals();
     struct apply a = {.origin = ORIGIN_INIT, .source = ORIGIN_INIT};
     int rc = apply(&a, cli, &args, reterr);
     over_stop(&a.over);

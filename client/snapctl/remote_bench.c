@@ -235,6 +235,7 @@ static int bench_stream(struct bench *b, struct cli *cli, struct bench_args *a, 
 static int bench(struct bench *b, struct cli *cli, struct bench_args *a, struct err *reterr)
 {
     int rc = remote_open(cli, &b->remote, reterr);
+    cli_catch_signals(); /* until here there is nothing to end in good order */
     if (rc == 0)
         rc = remote_resolve(&b->remote, a->words.word[0], REMOTE_WANT_ANY, &b->target, reterr);
     if (rc < 0)
@@ -365,7 +366,6 @@ int remote_cmd_bench(struct cli *cli, int argc, char **argv, struct err *reterr)
         .in_flight = DEFAULT_IN_FLIGHT,
     };
     remote_parse(cli, &argp, argc, argv, &a);
-    cli_catch_signals();
     struct bench *b = calloc(1, sizeof *b);
     if (!b)
         return err_set(reterr, SNAP_ENOMEM, "bench");

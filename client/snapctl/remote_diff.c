@@ -155,8 +155,8 @@ int remote_cmd_diff(struct cli *cli, int argc, char **argv, struct err *reterr)
     struct remote r = {0};
     struct span span;
     remote_parse(cli, &argp, argc, argv, &words);
-    cli_catch_signals();
     int rc = remote_open(cli, &r, reterr);
+    cli_catch_signals();
     if (rc == 0)
         rc = resolve_span(&r, words.word[0], &span, reterr);
     if (rc == 0)

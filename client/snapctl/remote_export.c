@@ -288,6 +288,7 @@ static int export_run(struct export *x, struct cli *cli, const struct export_arg
     int rc = a->at.origin ? origin_open(a->at.origin, false, &x->origin, reterr) : 0;
     if (rc == 0)
         rc = remote_open(cli, &x->remote, reterr);
+    cli_catch_signals(); /* until here there is nothing to end in good order */
     if (rc == 0)
         rc = remote_resolve(&x->remote, word, REMOTE_WANT_ANY, &x->target, reterr);
     if (rc == 0 && !x->target.hosted) /* its volume cannot be exported: it is not there */
@@ -365,7 +366,6 @@ int remote_cmd_export(struct cli *cli, int argc, char **argv, struct err *reterr
                .origin_is = "the disk that the snapshot is of",
                .may_be_hosted = true}};
     remote_parse(cli, &argp, argc, argv, &a);
-    cli_catch_signals();
     struct export *x = calloc(1, sizeof *x);
     if (!x)
         return err_set(reterr, SNAP_ENOMEM, "export");

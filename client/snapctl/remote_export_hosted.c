@@ -18,7 +18,6 @@
 #include "common/base/size.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +25,6 @@ enum {
     SLOTS = SINK_BUFS / 2,  /* asked for at once; the other half is being written */
     SKIP_BYTES = 64 * 1024, /* zeros of that size are worth leaving out of a slot */
     TURN_MS = 200,
-    NAME_BYTES = 128,
 };
 #define CHECKPOINT_NS UINT64_C(1000000000)
 
@@ -143,23 +141,11 @@ static void slots_finish(struct export *x)
 
 /* -- going on later -------------------------------------------------------------------------- */
 
-/* FNV-1a: only to give each output's state another name. */
-static uint64_t name_hash(const char *text)
+static int export_state(struct export *x, struct err *reterr)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (; *text; text++)
-        h = (h ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
-    return h;
-}
-
-static void state_name(const struct export *x, char name[NAME_BYTES])
-{
-    char id[SNAPWIRE_UUID_TEXT_BYTES], here[PATH_MAX] = "";
-    uint64_t h = name_hash(x->output);
-    if (x->output[0] != '/' && realpath(".", here))
-        h ^= name_hash(here);
-    (void)snprintf(name, NAME_BYTES, "export-%s-%016" PRIx64,
-                   snapwire_uuid_format(&x->target->snapshot, id), h);
+    char id[SNAPWIRE_UUID_TEXT_BYTES];
+    return resume_init_output(&x->resume, &x->file, snapwire_uuid_format(&x->target->snapshot, id),
+                              x->target->size_bytes, reterr);
 }
 
 static void checkpoint(struct export *x, bool now)
@@ -213,6 +199,9 @@ static int open_resumed(struct export *x, bool *ret_opened, struct err *reterr)
         if (stat(partial, &st) != 0)
             return 0;
     x->file = resume_file_of(&st, false);
+    int rc = export_state(x, reterr);
+    if (rc < 0)
+        return rc;
     if (!resume_load(&x->resume, &x->file, &done, &why_not)) {
         if (*why_not)
             return err_set(reterr, SNAP_EMISMATCH,
@@ -222,9 +211,10 @@ static int open_resumed(struct export *x, bool *ret_opened, struct err *reterr)
     }
     if (done == 0)
         return 0;
-    int rc = sink_open_again(x->output, x->target->size_bytes, done, &x->file, &x->sink, reterr);
+    rc = sink_open_again(x->output, x->target->size_bytes, done, &x->file, &x->sink, reterr);
     if (rc < 0)
         return rc;
+    x->can_resume = true;
     x->at_bytes = x->durable_bytes = x->resumed_bytes = done;
     cli_note(x->cli, "going on at %s", size_format(done, size, sizeof size));
     *ret_opened = true;
@@ -234,31 +224,21 @@ static int open_resumed(struct export *x, bool *ret_opened, struct err *reterr)
 static int open_sink(struct export *x, bool resume, struct err *reterr)
 {
     const char *why_not = "";
-    char name[NAME_BYTES];
     bool opened = false;
     int rc = is_fixed(x, &why_not, reterr);
     if (rc == 0 && *why_not && resume)
         rc = err_set(reterr, SNAP_EINVAL, "--resume: %s", why_not);
     if (rc < 0)
         return rc;
-    if (!*why_not) {
-        state_name(x, name);
-        rc = resume_init(&x->resume, name, x->target->size_bytes, reterr);
-        if (rc < 0 && resume)
-            return rc;
-        x->can_resume = rc == 0;
-        rc = 0;
-    }
     if (resume)
         rc = open_resumed(x, &opened, reterr);
     if (rc == 0 && !opened) {
         if (resume)
             cli_note(x->cli, "nothing to resume: from the beginning");
         rc = sink_open(x->output, x->target->size_bytes, &x->sink, reterr);
-        if (rc == 0 && x->can_resume) {
-            resume_forget(&x->resume); /* what it tells of is written over */
+        if (rc == 0 && !*why_not)
             rc = sink_file(x->sink, &x->file, reterr);
-        }
+        x->can_resume = rc == 0 && !*why_not && export_state(x, NULL) == 0;
     }
     return rc;
 }
@@ -332,12 +312,13 @@ static int export_run(struct export *x, bool resume, struct err *reterr)
         return cut_off(x, rc, reterr);
     rc = sink_finish(x->sink, reterr);
     if (rc == 0 && x->can_resume)
-        resume_forget(&x->resume);
+        (void)resume_forget(&x->resume, NULL);
     if (rc == 0 && x->cli->json && !sink_is_pipe(x->sink))
         rc = out_object(x->cli,
-                        json_pack("{s:s, s:s, s:I, s:I, s:I}", "target", x->target->text, "output",
-                                  x->output, "size_bytes", (json_int_t)x->target->size_bytes,
-                                  "resumed_at_bytes", (json_int_t)x->resumed_bytes, "bytes_read",
+                        json_pack("{s:s, s:o, s:I, s:I, s:I}", "target", x->target->text, "output",
+                                  out_path(x->output), "size_bytes",
+                                  (json_int_t)x->target->size_bytes, "resumed_at_bytes",
+                                  (json_int_t)x->resumed_bytes, "bytes_read",
                                   (json_int_t)x->data_bytes),
                         NULL, reterr);
     return rc;

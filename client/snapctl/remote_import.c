@@ -64,7 +64,7 @@ struct import {
     uint64_t sent_bytes, zeroed_bytes;
     uint64_t resumed_bytes;
     /* the checkpoint */
-    bool flushing;
+    bool flushing, flush_failed; /* then what was answered before may be lost */
     uint64_t flushing_bytes, durable_bytes, noted_bytes;
     uint64_t checked_ns;
     int code;
@@ -186,6 +186,7 @@ static void on_flushed(void *user, const struct snapwire_error *error)
     struct import *im = user;
     struct err err = ERR_INIT;
     im->flushing = false;
+    im->flush_failed = im->flush_failed || error;
     if (error)
         fail(im, remote_error(error, &err), &err);
     else
@@ -222,7 +223,7 @@ static void last_checkpoint(struct import *im)
     if (!im->can_resume)
         return;
     if (snapwire_client_state(im->remote.client) == SNAPWIRE_STATE_CONNECTED && !im->flushing &&
-        im->code != SNAP_EIO &&
+        !im->flush_failed &&
         snapwire_io_flush_sync(im->remote.client, &im->target.volume, remote_node(&im->target),
                                NULL) == 0)
         im->durable_bytes = done;
@@ -303,10 +304,10 @@ static int flush(struct import *im, struct err *reterr)
         snapwire_client_turn(im->remote.client, TURN_MS);
     if (im->code < 0)
         return err_copy(reterr, &im->err);
-    if (snapwire_io_flush_sync(im->remote.client, &im->target.volume, remote_node(&im->target),
-                               &why) < 0)
-        return remote_error(&why, reterr);
-    return 0;
+    int rc = snapwire_io_flush_sync(im->remote.client, &im->target.volume, remote_node(&im->target),
+                                    &why);
+    im->flush_failed = rc < 0;
+    return rc < 0 ? remote_error(&why, reterr) : 0;
 }
 
 /* -- from where
@@ -323,18 +324,19 @@ static int find_start(struct import *im, const struct import_args *a, struct err
     const char *why_not = "";
     struct stat st;
     uint64_t done = 0;
-    if (!import_source_stat(&im->source, &st))
-        return 0;
-    im->file = resume_file_of(&st, true);
+    bool seekable = import_source_stat(&im->source, &st);
     (void)snapwire_uuid_format(&im->target.volume, volume);
     if (remote_node(&im->target))
         (void)snapwire_uuid_format(&im->target.snapshot, node);
     (void)snprintf(name, sizeof name, "import-%s%s%s", volume, node[0] ? "-" : "", node);
     struct err no_place = ERR_INIT;
     int rc = resume_init(&im->resume, name, im->target.size_bytes, &no_place);
-    im->can_resume = rc == 0;
+    im->can_resume = rc == 0 && seekable;
     if (rc < 0 && a->resume)
         return err_copy(reterr, &no_place);
+    if (!seekable)
+        return resume_forget(&im->resume, reterr);
+    im->file = resume_file_of(&st, true);
     char size[24];
     bool found = resume_load(&im->resume, &im->file, &done, &why_not);
     if (a->resume && !found && *why_not)
@@ -349,13 +351,12 @@ static int find_start(struct import *im, const struct import_args *a, struct err
         cli_note(im->cli, "going on at %s", size_format(done, size, sizeof size));
     } else if (found && done > 0) {
         cli_note(im->cli,
-                 "from the beginning; an import that was cut off at %s could be gone on "
-                 "with by --resume",
+                 "from the beginning; with --resume it would have gone on at %s, where an "
+                 "import was cut off",
                  size_format(done, size, sizeof size));
     }
-    if (!im->resumed_bytes)
-        resume_forget(&im->resume); /* it is not true any more */
-    return 0;
+    /* what begins anew makes it untrue */
+    return im->resumed_bytes ? 0 : resume_forget(&im->resume, reterr);
 }
 
 /* -- begin to end --------------------------------------------------------------------------------
@@ -415,6 +416,7 @@ static int start(struct import *im, struct cli *cli, const struct import_args *a
                      "--resume is for a file; what came through a pipe cannot be read again");
     if (rc == 0)
         rc = remote_open(cli, &im->remote, reterr);
+    cli_catch_signals(); /* until here there is nothing to end in good order */
     if (rc == 0)
         rc = remote_resolve(&im->remote, a->words.word[0], REMOTE_WANT_ANY, &im->target, reterr);
     if (rc == 0)
@@ -451,7 +453,7 @@ static int import_run(struct import *im, struct cli *cli, const struct import_ar
     progress_end(&im->progress);
     if (rc < 0)
         return cut_off(im, rc, reterr);
-    resume_forget(&im->resume);
+    (void)resume_forget(&im->resume, NULL);
     warn_if_changed(im);
     return report(im, reterr);
 }
@@ -485,7 +487,6 @@ int remote_cmd_import(struct cli *cli, int argc, char **argv, struct err *reterr
                                       .missing = "a volume and a file are needed, as in: import "
                                                  "disk1 disk1.img"}};
     remote_parse(cli, &argp, argc, argv, &a);
-    cli_catch_signals();
     struct import *im = calloc(1, sizeof *im);
     if (!im)
         return err_set(reterr, SNAP_ENOMEM, "import");

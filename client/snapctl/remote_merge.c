@@ -307,6 +307,7 @@ static int merge(struct merge *m, struct cli *cli, const struct merge_args *args
     int rc = args->at.origin ? origin_open(args->at.origin, true, &m->origin, reterr) : 0;
     if (rc == 0)
         rc = remote_open(cli, &m->remote, reterr);
+    cli_catch_signals(); /* until here there is nothing to end in good order */
     if (rc == 0)
         rc = remote_resolve(&m->remote, args->at.words.word[0], REMOTE_WANT_SNAPSHOT, &m->target,
                             reterr);
@@ -375,7 +376,6 @@ int remote_cmd_merge(struct cli *cli, int argc, char **argv, struct err *reterr)
                .origin_is = "the disk that is to be rolled back",
                .may_be_hosted = true}};
     remote_parse(cli, &argp, argc, argv, &args);
-    cli_catch_signals();
     struct merge m = {.origin = ORIGIN_INIT};
     m.runs = calloc(PAGE_RUNS, sizeof *m.runs);
     int rc = m.runs ? merge(&m, cli, &args, reterr) : err_set(reterr, SNAP_ENOMEM, "runs");

@@ -83,7 +83,7 @@ static void slot_hand_over(struct over_slot *s)
         return;
     s->state = OVER_WRITING;
     over_writer_put(s->over->disk, s,
-                    clock_now_ns(clock_system()) +
+                    clock_now_ns(clock_asleep_too()) +
                         snapwire_lease_remaining_ms(w->lease) * UINT64_C(1000000));
 }
 

@@ -73,6 +73,16 @@ static bool number(const json_t *state, const char *key, uint64_t *ret)
     return true;
 }
 
+int resume_init_output(struct resume *s, const struct resume_file *file, const char *subject,
+                       uint64_t size_bytes, struct err *reterr)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "export-%" PRIx64 "-%" PRIx64, file->device, file->inode);
+    int rc = resume_init(s, name, size_bytes, reterr);
+    (void)snprintf(s->subject, sizeof s->subject, "%s", subject);
+    return rc;
+}
+
 bool resume_load(const struct resume *s, const struct resume_file *file, uint64_t *ret_bytes,
                  const char **ret_why)
 {
@@ -83,12 +93,15 @@ bool resume_load(const struct resume *s, const struct resume_file *file, uint64_
     if (!s->path[0] || file_read_all(s->path, STATE_BYTES_MAX, &text, &len, NULL) < 0)
         return false;
     json_t *state = json_loadb(text, len, 0, NULL);
+    const char *subject = json_string_value(json_object_get(state, "subject"));
     free(text);
     if (!number(state, "version", &version) || version != STATE_VERSION ||
         !number(state, "size_bytes", &size) || !number(state, "device", &device) ||
         !number(state, "inode", &inode) || !number(state, "changed_ns", &changed) ||
         !number(state, "done_bytes", &done) || done > size)
         *ret_why = "what was noted of it cannot be read";
+    else if (strcmp(subject ? subject : "", s->subject) != 0)
+        *ret_why = "it was begun with another snapshot";
     else if (size != s->size_bytes)
         *ret_why = "it had another size then";
     else if (device != file->device || inode != file->inode)
@@ -125,23 +138,37 @@ int resume_save(const struct resume *s, const struct resume_file *file, uint64_t
     char text[STATE_BYTES_MAX];
     if (!s->path[0])
         return 0;
-    int n = snprintf(
-        text, sizeof text,
-        "{\"version\": %d, \"size_bytes\": %" PRIu64 ", \"device\": %" PRIu64
-        ", \"inode\": %" PRIu64 ", \"changed_ns\": %" PRId64 ", \"done_bytes\": %" PRIu64 "}\n",
-        STATE_VERSION, s->size_bytes, file->device, file->inode, file->changed_ns, done_bytes);
+    /* signed, as JSON's readers take no larger number: a file system may number as it likes */
+    int n = snprintf(text, sizeof text,
+                     "{\"version\": %d, \"subject\": \"%s\", \"size_bytes\": %" PRId64
+                     ", \"device\": %" PRId64 ", \"inode\": %" PRId64 ", \"changed_ns\": %" PRId64
+                     ", \"done_bytes\": %" PRId64 "}\n",
+                     STATE_VERSION, s->subject, (int64_t)s->size_bytes, (int64_t)file->device,
+                     (int64_t)file->inode, file->changed_ns, (int64_t)done_bytes);
     int rc = make_folders(s->path, reterr);
     if (rc == 0)
         rc = file_replace(s->path, text, (size_t)n, 0600, reterr);
     return rc;
 }
 
-void resume_forget(const struct resume *s)
+int resume_forget(const struct resume *s, struct err *reterr)
 {
     char half[LIMIT_PATH_BYTES + sizeof ".tmp"]; /* file_replace() may have been killed in it */
     if (!s->path[0])
-        return;
-    (void)unlink(s->path);
+        return 0;
     (void)snprintf(half, sizeof half, "%s.tmp", s->path);
     (void)unlink(half);
+    if (unlink(s->path) == 0)
+        return file_sync_parent(s->path, reterr);
+    if (errno == ENOENT || errno == ENOTDIR)
+        return 0;
+    return err_set_errno(reterr, err_code_of_errno(errno), errno, "remove %s", s->path);
+}
+
+int resume_forget_output(const struct resume_file *file, struct err *reterr)
+{
+    struct resume s;
+    if (resume_init_output(&s, file, "", 0, NULL) < 0)
+        return 0; /* no place for notes, so there is none */
+    return resume_forget(&s, reterr);
 }

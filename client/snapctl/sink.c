@@ -41,10 +41,17 @@ static int check_again(const struct sink *s, const struct stat *st, struct err *
 {
     const struct resume_file file = resume_file_of(st, false);
     bool whole = !S_ISREG(st->st_mode) || (uint64_t)st->st_size >= s->from_bytes;
-    if (!s->again || (whole && resume_file_equal(s->again, &file)))
+    if (whole && resume_file_equal(s->again, &file))
         return 0;
     return err_set(reterr, SNAP_EMISMATCH, "%s is not what was begun: begin anew, without --resume",
                    s->partial[0] ? s->partial : s->path);
+}
+
+/* Begun anew, what an earlier export noted of the file is not true any more. */
+static int check_before(const struct sink *s, const struct stat *st, struct err *reterr)
+{
+    const struct resume_file file = resume_file_of(st, false);
+    return s->again ? check_again(s, st, reterr) : resume_forget_output(&file, reterr);
 }
 
 static int open_block(struct sink *s, struct err *reterr)
@@ -66,20 +73,38 @@ static int open_block(struct sink *s, struct err *reterr)
     struct stat st;
     if (fstat(s->fd, &st) != 0)
         return err_set_errno(reterr, SNAP_EIO, errno, "%s", s->path);
-    return check_again(s, &st, reterr);
+    return check_before(s, &st, reterr);
+}
+
+/* One that was there before, and of which nothing was noted: somebody may have put it there, to
+ * read what is exported or to have another file written over. */
+static int check_owner(const struct sink *s, const struct stat *st, struct err *reterr)
+{
+    if (st->st_nlink != 1)
+        return err_set(reterr, SNAP_EEXIST, "%s is there and has another name too; remove it",
+                       s->partial);
+    if (st->st_uid != geteuid())
+        return err_set(reterr, SNAP_EEXIST, "%s is there and is somebody else's; remove it",
+                       s->partial);
+    return 0;
 }
 
 /* The working file: one of a killed run is taken over, one in use is not. */
 static int open_partial(struct sink *s, struct err *reterr)
 {
     struct stat mine, named;
-    int flags = O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (s->again ? 0 : O_CREAT);
-    int fd = open(s->partial, flags, 0600);
+    const int flags = O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = s->again ? -1 : open(s->partial, flags | O_CREAT | O_EXCL, 0600);
+    bool made = fd >= 0;
+    if (!made && (s->again || errno == EEXIST))
+        fd = open(s->partial, flags);
     if (fd < 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "%s", s->partial);
     int rc = 0;
     if (fstat(fd, &mine) != 0 || !S_ISREG(mine.st_mode))
         rc = err_set(reterr, SNAP_EEXIST, "%s is there and is no file; remove it", s->partial);
+    if (rc == 0 && !made && !s->again)
+        rc = check_owner(s, &mine, reterr);
     if (rc == 0)
         rc = origin_lock_file(fd, s->partial, reterr);
     /* whoever had the lock may have given the file its name, or removed it */
@@ -87,12 +112,14 @@ static int open_partial(struct sink *s, struct err *reterr)
                     named.st_dev != mine.st_dev))
         rc = err_set(reterr, SNAP_EBUSY, "%s was in use by another program until now", s->partial);
     if (rc == 0)
-        rc = check_again(s, &mine, reterr);
+        rc = check_before(s, &mine, reterr);
     if (rc < 0) {
         (void)close(fd);
         return rc;
     }
-    s->fd = fd; /* from here on it is ours to remove */
+    if (!made && !s->again)
+        (void)fchmod(fd, 0600); /* as a new one */
+    s->fd = fd;                 /* from here on it is ours to remove */
     s->can_direct = true;
     if (ftruncate(fd, (off_t)s->from_bytes) != 0 || ftruncate(fd, (off_t)s->size_bytes) != 0)
         return err_set_errno(reterr, err_code_of_errno(errno), errno, "size of %s", s->partial);

@@ -47,7 +47,7 @@ struct sink_buf {
 
 /* path "-" or NULL: standard output (refused when a terminal). A new file is written as
  * PATH.partial, under a lock, and renamed when it is whole; what a run that was killed left
- * there is written over.
+ * there is written over, and what it noted of it (resume.h) is forgotten before.
  * Owns:   *ret is closed with sink_close().
  * Errors: SNAP_EEXIST (the file exists), SNAP_EBUSY (another program writes PATH.partial),
  *         SNAP_ENOSPC (a block device that is too small), SNAP_EINVAL … */

@@ -146,14 +146,16 @@ struct buf *buf_take(struct buf_pool *pool, size_t size_bytes)
     if (class_no == BUF_CLASSES)
         return NULL;
     size_t bytes = buf_class_bytes(class_no);
-    if (pool->cap_bytes != 0 &&
+    if (pool->cap_bytes != 0 && pool->used_bytes > 0 &&
         (pool->used_bytes > pool->cap_bytes || bytes > pool->cap_bytes - pool->used_bytes))
         return NULL;
 
     struct buf *b = buf_pop_kept(pool, class_no);
     if (b == NULL) {
         if (pool->cap_bytes != 0)
-            buf_trim_kept(pool, pool->cap_bytes - pool->used_bytes - bytes);
+            buf_trim_kept(pool, bytes < pool->cap_bytes - pool->used_bytes
+                                    ? pool->cap_bytes - pool->used_bytes - bytes
+                                    : 0);
         b = buf_create(pool, bytes);
         if (b == NULL && pool->kept_bytes > 0) {
             buf_trim_kept(pool, 0);
@@ -188,7 +190,9 @@ void buf_give(struct buf *b)
     struct buf_pool *pool = b->pool;
     unsigned class_no = buf_class_of(b->cap_bytes);
     pool->used_bytes -= b->cap_bytes;
-    if (pool->cap_bytes == 0 && b->cap_bytes > BUF_KEPT_BYTES_MAX - pool->kept_bytes) {
+    bool keeps = pool->cap_bytes == 0 ? b->cap_bytes <= BUF_KEPT_BYTES_MAX - pool->kept_bytes
+                                      : b->cap_bytes <= pool->cap_bytes;
+    if (!keeps) {
         buf_destroy(b);
         return;
     }

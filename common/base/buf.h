@@ -25,7 +25,8 @@ struct buf {
 };
 
 /* NULL: out of memory. cap_bytes bounds what the pool holds, handed out or kept for reuse,
- * counted in whole classes (0: no bound on what is handed out, 64 MiB on what is kept). */
+ * counted in whole classes (0: no bound on what is handed out, 64 MiB on what is kept). Of one of
+ * which nothing is handed out a larger buffer can be had, so that who waits for it gets it once. */
 struct buf_pool *buf_pool_new(size_t cap_bytes);
 /* All buffers must have been given back. Takes NULL. */
 void buf_pool_free(struct buf_pool *pool);

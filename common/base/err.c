@@ -81,6 +81,8 @@ static const char *err_sys_text(int sys_errno, char *buf, size_t buf_bytes)
     if (sys_errno == EFBIG)
         return "File too large: more than the process may write (ulimit -f, LimitFSIZE=), or than "
                "the file system can hold";
+    if (sys_errno == EMFILE)
+        return "Too many open files: more than the process may have (ulimit -n, LimitNOFILE=)";
     return strerror_r(sys_errno, buf, buf_bytes);
 }
 

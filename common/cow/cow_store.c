@@ -61,10 +61,11 @@ void cow_io_write(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
     io_submit(s, io, BLK_WRITE, offset_bytes, len_bytes, then);
 }
 
-void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
-                   const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then)
+void cow_io_write_data(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
+                       const struct iovec *iov, unsigned iov_count, const uint64_t *tags,
+                       uint64_t len_bytes, cow_io_fn *then)
 {
-    io->req = (struct blk_req){.iov = iov, .iov_count = iov_count};
+    io->req = (struct blk_req){.iov = iov, .iov_count = iov_count, .tags = tags};
     io_submit(s, io, BLK_WRITE, offset_bytes, len_bytes, then);
 }
 

@@ -116,6 +116,8 @@ struct cow_put {
  * SNAP_EINVALID, SNAP_EBUSY (merging), SNAP_EPERM (read_only), SNAP_ESHUTDOWN, SNAP_ENOMEM,
  * SNAP_EINVAL (an old_chunk past LIMIT_VOLUME_BYTES). */
 void cow_store_put(struct cow_store *s, struct cow_put *put);
+/* What puts have gathered for a write that is not submitted yet, in bytes. */
+uint64_t cow_store_gathered_bytes(const struct cow_store *s);
 /* Submit what gathered and run the callbacks of what is decided; the owner calls it once
  * a turn of its loop, after a burst of calls. Without it they wait for the next
  * completion, and there may be none. May run cow_store_close()'s done, which ends the

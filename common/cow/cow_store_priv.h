@@ -57,9 +57,10 @@ void cow_io_read(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes, 
                  uint64_t len_bytes, cow_io_fn *then);
 void cow_io_write(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes, void *buf,
                   uint64_t len_bytes, cow_io_fn *then);
-void cow_io_writev(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
-                   const struct iovec *iov, unsigned iov_count, uint64_t len_bytes,
-                   cow_io_fn *then);
+/* Data; tags: of each chunk the old_chunk that it is of. */
+void cow_io_write_data(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
+                       const struct iovec *iov, unsigned iov_count, const uint64_t *tags,
+                       uint64_t len_bytes, cow_io_fn *then);
 /* Likewise, content that only makes room. */
 void cow_io_fill(struct cow_store *s, struct cow_io *io, uint64_t offset_bytes,
                  const struct iovec *iov, unsigned iov_count, uint64_t len_bytes, cow_io_fn *then);
@@ -118,6 +119,7 @@ struct cow_write {
     unsigned slot_count;
     struct iovec iov[BLK_IOV_MAX];
     struct cow_slot *slots[COW_WRITE_SLOTS_MAX];
+    uint64_t tags[COW_WRITE_SLOTS_MAX]; /* their old_chunks */
 };
 
 /* -- operations: merge, invalidate (one at a time) and drain ------------------- */

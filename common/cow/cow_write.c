@@ -10,6 +10,9 @@
  *
  * A chunk larger than one write takes several; it is written when all are done.
  * A metadata chunk in between ends a write. Requests are kept for reuse.
+ *
+ * With the data goes which old_chunk it is of. A device with checksums binds them to that, so an
+ * exception whose old_chunk or new_chunk changes on the disk does not match them any more.
  * Thread: the engine's.
  */
 #include "common/cow/cow_store_priv.h"
@@ -61,6 +64,11 @@ bool cow_write_ready(struct cow_store *s)
     if (!s->gather)
         s->gather = write_take(s);
     return s->gather != NULL;
+}
+
+uint64_t cow_store_gathered_bytes(const struct cow_store *s)
+{
+    return s->gather != NULL ? s->gather->len_bytes : 0;
 }
 
 /* The last write that carries a part of the slot is done. */
@@ -119,7 +127,8 @@ void cow_write_submit(struct cow_store *s)
     s->busy_bytes += w->len_bytes;
     s->count.data_writes++;
     s->count.data_bytes += w->len_bytes;
-    cow_io_writev(s, &w->io, w->offset_bytes, w->iov, w->iov_count, w->len_bytes, write_done);
+    cow_io_write_data(s, &w->io, w->offset_bytes, w->iov, w->iov_count, w->tags, w->len_bytes,
+                      write_done);
 }
 
 /* A gathered write that takes at least one byte at dev_offset, with the slot entered.
@@ -139,6 +148,7 @@ static struct cow_write *write_at(struct cow_store *s, struct cow_slot *slot, ui
     if (w->len_bytes == 0)
         w->offset_bytes = dev_offset;
     if (w->slot_count == 0 || w->slots[w->slot_count - 1] != slot) {
+        w->tags[w->slot_count] = slot->old_chunk;
         w->slots[w->slot_count++] = slot;
         slot->writes_pending++;
     }

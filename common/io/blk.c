@@ -120,6 +120,7 @@ void blk_forward(struct blk_dev *below, struct blk_req *inner, const struct blk_
                               .iov = outer->iov,
                               .iov_count = outer->iov_count,
                               .data = outer->data,
+                              .tags = outer->tags,
                               .done = done,
                               .user = user};
     blk_submit(below, inner);
@@ -368,6 +369,7 @@ void blk_submit(struct blk_dev *d, struct blk_req *req)
     req->dev = d;
     req->result = 0;
     req->sys_errno = 0;
+    req->refused = false;
     req->progress_bytes = 0;
     req->then_flush = false;
     d->inflight++;

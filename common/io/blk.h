@@ -63,11 +63,15 @@ struct blk_req {
     const struct iovec *iov; /* borrowed until done; NULL: one buffer at `data` */
     unsigned iov_count;
     void *data; /* when iov is NULL; aligned to align_bytes */
+    /* BLK_WRITE: what each block that it touches belongs to, for a device that keeps checksums and
+     * binds them to it (sum.h); borrowed until done; NULL: nothing is known of that. */
+    const uint64_t *tags;
     blk_done_fn *done;
     void *user;
 
     /* for done to read */
     int sys_errno;
+    bool refused; /* FUA, and failed: before its flush, so what was written before is as it was */
 
     /* the engine's own */
     struct blk_dev *dev;

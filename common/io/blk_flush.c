@@ -8,7 +8,7 @@
  * A flush that fails may take back what was written, whoever wrote it; one beside it, or the next
  * one, may then find nothing to do and succeed. So none runs beside another, and those that wait
  * for one that fails fail with it: whoever is told of success asked after every failure was told.
- * A FUA write has a flush in it, and counts as one.
+ * A FUA write has a flush in it, and counts as one, unless it was refused before that.
  *
  * It must not know what is told to whom, and when: that is blk.c's. Thread: the engine's.
  */
@@ -44,12 +44,12 @@ void blk_flush_fua(struct blk_dev *d, struct blk_req *req)
 
 /* Who ends with it is told next; the next one is the engine's before that, its result comes
  * later. */
-static void flush_over(struct blk_dev *d, int result, int sys_errno)
+static void flush_over(struct blk_dev *d, int result, int sys_errno, bool refused)
 {
     struct blk_req *other;
 
     d->flushing = NULL;
-    if (result < 0)
+    if (result < 0 && !refused)
         STAILQ_CONCAT(&d->flushed, &d->to_flush);
     STAILQ_FOREACH (other, &d->flushed, link) {
         other->result = result;
@@ -68,11 +68,12 @@ bool blk_flush_ended(struct blk_req *req)
     if (req->then_flush) {
         req->then_flush = false;
         req->flags |= BLK_FUA;
+        req->refused = result < 0; /* the write itself */
         if (result == 0)
             blk_flush_join(d, req);
         return result < 0;
     }
     if (req == d->flushing)
-        flush_over(d, result, req->sys_errno);
+        flush_over(d, result, req->sys_errno, req->refused);
     return req != &d->flush;
 }

@@ -7,7 +7,7 @@
  *            there is a block ──> done
  *   ZERO, DISCARD, fillers   forgotten ──> below ──> done
  *   FLUSH    below ──(failed: all that there is of the device is forgotten)──> done
- *   FUA      likewise: it may be its flush that failed
+ *   FUA      likewise, unless it was refused before its flush
  *
  * Who may keep what is decided by a clock of changes and a table of slots, one for each block,
  * or several:
@@ -189,6 +189,7 @@ static void op_end(struct cache_op *op, const struct blk_req *req, int result)
     struct blk_req *outer = op->outer;
     op->next_free = op->dev->free_ops;
     op->dev->free_ops = op;
+    outer->refused = req->refused;
     blk_finish(outer, result, req->sys_errno);
 }
 
@@ -261,7 +262,7 @@ static void change_done(struct blk_req *req, int result)
         s->mixed = s->mixed && s->busy > 0;
         at += p.len;
     }
-    if (result < 0 && (req->flags & BLK_FUA) != 0)
+    if (result < 0 && (req->flags & BLK_FUA) != 0 && !req->refused)
         forget_all(d);
     op_end(op, req, result);
 }

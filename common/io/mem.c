@@ -303,6 +303,7 @@ static int fail(struct mem_engine *e, struct mem_dev *d, const struct mem_op *op
                               rng_below(&e->rng, sectors + 1) * SECTOR_BYTES);
     }
     req->sys_errno = sys_errno;
+    req->refused = (req->flags & BLK_FUA) != 0 && sys_errno == ENOSPC;
     return err_code_of_errno(sys_errno);
 }
 

@@ -171,20 +171,25 @@ static int change_hold_pages(struct sum_dev *d, const struct blk_req *req)
     return 0;
 }
 
+static uint64_t seed_of(const struct sum_dev *d, uint64_t block_no, uint64_t tag)
+{
+    return d->has_tags ? sum_seed(block_no, tag) : block_no;
+}
+
 static void change_note(struct sum_dev *d, const struct blk_req *req)
 {
     uint64_t end = req->offset_bytes + req->len_bytes;
     struct iovec one = {.iov_base = req->data, .iov_len = req->len_bytes};
     const struct iovec *iov = req->iov != NULL ? req->iov : &one;
     unsigned iov_count = req->iov != NULL ? req->iov_count : 1;
-    for (uint64_t b = req->offset_bytes / d->block_bytes; b * d->block_bytes < end; b++) {
+    uint64_t first = req->offset_bytes / d->block_bytes;
+    for (uint64_t b = first; b * d->block_bytes < end; b++) {
         if (!d->covers(d->user, b))
             continue;
-        uint64_t from = b * d->block_bytes;
-        bool whole =
-            req->op == BLK_WRITE && from >= req->offset_bytes && d->block_bytes <= end - from;
-        uint64_t sum =
-            whole ? sum_of(b, iov, iov_count, from - req->offset_bytes, d->block_bytes) : 0;
+        uint64_t from = b * d->block_bytes, sum = 0;
+        if (req->op == BLK_WRITE && from >= req->offset_bytes && d->block_bytes <= end - from)
+            sum = sum_of(seed_of(d, b, req->tags != NULL ? req->tags[b - first] : SUM_NO_TAG), iov,
+                         iov_count, from - req->offset_bytes, d->block_bytes);
         sum_page_set(sum_page_find(d, sum_page_of(b)), b, sum, false);
     }
 }
@@ -447,8 +452,8 @@ void sum_dev_step(struct sum_dev *d)
     struct sum_op *op;
     /* whoever ends may end the device, but not while others wait or a flush is under way */
     struct sum_op_list waiting = TAILQ_HEAD_INITIALIZER(waiting);
-    TAILQ_CONCAT(&waiting, &d->waiting, link);
     bool flushing = d->flush != NULL, waits = false;
+    TAILQ_CONCAT(&waiting, &d->waiting, link);
     while ((op = TAILQ_FIRST(&waiting)) != NULL) {
         TAILQ_REMOVE(&waiting, op, link);
         if (change_step(op))
@@ -472,6 +477,7 @@ static void sum_free(struct sum_dev *d)
         d->free_ops = TAILQ_NEXT(op, link);
         free(op);
     }
+    free(d->mark_copy);
     free(d);
 }
 
@@ -511,16 +517,22 @@ bool sum_dev_is(const struct blk_dev *d)
 }
 
 struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
-                             const struct sum_options *options)
+                             const struct sum_options *options, bool has_tags)
 {
     struct sum_dev *d = calloc(1, sizeof *d);
     if (d == NULL)
         return NULL;
+    d->mark_copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
+    if (d->mark_copy == NULL) {
+        free(d);
+        return NULL;
+    }
     d->below = dev;
     d->side = side;
     d->block_bytes = options->block_bytes;
     d->covers = options->covers;
     d->user = options->user;
+    d->has_tags = has_tags;
     d->fresh_page = options->create ? 1 : side->info.size_bytes / SUM_PAGE_BYTES;
     for (unsigned i = 0; i < SUM_BUCKETS; i++)
         LIST_INIT(&d->buckets[i]);
@@ -558,18 +570,30 @@ void sum_dev_lookup(struct blk_dev *dev, struct sum_lookup *l)
     l->done(l, err.code, &err);
 }
 
-int sum_dev_set(struct blk_dev *dev, uint64_t block_no, const void *content, struct err *reterr)
+bool sum_dev_has_tags(struct blk_dev *dev)
 {
-    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
+    return CONTAINER_OF(dev, struct sum_dev, base)->has_tags;
+}
+
+uint64_t sum_dev_of(struct blk_dev *dev, uint64_t block_no, uint64_t tag, const void *content)
+{
+    const struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
     union {
         const void *in;
         void *out;
     } data = {.in = content};
     struct iovec iov = {.iov_base = data.out, .iov_len = d->block_bytes};
+    return sum_of(seed_of(d, block_no, tag), &iov, 1, 0, d->block_bytes);
+}
+
+int sum_dev_set(struct blk_dev *dev, uint64_t block_no, uint64_t tag, const void *content,
+                struct err *reterr)
+{
+    struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
     struct sum_page *p = sum_page_find(d, sum_page_of(block_no));
     if (p == NULL || p->state != SUM_PAGE_READY)
         return err_set(reterr, SNAP_EBUSY, "the checksum's page is not at hand: look it up first");
-    sum_page_set(p, block_no, sum_of(block_no, &iov, 1, 0, d->block_bytes), true);
+    sum_page_set(p, block_no, sum_dev_of(dev, block_no, tag, content), true);
     sum_page_sort(p);
     return 0;
 }

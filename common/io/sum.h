@@ -13,8 +13,10 @@
  * have no slot in use; nor has a covered block that was written in part or zeroed, until it
  * is written whole again.
  *
- * The checksum is XXH3 with 64 bits, seeded with the block's number: content that stands in
- * another block's place is found, too. Nothing on the device itself differs.
+ * The checksum is XXH3 with 64 bits, seeded with the block's number and its tag: what the writer
+ * says it belongs to, where the writer will look for it. So content that stands in another block's
+ * place is found, and so is a block that somebody takes for another one's. Side devices that were
+ * made before there were tags go on without them. Nothing on the device itself differs.
  *
  * Thread: the engine's own.
  * Source: docs/format.md, "Checksums".
@@ -48,6 +50,9 @@ struct sum_slot {
     bool in_doubt; /* was being overwritten: neither may be right after a crash */
 };
 
+/* Of a block that was written without one. */
+#define SUM_NO_TAG UINT64_MAX
+
 typedef void sum_open_fn(void *user, struct blk_dev *dev, int code, const struct err *err);
 
 /* Put the two together. done runs later, never inside the call.
@@ -59,6 +64,10 @@ void sum_dev_open(struct blk_dev *dev, struct blk_dev *side, const struct sum_op
                   sum_open_fn *done, void *user);
 /* Is it such a device? */
 bool sum_dev_is(const struct blk_dev *d);
+/* Are its checksums bound to tags? */
+bool sum_dev_has_tags(struct blk_dev *d);
+/* What the checksum of a block with that content has to be there. */
+uint64_t sum_dev_of(struct blk_dev *d, uint64_t block_no, uint64_t tag, const void *content);
 
 /* Free it at once, calling nobody and leaving the two beneath to the caller: after a simulated
  * power loss. */
@@ -80,11 +89,13 @@ void sum_dev_lookup(struct blk_dev *d, struct sum_lookup *l);
 /* What stands in a block now is right: the slot becomes its checksum, durable with the next
  * flush. For building sums anew, from the done of a look-up of that block.
  * Errors: SNAP_EBUSY (it has not been looked up just now). */
-int sum_dev_set(struct blk_dev *d, uint64_t block_no, const void *content,
+int sum_dev_set(struct blk_dev *d, uint64_t block_no, uint64_t tag, const void *content,
                 struct err *reterr) SNAP_WUR;
 
-/* Never 0. */
-uint64_t sum_of(uint64_t block_no, const struct iovec *iov, unsigned iov_count,
-                uint64_t offset_bytes, uint64_t len_bytes);
+/* Never 0. seed: sum_seed(), or the block's number where there are no tags. */
+uint64_t sum_of(uint64_t seed, const struct iovec *iov, unsigned iov_count, uint64_t offset_bytes,
+                uint64_t len_bytes);
+/* Of the two: a hash, so pairs that are alike have seeds that are not. */
+uint64_t sum_seed(uint64_t block_no, uint64_t tag);
 
 #endif

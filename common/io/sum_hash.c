@@ -10,8 +10,16 @@
 #include <xxh_x86dispatch.h> /* the same sums, with what this processor has */
 #endif
 
-uint64_t sum_of(uint64_t block_no, const struct iovec *iov, unsigned iov_count,
-                uint64_t offset_bytes, uint64_t len_bytes)
+uint64_t sum_seed(uint64_t block_no, uint64_t tag)
+{
+    uint8_t both[16];
+    le64_store(both, block_no);
+    le64_store(both + 8, tag);
+    return XXH3_64bits(both, sizeof both);
+}
+
+uint64_t sum_of(uint64_t seed, const struct iovec *iov, unsigned iov_count, uint64_t offset_bytes,
+                uint64_t len_bytes)
 {
     unsigned i = 0;
     while (i < iov_count && offset_bytes >= iov[i].iov_len)
@@ -19,11 +27,11 @@ uint64_t sum_of(uint64_t block_no, const struct iovec *iov, unsigned iov_count,
     const uint8_t *data = i < iov_count ? (const uint8_t *)iov[i].iov_base + offset_bytes : NULL;
     uint64_t sum;
     if (i < iov_count && iov[i].iov_len - offset_bytes >= len_bytes) {
-        sum = XXH3_64bits_withSeed(data, len_bytes, block_no);
+        sum = XXH3_64bits_withSeed(data, len_bytes, seed);
     } else {
         XXH3_state_t state;
         XXH3_INITSTATE(&state);
-        (void)XXH3_64bits_reset_withSeed(&state, block_no);
+        (void)XXH3_64bits_reset_withSeed(&state, seed);
         for (; i < iov_count && len_bytes > 0; i++, offset_bytes = 0) {
             uint64_t n = u64_min(len_bytes, iov[i].iov_len - offset_bytes);
             (void)XXH3_64bits_update(&state, (const uint8_t *)iov[i].iov_base + offset_bytes, n);

@@ -4,7 +4,10 @@
  *   create   grow the side ──> write the header ──> flush ──> done
  *   open     read the header ──> ours? ──> grow the side if the device grew ──> done
  *
- *   bytes    0 "SNAPSUM1"  8 version  12 block_bytes  16 id (16 bytes)  32 hash (1: XXH3)
+ *   bytes    0 "SNAPSUM1"  8 version  12 block_bytes  16 id (16 bytes)  32 hash
+ *   hash     1: XXH3 seeded with the block's number  2: … and with its tag
+ *
+ * New ones have hash 2; one with hash 1 keeps it, since its sums cannot be made into others.
  *
  * Thread: the engine's.
  */
@@ -15,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUM_VERSION = 1, SUM_HASH_XXH3 = 1 };
+enum { SUM_VERSION = 1, SUM_HASH_XXH3 = 1, SUM_HASH_XXH3_TAGS = 2 };
 
 static const char magic[8] = {'S', 'N', 'A', 'P', 'S', 'U', 'M', '1'};
 
@@ -25,6 +28,7 @@ struct sum_opening {
     sum_open_fn *done;
     void *user;
     uint8_t *page;
+    bool has_tags;
     struct blk_req req;
     struct err err;
 };
@@ -33,7 +37,7 @@ static void opening_end(struct sum_opening *o)
 {
     struct sum_dev *d = NULL;
     if (o->err.code == 0) {
-        d = sum_dev_make(o->dev, o->side, &o->options);
+        d = sum_dev_make(o->dev, o->side, &o->options, o->has_tags);
         if (d == NULL)
             (void)err_set(&o->err, SNAP_ENOMEM, "checksums");
     }
@@ -97,7 +101,8 @@ static void opening_grown(struct blk_req *req, int result)
     le32_store(o->page + 8, SUM_VERSION);
     le32_store(o->page + 12, o->options.block_bytes);
     memcpy(o->page + 16, &o->options.id, 16);
-    le32_store(o->page + 32, SUM_HASH_XXH3);
+    le32_store(o->page + 32, SUM_HASH_XXH3_TAGS);
+    o->has_tags = true;
     opening_submit(o, BLK_WRITE, opening_written);
 }
 
@@ -105,8 +110,10 @@ static void opening_check(struct sum_opening *o)
 {
     const uint8_t *h = o->page;
     const char *name = o->side->info.name != NULL ? o->side->info.name : "the side device";
+    uint32_t hash = le32_load(h + 32);
+    o->has_tags = hash == SUM_HASH_XXH3_TAGS;
     if (memcmp(h, magic, sizeof magic) != 0 || le32_load(h + 8) != SUM_VERSION ||
-        le32_load(h + 32) != SUM_HASH_XXH3)
+        (hash != SUM_HASH_XXH3 && hash != SUM_HASH_XXH3_TAGS))
         (void)err_set(&o->err, SNAP_ECORRUPT, "%s has no header of checksums", name);
     else if (le32_load(h + 12) != o->options.block_bytes)
         (void)err_set(&o->err, SNAP_EMISMATCH, "%s is for blocks of %u bytes, not of %u", name,

@@ -48,7 +48,8 @@ void sum_page_free(struct sum_page *p)
     LIST_REMOVE(p, bucket);
     TAILQ_REMOVE(p->busy ? &d->busy : &d->clean, p, link);
     d->clean_count -= p->busy ? 0 : 1;
-    free(p->copy);
+    if (p->copy != d->mark_copy)
+        free(p->copy);
     free(p->data);
     free(p);
 }
@@ -227,6 +228,10 @@ static void marks_flushed(struct blk_req *req, int result)
     sum_dev_step(d);
 }
 
+static void page_write_from(struct sum_page *p, uint64_t gen, void *copy);
+
+/* Without memory one page at a time, from the copy at hand: a mark that is not made is a device
+ * that cannot be written any more. */
 void sum_marks_step(struct sum_dev *d)
 {
     struct sum_page *p;
@@ -236,9 +241,11 @@ void sum_marks_step(struct sum_dev *d)
         TAILQ_FOREACH (p, &d->busy, link) {
             if (!p->doubt || p->doubt_durable || p->writing || p->state != SUM_PAGE_READY)
                 continue;
-            d->failed = sum_page_write(p, d->gen);
-            if (d->failed < 0)
-                return;
+            if (sum_page_write(p, d->gen) < 0) {
+                if (d->marking > 0)
+                    return;
+                page_write_from(p, d->gen, d->mark_copy);
+            }
             p->doubt_writing = true;
             d->marking++;
         }
@@ -281,7 +288,8 @@ static void page_written(struct blk_req *req, int result)
     struct sum_op *writer = p->writer;
     p->writing = false;
     p->writer = NULL;
-    free(p->copy);
+    if (p->copy != d->mark_copy)
+        free(p->copy);
     p->copy = NULL;
     if (result < 0) {
         d->failed = result;
@@ -296,12 +304,10 @@ static void page_written(struct blk_req *req, int result)
         sum_change_part_end(writer);
 }
 
-int sum_page_write(struct sum_page *p, uint64_t gen)
+static void page_write_from(struct sum_page *p, uint64_t gen, void *copy)
 {
     CHECK(p->state == SUM_PAGE_READY && !p->writing);
-    p->copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
-    if (p->copy == NULL)
-        return SNAP_ENOMEM;
+    p->copy = copy;
     memcpy(p->copy, p->data, SUM_PAGE_BYTES);
     p->dirty = p->due = false;
     p->writing = true;
@@ -313,5 +319,13 @@ int sum_page_write(struct sum_page *p, uint64_t gen)
                               .done = page_written,
                               .user = p};
     blk_submit(p->dev->side, &p->req);
+}
+
+int sum_page_write(struct sum_page *p, uint64_t gen)
+{
+    void *copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
+    if (copy == NULL)
+        return SNAP_ENOMEM;
+    page_write_from(p, gen, copy);
     return 0;
 }

@@ -65,6 +65,7 @@ struct sum_dev {
     uint32_t block_bytes;
     bool (*covers)(void *user, uint64_t block_no);
     void *user;
+    bool has_tags;
     uint64_t fresh_page; /* from this one on the side device holds zeros */
     LIST_HEAD(, sum_page) buckets[SUM_BUCKETS];
     struct sum_page_list busy, clean; /* clean: used last at the end */
@@ -79,6 +80,7 @@ struct sum_dev {
     unsigned doubt_count;
     unsigned marking; /* pages being written for their mark */
     bool mark_flushing;
+    void *mark_copy; /* of the page that is written where there is no memory for a copy of it */
     struct blk_req mark_flush;
     uint64_t mark_side; /* pages written when it was submitted */
     TAILQ_HEAD(, sum_lookup) lookups;
@@ -109,14 +111,15 @@ void sum_page_settle(struct sum_page *p);
 bool sum_page_has(const struct sum_page *p, uint64_t block_no);
 /* Mark it as in doubt, see sum_marks_step(). */
 void sum_page_doubt(struct sum_page *p);
-/* Write the pages whose mark is wanted, then flush them. */
+/* Write the pages whose mark is wanted, then flush them. Something is under way until all are made.
+ */
 void sum_marks_step(struct sum_dev *d);
 /* Move it to the list where it belongs now. */
 void sum_page_sort(struct sum_page *p);
 void sum_page_free(struct sum_page *p);
 /* NULL: no memory. */
 struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
-                             const struct sum_options *options);
+                             const struct sum_options *options, bool has_tags);
 /* Something happened to a page: whoever waits looks again. The device may be gone after it. */
 void sum_dev_step(struct sum_dev *d);
 

@@ -18,14 +18,11 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 enum { THREADS_MAX = 256 };
 
@@ -51,35 +48,13 @@ static struct pool *pool_of(struct blk_engine *e)
 
 /* -- workers --------------------------------------------------------------------- */
 
-static int64_t make_call(const struct xfer_call *call)
-{
-    ssize_t r = 0;
-
-    switch (call->kind) {
-    case XFER_READ:
-        r = preadv(call->fd, call->iov, (int)call->iov_count, (off_t)call->offset_bytes);
-        break;
-    case XFER_WRITE:
-        r = pwritev2(call->fd, call->iov, (int)call->iov_count, (off_t)call->offset_bytes,
-                     call->mode);
-        break;
-    case XFER_DATASYNC:
-        r = fdatasync(call->fd);
-        break;
-    case XFER_FALLOCATE:
-        r = fallocate(call->fd, call->mode, (off_t)call->offset_bytes, (off_t)call->len_bytes);
-        break;
-    }
-    return r < 0 ? -errno : r;
-}
-
 static void carry_out(struct blk_req *req)
 {
     struct xfer_call call;
 
     do {
         xfer_next(req, &call);
-    } while (!xfer_advance(req, make_call(&call)));
+    } while (!xfer_advance(req, xfer_make(&call)));
 }
 
 static void *worker_main(void *arg)

@@ -11,6 +11,11 @@
  * `depth` entries are in the kernel and the completion ring holds twice that,
  * so it cannot overflow. No memory is taken after the engine is made.
  *
+ * A request that waits for its disk, a flush above all, is carried out by a thread of the
+ * kernel's. Where no further one may be made (a limit on the user's processes), the kernel cancels
+ * what it has not begun; nobody else cancels anything. The engine makes that call itself then: its
+ * owner stands still meanwhile, but a flush that was never tried is not taken for one that failed.
+ *
  * Completions signal the engine's eventfd. Waiting does not look at it: it is
  * one call that submits and sleeps.
  *
@@ -173,6 +178,14 @@ static bool uring_has_completed(const struct blk_engine *e)
     return io_uring_cq_ready(&u->ring) > 0;
 }
 
+static int64_t make_now(struct blk_req *req)
+{
+    struct xfer_call call;
+
+    xfer_next(req, &call);
+    return xfer_make(&call);
+}
+
 static void uring_collect(struct blk_engine *e)
 {
     struct uring *u = uring_of(e);
@@ -184,7 +197,7 @@ static void uring_collect(struct blk_engine *e)
     {
         struct blk_req *req = io_uring_cqe_get_data(cqe);
         seen++;
-        if (xfer_advance(req, cqe->res)) {
+        if (xfer_advance(req, cqe->res == -ECANCELED ? make_now(req) : cqe->res)) {
             xfer_settle(req);
             blk_complete(req, req->result, req->sys_errno);
         } else {

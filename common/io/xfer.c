@@ -3,7 +3,7 @@
  *
  *   op       stages
  *   READ     MOVE until all is moved
- *   WRITE    MOVE until all is moved (each call with RWF_DSYNC when FUA)
+ *   WRITE    MOVE until all is moved;  FUA: with RWF_DSYNC each call, or then SYNC, see below
  *   FLUSH    SYNC
  *   DISCARD  PUNCH, whatever comes of it
  *   ZERO     RANGE ─unsupported─> PUNCH ─unsupported─> MOVE (zeros);  FUA: then SYNC
@@ -12,6 +12,11 @@
  * A short transfer is taken up where it stopped; with O_DIRECT at the block
  * that it stopped in. EINTR and EAGAIN repeat the call, with a bound, since a
  * driver that says EAGAIN for ever must become an error and not a spin.
+ *
+ * A FUA write that finds no room must not be taken for a flush that has failed: what was written
+ * before is as it was. With O_DIRECT no data of ours waits in memory for its room, so "no space" of
+ * a call with RWF_DSYNC is the write's own. Through the page cache it may be that of earlier data,
+ * found by the flush in the call; so there the two are calls of their own.
  *
  * ZERO_RANGE comes before PUNCH_HOLE because it keeps the space: an area that
  * was zeroed ahead can then be written on a full disk. (DISCARD gives space back.)
@@ -23,7 +28,7 @@
  * The state stands in the request: progress_bytes, engine_data[0] the stage,
  * engine_data[1] the repeats. No memory is taken.
  *
- * Must not know who makes the calls. Thread: see xfer.h.
+ * Must not know which engine it is that makes the calls. Thread: see xfer.h.
  */
 #include "common/io/xfer.h"
 
@@ -33,6 +38,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum stage { STAGE_MOVE, STAGE_SYNC, STAGE_RANGE, STAGE_PUNCH, STAGE_ALLOCATE };
@@ -149,6 +155,16 @@ static void rest_of_zeros(struct blk_req *req, struct xfer_call *call)
     call->iov_count = 1;
 }
 
+static bool is_fua(const struct blk_req *req)
+{
+    return (req->flags & BLK_FUA) != 0 && (req->op == BLK_WRITE || req->op == BLK_ZERO);
+}
+
+static bool is_synced_by_the_write(const struct blk_req *req)
+{
+    return is_fua(req) && req->op == BLK_WRITE && file_of(req)->direct;
+}
+
 void xfer_next(struct blk_req *req, struct xfer_call *ret)
 {
     *ret = (struct xfer_call){
@@ -161,7 +177,7 @@ void xfer_next(struct blk_req *req, struct xfer_call *ret)
             rest_of_zeros(req, ret);
         else
             rest_of_buffers(req, ret);
-        if (req->op == BLK_WRITE && (req->flags & BLK_FUA))
+        if (is_synced_by_the_write(req))
             ret->mode = RWF_DSYNC;
         break;
     case STAGE_SYNC:
@@ -183,12 +199,36 @@ void xfer_next(struct blk_req *req, struct xfer_call *ret)
     }
 }
 
+int64_t xfer_make(const struct xfer_call *call)
+{
+    ssize_t r = 0;
+
+    switch (call->kind) {
+    case XFER_READ:
+        r = preadv(call->fd, call->iov, (int)call->iov_count, (off_t)call->offset_bytes);
+        break;
+    case XFER_WRITE:
+        r = pwritev2(call->fd, call->iov, (int)call->iov_count, (off_t)call->offset_bytes,
+                     call->mode);
+        break;
+    case XFER_DATASYNC:
+        r = fdatasync(call->fd);
+        break;
+    case XFER_FALLOCATE:
+        r = fallocate(call->fd, call->mode, (off_t)call->offset_bytes, (off_t)call->len_bytes);
+        break;
+    }
+    return r < 0 ? -errno : r;
+}
+
 /* -- what the call returned ---------------------------------------------------------- */
 
 static bool finish(struct blk_req *req, int sys_errno)
 {
     req->sys_errno = sys_errno;
     req->result = sys_errno == 0 ? 0 : err_code_of_errno(sys_errno);
+    req->refused = req->result != 0 && is_fua(req) && stage_of(req) != STAGE_SYNC &&
+                   (req->result == SNAP_ENOSPC || !is_synced_by_the_write(req));
     return true;
 }
 
@@ -208,7 +248,7 @@ static bool advance_move(struct blk_req *req, int64_t returned)
     CHECK((uint64_t)returned <= req->len_bytes - before);
     req->progress_bytes += (uint64_t)returned;
     if (req->progress_bytes == req->len_bytes) {
-        if (req->op != BLK_ZERO || !(req->flags & BLK_FUA))
+        if (!is_fua(req) || is_synced_by_the_write(req))
             return finish(req, 0);
         set_stage(req, STAGE_SYNC);
         return false;
@@ -230,7 +270,7 @@ static bool advance_zero(struct blk_req *req, enum stage stage, int64_t returned
         set_stage(req, way == ZERO_PUNCH ? STAGE_PUNCH : STAGE_MOVE);
         return false;
     }
-    if (!(req->flags & BLK_FUA))
+    if (!is_fua(req))
         return finish(req, 0);
     set_stage(req, STAGE_SYNC);
     return false;
@@ -295,8 +335,10 @@ void xfer_settle(struct blk_req *req)
 
     if (req->op == BLK_FLUSH || (req->op == BLK_READ && req->result != 0))
         look_for_cut(f);
-    if (f->cut && req->result == 0)
+    if (f->cut && req->result == 0) {
         (void)finish(req, EIO);
+        req->refused = false; /* it is the file that has lost something */
+    }
     if (req->op != BLK_GROW)
         return;
     f->grows--;

@@ -51,6 +51,8 @@ struct xfer_call {
 /* Thread: begin and settle on the engine's; next and advance on any, one at a time. */
 void xfer_begin(struct blk_req *req);
 void xfer_next(struct blk_req *req, struct xfer_call *ret);
+/* Make it: a system call that blocks. A negative errno on failure. Thread: any. */
+int64_t xfer_make(const struct xfer_call *call);
 /* Take in what the call returned (a negative errno on failure). True: the request is
  * finished, its result in req->result and req->sys_errno. */
 bool xfer_advance(struct blk_req *req, int64_t returned);

@@ -384,7 +384,7 @@ int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, stru
 {
     struct scrape *s = scrape_ask(server);
     if (s == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "metrics");
+        return err_set(reterr, SNAP_ENOMEM, "out of memory for the metrics");
     struct metrics_text out = {.text = NULL};
     scrape_head(&out, "snapwire_build", "info", "The daemon's version.");
     metrics_text_add(&out, "snapwire_build_info{version=\"%s\"} 1\n", SNAPWIRE_VERSION);
@@ -400,7 +400,7 @@ int metrics_scrape(struct server *server, char **ret_text, size_t *ret_len, stru
     scrape_unref(s);
     if (out.failed) {
         free(out.text);
-        return err_set(reterr, SNAP_ENOMEM, "metrics");
+        return err_set(reterr, SNAP_ENOMEM, "out of memory for the metrics");
     }
     *ret_text = out.text;
     *ret_len = out.len;

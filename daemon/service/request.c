@@ -57,36 +57,21 @@ void request_control(struct request *req, request_fn *run, request_fn *then)
 
 /* -- tours ---------------------------------------------------------------------------- */
 
-struct request_tour {
-    request_fn *fn, *then;
-    unsigned index;
-    void *op; /* the handler's, meanwhile */
-};
-
 static void request_tour_step(struct request *req)
 {
-    struct request_tour *t = req->op;
     struct server *server = req->session->server;
-    req->op = t->op;
-    t->fn(req);
-    t->op = req->op;
-    if (++t->index < server->part_count) {
-        req->op = t;
-        request_go(req, &server->parts[t->index], request_tour_step);
-    } else {
-        request_go(req, req->session->home, t->then);
-    }
+    unsigned next = req->at->index + 1;
+    req->tour(req);
+    if (next < server->part_count)
+        request_go(req, &server->parts[next], request_tour_step);
+    else
+        request_go(req, req->session->home, req->tour_then);
 }
 
 void request_tour(struct request *req, request_fn *fn, request_fn *then)
 {
-    struct request_tour *t = request_alloc(req, sizeof *t);
-    if (t == NULL) {
-        request_no_memory(req);
-        return;
-    }
-    *t = (struct request_tour){.fn = fn, .then = then, .op = req->op};
-    req->op = t;
+    req->tour = fn;
+    req->tour_then = then;
     request_go(req, &req->session->server->parts[0], request_tour_step);
 }
 

@@ -59,6 +59,8 @@ struct part {
                                 * all parts says something, as connections move */
     struct metrics metrics;
     struct part_writer writers[PART_WRITERS];
+    struct loop_msg events_lost; /* posted once while _posted is set, see session_tell() */
+    _Atomic bool events_lost_posted;
 };
 
 struct server {
@@ -139,6 +141,7 @@ void part_abort_sessions(struct part *part, const struct err *why);
 void part_set_tls(struct part *part, struct tls_context *take_tls);
 /* The lease's holder is to hear something. Thread: any shard's. */
 void session_tell(struct volume *v, const struct volume_holder *h, enum volume_event event);
+void session_events_lost(struct loop_msg *msg);
 /* The lease on v is this session's now: when it ends, the volume is told. */
 void session_add_lease(struct session *s, const struct uuid *volume);
 void session_answer(struct request *req);
@@ -208,6 +211,7 @@ struct request {
     request_fn *run;    /* on the control thread */
     struct loop_msg msg;
     struct control_job job;
+    request_fn *tour, *tour_then; /* request_tour() */
     struct request_block *blocks;
 };
 
@@ -215,7 +219,7 @@ struct request {
 void request_go(struct request *req, struct part *part, request_fn *fn);
 /* run on the control thread, then `then` back on the shard where the request is. */
 void request_control(struct request *req, request_fn *run, request_fn *then);
-/* Call fn on each part in turn, then `then` on the home part. */
+/* Call fn on each part in turn, then `then` on the home part. Cannot fail. */
 void request_tour(struct request *req, request_fn *fn, request_fn *then);
 
 /* Memory that lives as long as the request; zeroed. NULL: none. */
@@ -313,9 +317,16 @@ void service_merge_abort(struct request *req);
 void service_grant(struct request *req);
 void service_revoke(struct request *req);
 void service_grant_list(struct request *req);
-/* Make a changed list of rights known to every part; goes on with `then` on the home part.
+/* Make a changed list of rights known to every part; goes on with `then` on the home part. Cannot
+ * fail: p stands where the change began, in what lives as long as the request.
  * Thread: after the control thread has saved server->acl. */
-void service_publish_acl(struct request *req, request_fn *then);
+struct acl_publication {
+    struct acl *acl;
+    uint64_t version;
+    void *op; /* of whoever has the list published */
+    request_fn *then;
+};
+void service_publish_acl(struct request *req, struct acl_publication *p, request_fn *then);
 /* The newest list from now on, saved before. Thread: control. */
 void service_take_acl(struct server *server, struct acl *take_acl);
 /* service_status.c */

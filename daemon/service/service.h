@@ -16,6 +16,12 @@ struct service;
 int service_check(const struct config *config, void (*warn)(void *user, const char *text),
                   void *user, struct err *reterr) SNAP_WUR;
 
+/* May the process have the files that a start opens? Before anything else: libraries end the
+ * process when they get none. Errors: SNAP_ELIMIT. */
+int service_check_files(const struct config *config, struct err *reterr) SNAP_WUR;
+/* What an operator can do about a start that has failed so; NULL: the error says it. */
+const char *service_remedy(const struct err *err);
+
 /* Owns: freed with service_free(). config is borrowed and constant. */
 int service_new(const struct config *config, struct loop *main_loop, struct service **ret,
                 struct err *reterr) SNAP_WUR;

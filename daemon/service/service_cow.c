@@ -71,5 +71,8 @@ void service_cow_put(struct request *req)
     p->zero_count = (uint32_t)in->n_zero_chunks;
     p->done = cow_put_done;
     p->user = req;
+    if (req->session->home == req->at && req->session->chan != NULL &&
+        volume_put_crowd(req->volume, p->payload_bytes))
+        chan_rest(req->session->chan);
     volume_put_start(req->volume, p);
 }

@@ -16,31 +16,28 @@ struct grant_op {
     struct acl_grant grant;
     bool revoke;
     enum acl_role held; /* revoke: what is to be taken away; ACL_NONE: whatever there is */
-    struct acl *publish;
-    uint64_t version;
-    void *op; /* of whoever had the list published */
-    request_fn *then;
+    struct acl_publication publication;
 };
 
 /* -- publishing ------------------------------------------------------------------------ */
 
 static void grant_publish_part(struct request *req)
 {
-    const struct grant_op *g = req->op;
+    const struct acl_publication *p = req->op;
     struct part *part = req->at;
-    if (part->set.acl_version >= g->version)
+    if (part->set.acl_version >= p->version)
         return; /* a later change was faster */
     acl_unref(part->set.acl);
-    part->set.acl = acl_ref(g->publish);
-    part->set.acl_version = g->version;
+    part->set.acl = acl_ref(p->acl);
+    part->set.acl_version = p->version;
 }
 
 static void grant_published(struct request *req)
 {
-    struct grant_op *g = req->op;
-    acl_unref(g->publish);
-    req->op = g->op;
-    g->then(req);
+    struct acl_publication *p = req->op;
+    acl_unref(p->acl);
+    req->op = p->op;
+    p->then(req);
 }
 
 static void grant_publish_ready(struct request *req)
@@ -51,10 +48,10 @@ static void grant_publish_ready(struct request *req)
 /* server->acl is the control thread's: the reference is taken there. */
 static void grant_publish_take(struct request *req)
 {
-    struct grant_op *g = req->op;
+    struct acl_publication *p = req->op;
     const struct server *server = req->session->server;
-    g->publish = acl_ref(server->acl);
-    g->version = server->acl_version;
+    p->acl = acl_ref(server->acl);
+    p->version = server->acl_version;
 }
 
 void service_take_acl(struct server *server, struct acl *take_acl)
@@ -64,16 +61,11 @@ void service_take_acl(struct server *server, struct acl *take_acl)
     server->acl_version++;
 }
 
-void service_publish_acl(struct request *req, request_fn *then)
+void service_publish_acl(struct request *req, struct acl_publication *p, request_fn *then)
 {
-    struct grant_op *g = request_alloc(req, sizeof *g);
-    if (g == NULL) {
-        request_no_memory(req);
-        return;
-    }
-    g->op = req->op;
-    g->then = then;
-    req->op = g;
+    p->op = req->op;
+    p->then = then;
+    req->op = p;
     request_control(req, grant_publish_take, grant_publish_ready);
 }
 
@@ -86,10 +78,11 @@ static void grant_reply(struct request *req)
 
 static void grant_saved(struct request *req)
 {
+    struct grant_op *g = req->op;
     if (req->code < 0)
         request_fail(req, req->code, &req->err);
     else
-        service_publish_acl(req, grant_reply);
+        service_publish_acl(req, &g->publication, grant_reply);
 }
 
 static const char *grant_role(const struct grant_op *g)

@@ -23,6 +23,7 @@ static void lease_reply(struct request *req)
         id = head->id;
         out.head = (ProtobufCBinaryData){.data = id.b, .len = UUID_BYTES};
         out.head_name = snapshot_record(head)->name;
+        out.head_seq = snapshot_record(head)->seq;
     }
     request_reply(req, &out.base);
 }
@@ -57,6 +58,8 @@ void service_lease_acquire(struct request *req)
         .new_origin = in->new_origin != 0,
         .goes_on = in->goes_on != 0,
         .broken = in->broken != 0,
+        .late = in->outlasted_case == SNAPWIRE__V1__LEASE_ACQUIRE__OUTLASTED_LATE_AFTER_SEQ,
+        .late_after_seq = in->late_after_seq,
         .holder = {.tell = session_tell, .session = s->id, .shard = s->home->index},
     };
     if (in->origin_fingerprint.len <= FINGERPRINT_BYTES_MAX)

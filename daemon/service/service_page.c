@@ -37,9 +37,10 @@ bool page_init(struct page *p, struct request *req, const ProtobufCBinaryData *a
     if (after->len > 0)
         p->after = page_key_of(after->data, after->len, NULL, 0);
     p->entries = request_alloc(req, ((size_t)p->max + 1) * sizeof *p->entries);
-    if (p->entries == NULL)
-        request_no_memory(req);
-    return p->entries != NULL;
+    if (p->entries != NULL)
+        return true;
+    request_no_memory(req); /* which frees p, too, where the request's memory holds it */
+    return false;
 }
 
 bool page_is_new(const struct page *p, const struct page_key *key)

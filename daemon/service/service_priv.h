@@ -24,6 +24,7 @@ struct service {
     enum stop_stage stage;
     struct loop_timer stop_timer;
     bool stop_timer_ready;
+    struct part_message *stop_messages;
     uint64_t stop_deadline_ns;
     bool stop_clean;
     _Atomic unsigned parts_closing;
@@ -31,9 +32,13 @@ struct service {
     void *stop_user;
 };
 
+/* stop.c: what service_stop() takes, so that it cannot fail. After the parts are there. */
+int service_stop_prepare(struct service *s, struct err *reterr) SNAP_WUR;
 /* check.c: the files that the configuration names; *ret NULL: nothing listens on TCP. */
 int service_new_tls(const struct config *config, struct tls_context **ret,
                     struct err *reterr) SNAP_WUR;
+/* needs.c: as configured, or as many as there are processors. */
+unsigned service_shard_count(const struct config *config);
 /* Any answer that has not gone out yet, over all parts. */
 int64_t service_requests_under_way(const struct service *s);
 

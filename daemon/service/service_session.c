@@ -429,6 +429,21 @@ static void session_dispatch(struct session *s, struct request *req)
     request_go(req, to, session_run_at_volume);
 }
 
+/* protobuf-c does not say why it could not unpack: a message that is wrong, or no memory. */
+static void *session_unpack_alloc(void *user, size_t bytes)
+{
+    bool *no_memory = user;
+    void *p = malloc(bytes);
+    *no_memory |= p == NULL;
+    return p;
+}
+
+static void session_unpack_free(void *user, void *p)
+{
+    (void)user;
+    free(p);
+}
+
 static int session_decode(struct request *req, struct err *reterr)
 {
     const struct frame_header *h = &req->frame->header;
@@ -442,8 +457,13 @@ static int session_decode(struct request *req, struct err *reterr)
         return err_set(reterr, SNAP_ENOTSUP, "method %u is not known", h->method);
     if (h->payload_bytes > 0 && !req->method->payload)
         return err_set(reterr, SNAP_EPROTO, "%s takes no payload", req->method->name);
+    bool no_memory = false;
+    ProtobufCAllocator memory = {
+        .alloc = session_unpack_alloc, .free = session_unpack_free, .allocator_data = &no_memory};
     req->in =
-        protobuf_c_message_unpack(req->method->in, NULL, h->control_bytes, req->frame->control);
+        protobuf_c_message_unpack(req->method->in, &memory, h->control_bytes, req->frame->control);
+    if (no_memory)
+        return err_set(reterr, SNAP_ENOMEM, "no memory for the request");
     if (req->in == NULL)
         return err_set(reterr, SNAP_EPROTO, "the control message of %s cannot be read",
                        req->method->name);
@@ -523,16 +543,35 @@ static void session_event_run(struct loop_msg *msg)
     free(e);
 }
 
-/* An event that finds no memory is lost; the epoch still keeps the writer out. */
+/* A writer that was not told of an event hears of what it is about when it is back. */
+void session_events_lost(struct loop_msg *msg)
+{
+    struct part *part = CONTAINER_OF(msg, struct part, events_lost);
+    struct session *s, *next;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, SNAP_ENOMEM, "no memory to tell of an event");
+    atomic_store(&part->events_lost_posted, false);
+    for (s = TAILQ_FIRST(&part->sessions); s != NULL; s = next) {
+        next = TAILQ_NEXT(s, link);
+        if (s->chan != NULL && !LIST_EMPTY(&s->leases))
+            chan_abort(s->chan, &err);
+    }
+}
+
+/* Where there is no memory for an event, all writers of the part lose their connection. */
 void session_tell(struct volume *v, const struct volume_holder *h, enum volume_event event)
 {
     struct part *here = CONTAINER_OF(v->set, struct part, set);
+    struct part *home = &here->server->parts[h->shard];
     struct session_event *e = calloc(1, sizeof *e);
-    if (e == NULL)
+    if (e == NULL) {
+        if (!atomic_exchange(&home->events_lost_posted, true))
+            shard_post(home->shard, &home->events_lost);
         return;
+    }
     const struct snapshot *head = volume_head(v);
     *e = (struct session_event){.msg = {.fn = session_event_run},
-                                .part = &here->server->parts[h->shard],
+                                .part = home,
                                 .session = h->session,
                                 .event = event,
                                 .volume = v->record.id,

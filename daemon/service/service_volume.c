@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Creating volumes. Deleting is service_volume_delete.c's, listing and names service_list.c's.
  *
- *   create   volume's part: there already? ──> control: name free, folder, origin, record,
- *            registry ──> volume's part: open ──> answer
+ *   create   volume's part: there already? ──> control: name free; folder, origin and record in
+ *            trash/, renamed into volumes/: the commit point; registry ──> volume's part: open
+ *            ──> answer
  *
  * The control thread runs one job after another: that is what makes a name unique.
  */
 #include "daemon/service/server.h"
 
 #include "common/base/bytes.h"
-#include "common/base/file.h"
 #include "common/base/name.h"
+#include "daemon/service/trash.h"
 #include "daemon/volume/origin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* -- create -------------------------------------------------------------------------- */
 
 struct volume_creation {
-    struct volume_record record;
-    bool there; /* of that uuid */
+    struct volume_record record; /* until there is a volume that has it */
+    struct volume *made;         /* while its record is being stored: then nothing can fail */
+    bool there;                  /* of that uuid */
     unsigned owned;
 };
 
@@ -31,6 +32,8 @@ static void volume_create_end(struct request *req, int code, const struct err *e
 {
     struct volume_creation *c = req->op;
     volume_record_done(&c->record);
+    volume_let_go(c->made);
+    c->made = NULL;
     if (code < 0) {
         request_fail(req, code, err);
         return;
@@ -49,16 +52,16 @@ static void volume_create_end(struct request *req, int code, const struct err *e
 static bool volume_create_is_there(struct request *req)
 {
     struct volume_creation *c = req->op;
+    const struct volume_record *r = c->made != NULL ? &c->made->record : &c->record;
     const struct volume *v = volume_set_find(&req->at->set, &req->volume_id);
     if (v == NULL)
         return false;
     struct err err = ERR_INIT;
     int rc = 0;
-    if (strcmp(v->record.name, c->record.name) != 0 ||
-        v->record.size_bytes != c->record.size_bytes || v->record.kind != c->record.kind ||
-        v->record.full_policy != c->record.full_policy ||
-        v->record.chunk_size_sectors != c->record.chunk_size_sectors ||
-        strcmp(v->record.origin_path, c->record.origin_path) != 0)
+    if (strcmp(v->record.name, r->name) != 0 || v->record.size_bytes != r->size_bytes ||
+        v->record.kind != r->kind || v->record.full_policy != r->full_policy ||
+        v->record.chunk_size_sectors != r->chunk_size_sectors ||
+        strcmp(v->record.origin_path, r->origin_path) != 0)
         rc = err_set(&err, SNAP_EEXIST, "a volume of that uuid with other parameters exists");
     volume_create_end(req, rc, &err);
     return true;
@@ -79,81 +82,58 @@ static void volume_create_made(struct request *req)
     if (volume_create_is_there(req))
         return;
     struct err err = ERR_INIT;
-    struct volume *v = NULL;
-    int rc = c->there ? err_set(&err, SNAP_EEXIST, "a volume of that uuid is not served")
-                      : volume_new(&req->at->set, &c->record, &v, &err);
-    if (rc < 0)
+    if (c->there) {
+        int rc = err_set(&err, SNAP_EEXIST, "a volume of that uuid is not served");
         volume_create_end(req, rc, &err);
-    else
-        volume_open(v, volume_create_opened, req);
-}
-
-/* A creation that a crash cut short has left an origin that nobody has written to: out of the
- * way. Any other file stays, and stops this creation. */
-static void volume_create_sweep(const char *dir, const struct volume_record *r)
-{
-    char path[2 * LIMIT_PATH_BYTES];
-    struct stat st;
-    (void)snprintf(path, sizeof path, "%s/%s", dir, r->origin_path);
-    if (r->origin_path[0] != '/' && stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-        st.st_blocks == 0)
-        (void)unlink(path);
+        return;
+    }
+    struct volume *v = c->made;
+    c->made = NULL;
+    volume_join(v);
+    volume_open(v, volume_create_opened, req);
 }
 
 /* The origin first: a record says that it is there. */
-static int volume_create_files(struct server *server, const char *dir,
-                               const struct volume_record *r, struct err *reterr)
+static int volume_create_files(struct server *server, const struct volume_record *r,
+                               struct err *reterr)
 {
-    int rc = file_make_dir(dir, 0700, reterr);
-    if (rc == 0 && r->kind == VOLUME_HOSTED) {
-        volume_create_sweep(dir, r);
-        rc = origin_create(&server->env, r, reterr);
-    }
+    char dir[LIMIT_PATH_BYTES];
+    int rc = trash_stage(server->env.state_dir, &r->id, dir, sizeof dir, reterr);
+    if (rc == 0 && r->kind == VOLUME_HOSTED)
+        rc = origin_create(&server->env, dir, r, reterr);
     if (rc == 0)
         rc = volume_record_save(dir, r, reterr);
-    return rc;
-}
-
-/* Undo that; never a device. */
-static void volume_create_unmake(struct server *server, const char *dir,
-                                 const struct volume_record *r)
-{
-    char path[2 * LIMIT_PATH_BYTES];
-    const struct volume_storage *storage = server->env.storage;
-    volume_record_unlink(dir);
-    if (r->kind == VOLUME_HOSTED && r->origin_path[0] != '/') {
-        (void)snprintf(path, sizeof path, "%s/%s", dir, r->origin_path);
-        (void)!storage->remove(storage->user, path, NULL);
-    }
-    (void)remove(dir);
+    return rc == 0 ? trash_unstage(server->env.state_dir, &r->id, reterr) : rc;
 }
 
 static int volume_create_store(struct request *req, struct err *reterr)
 {
     struct server *server = req->session->server;
     struct volume_creation *c = req->op;
+    const struct volume_record *r = &c->made->record; /* nobody else knows of it yet */
     struct registry_volume row;
     char dir[LIMIT_PATH_BYTES], path[LIMIT_PATH_BYTES + 8];
-    c->there = registry_get_volume(server->registry, &c->record.id, &row, NULL) == 0;
+    c->there = registry_get_volume(server->registry, &r->id, &row, NULL) == 0;
     if (c->there)
         return 0;
-    int rc = registry_find_volume(server->registry, c->record.name, &row, reterr);
+    int rc = registry_find_volume(server->registry, r->name, &row, reterr);
     if (rc == 0)
-        return err_set(reterr, SNAP_EEXIST, "volume %s exists", c->record.name);
+        return err_set(reterr, SNAP_EEXIST, "volume %s exists", r->name);
     if (rc != SNAP_ENOENT)
         return rc;
     err_clear(reterr);
-    rc = volume_dir_format(server->env.state_dir, &c->record.id, dir, sizeof dir, reterr);
+    rc = volume_dir_format(server->env.state_dir, &r->id, dir, sizeof dir, reterr);
     (void)snprintf(path, sizeof path, "%s/record", dir);
     if (rc == 0 && access(path, F_OK) == 0)
         rc = err_set(reterr, SNAP_EEXIST, "%s has a record already, which is not served", dir);
     if (rc < 0)
         return rc;
-    rc = volume_create_files(server, dir, &c->record, reterr);
+    rc = volume_create_files(server, r, reterr);
+    const bool unstaged = rc == 0;
     if (rc == 0)
-        rc = volume_registry_put(server->registry, &c->record, reterr);
+        rc = volume_registry_put(server->registry, r, reterr);
     if (rc < 0) /* nobody has heard of it */
-        volume_create_unmake(server, dir, &c->record);
+        trash_drop(server->env.state_dir, &r->id, unstaged);
     return rc;
 }
 
@@ -164,7 +144,14 @@ static void volume_create_run(struct request *req)
 
 static void volume_create_check_there(struct request *req)
 {
-    if (!volume_create_is_there(req))
+    struct volume_creation *c = req->op;
+    struct err err = ERR_INIT;
+    if (volume_create_is_there(req))
+        return;
+    int rc = volume_make(&req->at->set, &c->record, &c->made, &err);
+    if (rc < 0)
+        volume_create_end(req, rc, &err);
+    else
         request_control(req, volume_create_run, volume_create_made);
 }
 
@@ -199,6 +186,14 @@ static void volume_create_counted(struct request *req)
                volume_create_check_there);
 }
 
+static bool volume_create_has_label(const struct volume_record *r, const char *key)
+{
+    for (uint32_t i = 0; i < r->label_count; i++)
+        if (strcmp(r->labels[i].key, key) == 0)
+            return true;
+    return false;
+}
+
 static int volume_create_labels(struct request *req, struct volume_record *r, struct err *reterr)
 {
     const Snapwire__V1__VolumeCreate *in = REQUEST_IN(req, Snapwire__V1__VolumeCreate);
@@ -217,6 +212,8 @@ static int volume_create_labels(struct request *req, struct volume_record *r, st
         if (!own && strncmp(key, VOLUME_LABEL_RESERVED, strlen(VOLUME_LABEL_RESERVED)) == 0)
             return err_set(reterr, SNAP_EINVAL, "labels that begin with %s are the daemon's own",
                            VOLUME_LABEL_RESERVED);
+        if (volume_create_has_label(r, key))
+            return err_set(reterr, SNAP_EINVAL, "label %s is given twice", key);
         if (strlen(value) > LIMIT_TEXT_BYTES)
             return err_set(reterr, SNAP_EINVAL, "label %s: longer than %d bytes", key,
                            LIMIT_TEXT_BYTES);

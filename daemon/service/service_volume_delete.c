@@ -24,6 +24,7 @@ struct volume_deletion {
     struct volume *volume;
     struct uuid key;
     bool rights_changed;
+    struct acl_publication publication;
 };
 
 static void volume_delete_reply(struct request *req)
@@ -33,9 +34,9 @@ static void volume_delete_reply(struct request *req)
 
 static void volume_delete_removed(struct request *req)
 {
-    const struct volume_deletion *d = req->op;
+    struct volume_deletion *d = req->op;
     if (d->rights_changed)
-        service_publish_acl(req, volume_delete_reply);
+        service_publish_acl(req, &d->publication, volume_delete_reply);
     else
         volume_delete_reply(req);
 }

@@ -192,12 +192,7 @@ int service_start_shards(struct service *s, struct err *reterr)
 {
     struct server *server = &s->server;
     const struct config *config = server->config;
-    unsigned count = config->shards;
-    if (count == 0) {
-        long cores = sysconf(_SC_NPROCESSORS_ONLN);
-        count = cores < 1 ? 1 : (unsigned)cores;
-    }
-    count = count > SERVER_SHARDS_MAX ? SERVER_SHARDS_MAX : count;
+    unsigned count = service_shard_count(config);
     int rc = control_new(&server->control, reterr);
     if (rc < 0)
         return rc;
@@ -212,17 +207,19 @@ int service_start_shards(struct service *s, struct err *reterr)
                                             .poll_us = config->poll_us,
                                             .receive_bytes_max = config->buffer_bytes_max,
                                             .answer_bytes_max = config->buffer_bytes_max,
+                                            .write_bytes_max = config->buffer_bytes_max,
                                             .cache_bytes = config->cache_bytes / count};
         part->server = server;
         part->index = i;
         TAILQ_INIT(&part->sessions);
+        part->events_lost.fn = session_events_lost;
         rc = shard_new(&shard_config, &part->shard, reterr);
         if (rc < 0)
             return rc;
         volume_set_init(&part->set, part->shard, &server->env, acl_ref(server->acl));
         server->part_count++;
     }
-    return 0;
+    return service_stop_prepare(s, reterr);
 }
 
 /* -- volumes ------------------------------------------------------------------------------- */

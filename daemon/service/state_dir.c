@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state directory at start: one daemon at a time, and an honest look at what is there.
  *
- * Nothing is repaired here but groups that a crash cut off. What no record lists is not known to be
- * anybody's, so it is neither used nor deleted; the operator is told where it lies.
+ * Nothing is repaired here but groups that a crash cut off, and files of snapshots that it left
+ * half-made or half-deleted: those have a note (daemon/volume/draft.h). What no record lists and
+ * no note is about is not known to be anybody's, so it is neither used nor deleted; the operator is
+ * told where it lies.
  */
 #include "daemon/service/state_dir.h"
 
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
+#include "common/base/log.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/volume.h"
 
 #include <dirent.h>
@@ -107,17 +111,23 @@ SNAP_PRINTF(2, 3) static void scan_warn(const struct scan *s, const char *fmt, .
     s->warn(s->user, text);
 }
 
-/* The snapshot that "<uuid><end>" is named for. */
+/* Is the file named "<uuid><end>"? */
+static bool scan_uuid_of(const char *file, const char *end, struct uuid *ret)
+{
+    char text[UUID_TEXT_BYTES] = "";
+    if (strlen(file) != UUID_TEXT_BYTES - 1 + strlen(end) ||
+        strcmp(file + UUID_TEXT_BYTES - 1, end) != 0)
+        return false;
+    memcpy(text, file, UUID_TEXT_BYTES - 1);
+    return uuid_parse_text(text, ret, NULL) == 0;
+}
+
+/* The snapshot that it is named for. */
 static const struct record_snapshot *scan_snapshot_of(struct volume_record *r, const char *file,
                                                       const char *end)
 {
-    char text[UUID_TEXT_BYTES] = "";
     struct uuid id;
-    if (strlen(file) != UUID_TEXT_BYTES - 1 + strlen(end) ||
-        strcmp(file + UUID_TEXT_BYTES - 1, end) != 0)
-        return NULL;
-    memcpy(text, file, UUID_TEXT_BYTES - 1);
-    return uuid_parse_text(text, &id, NULL) == 0 ? volume_record_find(r, &id) : NULL;
+    return scan_uuid_of(file, end, &id) ? volume_record_find(r, &id) : NULL;
 }
 
 /* The record's own files, the origin, COW devices and the checksums beside them. */
@@ -138,8 +148,37 @@ static bool scan_is_listed(struct volume_record *r, const char *file)
     return false;
 }
 
+static bool scan_remove(const char *dir, const struct uuid *id, const char *end)
+{
+    char path[2 * PATH_MAX_BYTES], text[UUID_TEXT_BYTES];
+    (void)snprintf(path, sizeof path, "%s/%s%s", dir, uuid_format(id, text), end);
+    if (unlink(path) < 0)
+        return errno == ENOENT;
+    if (strcmp(end, DRAFT_END) != 0)
+        LOG_INFO("removed: a snapshot was being made, or deleted, when the daemon ended",
+                 F_STR("path", path));
+    return true;
+}
+
+/* The note last: what cannot be removed is tried again at the next start. */
+static void scan_drafts(const char *dir, struct volume_record *r)
+{
+    DIR *d = opendir(dir);
+    if (d == NULL)
+        return;
+    const struct dirent *e;
+    struct uuid id;
+    while ((e = readdir(d)) != NULL)
+        if (scan_uuid_of(e->d_name, DRAFT_END, &id) &&
+            (volume_record_find(r, &id) != NULL ||
+             (scan_remove(dir, &id, ".cow") && scan_remove(dir, &id, ".sum"))))
+            (void)scan_remove(dir, &id, DRAFT_END);
+    (void)closedir(d);
+}
+
 static void scan_files(const struct scan *s, const char *dir, struct volume_record *r)
 {
+    scan_drafts(dir, r);
     DIR *d = opendir(dir);
     if (d == NULL)
         return;

@@ -33,12 +33,17 @@ int64_t service_requests_under_way(const struct service *s)
 
 /* -- messages to every part -------------------------------------------------------------- */
 
+/* What is told to a part on the way down; there from the start, since who has no memory left is
+ * stopped, too. */
+enum part_message_kind { PART_DRAIN, PART_CLOSE, PART_ABORT, PART_VOLUMES, PART_MESSAGES };
+
 struct part_message {
     struct loop_msg msg;
     struct service *service;
     struct part *part;
     void (*fn)(struct part_message *m);
     uint64_t left;
+    _Atomic bool under_way;
 };
 
 static void part_message_run(struct loop_msg *msg)
@@ -47,20 +52,24 @@ static void part_message_run(struct loop_msg *msg)
     m->fn(m);
 }
 
-static bool part_message_all(struct service *s, void (*fn)(struct part_message *m))
+static void part_message_end(struct part_message *m)
 {
-    bool all = true;
+    atomic_store(&m->under_way, false);
+}
+
+static void part_message_all(struct service *s, enum part_message_kind kind,
+                             void (*fn)(struct part_message *m))
+{
     for (unsigned i = 0; i < s->server.part_count; i++) {
-        struct part_message *m = calloc(1, sizeof *m);
-        if (m == NULL) {
-            all = false;
+        struct part_message *m = &s->stop_messages[i * PART_MESSAGES + kind];
+        if (atomic_exchange(&m->under_way, true))
             continue;
-        }
-        *m = (struct part_message){
-            .msg = {.fn = part_message_run}, .service = s, .part = &s->server.parts[i], .fn = fn};
+        m->msg.fn = part_message_run;
+        m->service = s;
+        m->part = &s->server.parts[i];
+        m->fn = fn;
         shard_post(m->part->shard, &m->msg);
     }
-    return all;
 }
 
 static void stop_volume_waits(struct volume *v, void *user)
@@ -73,7 +82,7 @@ static void stop_drain_part(struct part_message *m)
 {
     part_drain(m->part);
     volume_set_each(&m->part->set, stop_volume_waits, NULL);
-    free(m);
+    part_message_end(m);
 }
 
 static void stop_close_part(struct part_message *m)
@@ -84,7 +93,7 @@ static void stop_close_part(struct part_message *m)
         if (s->chan != NULL)
             chan_close(s->chan);
     }
-    free(m);
+    part_message_end(m);
 }
 
 static void stop_abort_part(struct part_message *m)
@@ -92,7 +101,7 @@ static void stop_abort_part(struct part_message *m)
     struct err err = ERR_INIT;
     (void)err_set(&err, SNAP_ESHUTDOWN, "the daemon is stopping");
     part_abort_sessions(m->part, &err);
-    free(m);
+    part_message_end(m);
 }
 
 static void stop_volume_closed(void *user, int code, const struct err *err)
@@ -102,8 +111,8 @@ static void stop_volume_closed(void *user, int code, const struct err *err)
     struct part_message *m = user;
     if (--m->left > 0)
         return;
+    part_message_end(m);
     atomic_fetch_sub(&m->service->parts_closing, 1);
-    free(m);
 }
 
 static void stop_volumes_part(struct part_message *m)
@@ -145,14 +154,15 @@ static void stop_step(void *user)
             LOG_WARN("stopping with unanswered requests",
                      F_I64("requests", service_requests_under_way(s)));
         s->stage = STOP_SESSIONS;
-        part_message_all(s, stop_close_part);
+        part_message_all(s, PART_CLOSE, stop_close_part);
     } else if (s->stage == STOP_SESSIONS) {
         if (atomic_load(&s->server.connections) == 0) {
             s->stage = STOP_VOLUMES;
             atomic_store(&s->parts_closing, s->server.part_count);
-            s->stop_clean = part_message_all(s, stop_volumes_part);
+            s->stop_clean = true;
+            part_message_all(s, PART_VOLUMES, stop_volumes_part);
         } else if (now + half_ns / 2 >= s->stop_deadline_ns) {
-            part_message_all(s, stop_abort_part);
+            part_message_all(s, PART_ABORT, stop_abort_part);
         }
     } else if (s->stage == STOP_VOLUMES && atomic_load(&s->parts_closing) == 0) {
         stop_finish(s);
@@ -175,6 +185,17 @@ static void service_close_listeners(struct service *s)
     s->http = NULL;
 }
 
+int service_stop_prepare(struct service *s, struct err *reterr)
+{
+    s->stop_messages =
+        calloc((size_t)s->server.part_count * PART_MESSAGES, sizeof *s->stop_messages);
+    if (s->stop_messages == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "shards");
+    int rc = loop_timer_init(s->server.main_loop, &s->stop_timer, stop_step, s, reterr);
+    s->stop_timer_ready = rc == 0;
+    return rc;
+}
+
 void service_stop(struct service *s, void (*done)(void *user, bool clean), void *user)
 {
     s->stop_done = done;
@@ -184,12 +205,7 @@ void service_stop(struct service *s, void (*done)(void *user, bool clean), void 
         clock_now_ns(s->server.env.clock) + (uint64_t)s->live.shutdown_timeout_ms * 1000000;
     service_close_listeners(s);
     watch_stop(&s->watch);
-    part_message_all(s, stop_drain_part);
-    if (loop_timer_init(s->server.main_loop, &s->stop_timer, stop_step, s, NULL) < 0) {
-        done(user, false);
-        return;
-    }
-    s->stop_timer_ready = true;
+    part_message_all(s, PART_DRAIN, stop_drain_part);
     loop_timer_set(&s->stop_timer, STOP_POLL_MS);
 }
 
@@ -210,6 +226,7 @@ void service_free(struct service *s)
         tls_context_unref(part->tls);
     }
     free(server->parts);
+    free(s->stop_messages);
     tls_context_unref(s->tls);
     registry_close(server->registry);
     acl_unref(server->acl);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trash/: one rename makes a volume's deletion durable, with the key of the request that
- * asked for it; files go afterwards. */
+ * asked for it; files go afterwards. And one rename makes a volume: until then its folder is here,
+ * where a crash leaves nothing for long. */
 #include "daemon/service/trash.h"
 
 #include "common/base/file.h"
@@ -66,6 +67,53 @@ static void trash_remove_folder(const char *path)
     }
     (void)closedir(d);
     (void)remove(path);
+}
+
+static void trash_stage_path(const char *state_dir, const struct uuid *id, char *buf,
+                             size_t buf_bytes)
+{
+    char text[UUID_TEXT_BYTES];
+    (void)snprintf(buf, buf_bytes, "%s/trash/%s.new", state_dir, uuid_format(id, text));
+}
+
+enum { STAGE_PATH_BYTES = LIMIT_PATH_BYTES + UUID_TEXT_BYTES + 16 };
+
+int trash_stage(const char *state_dir, const struct uuid *id, char *ret_dir, size_t dir_bytes,
+                struct err *reterr)
+{
+    char stage[STAGE_PATH_BYTES];
+    trash_stage_path(state_dir, id, stage, sizeof stage);
+    if (strlen(stage) >= dir_bytes)
+        return err_set(reterr, SNAP_ELIMIT, "the path %s is too long", stage);
+    trash_remove_folder(stage);
+    memcpy(ret_dir, stage, strlen(stage) + 1);
+    return file_make_dir(stage, 0700, reterr);
+}
+
+int trash_unstage(const char *state_dir, const struct uuid *id, struct err *reterr)
+{
+    char stage[STAGE_PATH_BYTES], to[LIMIT_PATH_BYTES];
+    trash_stage_path(state_dir, id, stage, sizeof stage);
+    int rc = volume_dir_format(state_dir, id, to, sizeof to, reterr);
+    if (rc < 0)
+        return rc;
+    if (rename(stage, to) < 0)
+        return err_set_errno(reterr, err_code_of_errno(errno), errno, "make %s", to);
+    rc = file_sync_parent(to, reterr);
+    if (rc == 0)
+        rc = file_sync_parent(stage, reterr);
+    if (rc < 0)
+        (void)!rename(to, stage);
+    return rc;
+}
+
+void trash_drop(const char *state_dir, const struct uuid *id, bool unstaged)
+{
+    char stage[STAGE_PATH_BYTES], from[LIMIT_PATH_BYTES];
+    trash_stage_path(state_dir, id, stage, sizeof stage);
+    if (unstaged && volume_dir_format(state_dir, id, from, sizeof from, NULL) == 0)
+        (void)!rename(from, stage);
+    trash_remove_folder(stage);
 }
 
 void trash_empty(const char *state_dir)

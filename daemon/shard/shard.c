@@ -27,17 +27,18 @@
 /* A turn goes back to its sockets after so many rounds of completions. */
 enum { SHARD_REAP_ROUNDS_MAX = 16, SHARD_IO_THREADS = 8, SHARD_URING_DEPTH = 1024 };
 
+/* Those that are queued while these run wait for the next round: they stand behind `end`. All are
+ * on one list, since any of them may be taken back meanwhile. */
 static void shard_run_kicks(struct shard *s)
 {
-    /* those that are queued while these run wait for the next round */
-    struct shard_kick_list batch = TAILQ_HEAD_INITIALIZER(batch);
-    TAILQ_CONCAT(&batch, &s->kicks, link);
-    struct shard_kick *k;
-    while ((k = TAILQ_FIRST(&batch)) != NULL) {
-        TAILQ_REMOVE(&batch, k, link);
+    struct shard_kick end = {.queued = true}, *k;
+    TAILQ_INSERT_TAIL(&s->kicks, &end, link);
+    while ((k = TAILQ_FIRST(&s->kicks)) != &end) {
+        TAILQ_REMOVE(&s->kicks, k, link);
         k->queued = false;
         k->fn(k->user);
     }
+    TAILQ_REMOVE(&s->kicks, &end, link);
 }
 
 static unsigned shard_look_poll(void *user)
@@ -93,11 +94,12 @@ static int shard_init(struct shard *s, struct err *reterr)
     s->look.longest_ns = config->poll_us * UINT64_C(1000);
     s->pool = buf_pool_new(config->receive_bytes_max);
     s->answer_pool = buf_pool_new(config->answer_bytes_max);
+    s->write_pool = buf_pool_new(config->write_bytes_max);
     void *zeros = NULL;
     if (posix_memalign(&zeros, BUF_ALIGN_BYTES, SHARD_ZERO_BYTES) != 0)
         zeros = NULL;
     s->zeros = zeros;
-    if (s->pool == NULL || s->answer_pool == NULL || s->zeros == NULL)
+    if (s->pool == NULL || s->answer_pool == NULL || s->write_pool == NULL || s->zeros == NULL)
         return err_set(reterr, SNAP_ENOMEM, "buffers of shard %u", s->index);
     memset(s->zeros, 0, SHARD_ZERO_BYTES);
 
@@ -131,12 +133,13 @@ static void shard_done(struct shard *s)
     }
     blk_cache_free(s->cache);
     blk_engine_free(s->engine);
+    buf_pool_free(s->write_pool);
     buf_pool_free(s->answer_pool);
     buf_pool_free(s->pool);
     free(s->zeros);
     s->cache = NULL;
     s->engine = NULL;
-    s->pool = s->answer_pool = NULL;
+    s->pool = s->answer_pool = s->write_pool = NULL;
     s->zeros = NULL;
 }
 

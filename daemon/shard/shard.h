@@ -34,6 +34,7 @@ struct shard_config {
     unsigned poll_us;         /* look so long for completions before sleeping; 0: never */
     size_t receive_bytes_max; /* cap of the receive pool; 0: none */
     size_t answer_bytes_max;  /* cap of the pool for answers and jobs; 0: none */
+    size_t write_bytes_max;   /* cap of the pool for writes; 0: none */
     uint64_t cache_bytes;     /* of blocks in memory, of origins and COW devices; 0: none */
 };
 
@@ -43,6 +44,7 @@ struct shard {
     struct blk_engine *engine;
     struct buf_pool *pool;        /* receive buffers of the shard's channels */
     struct buf_pool *answer_pool; /* what is read from disk, for answers and jobs */
+    struct buf_pool *write_pool;  /* … for writes: who has one of these waits for no other */
     struct blk_cache *cache;      /* of origins and COW devices; NULL: none */
     uint8_t *zeros;               /* SHARD_ZERO_BYTES of zeros, aligned; never written */
 
@@ -73,6 +75,7 @@ bool shard_is_current(const struct shard *s);
 
 /* Run k->fn at the end of this turn, before queued disk requests go to the kernel. */
 void shard_kick_later(struct shard *s, struct shard_kick *k);
+/* Also inside another one's fn. */
 void shard_kick_cancel(struct shard *s, struct shard_kick *k);
 
 #endif

@@ -219,7 +219,8 @@ int acl_save(const char *path, const struct acl *a, struct err *reterr)
         (void)fprintf(f, "%s %s %s\n", role_names[g->role], g->identity,
                       uuid_is_zero(&g->volume) ? "*" : uuid_format(&g->volume, id));
     }
-    if (fclose(f) != 0)
+    bool whole = ferror(f) == 0;
+    if (fclose(f) != 0 || !whole)
         return err_set(reterr, SNAP_ENOMEM, "grants");
     return file_replace(path, text, len, 0600, reterr);
 }

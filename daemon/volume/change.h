@@ -32,6 +32,8 @@ void snapshot_create_start(struct volume *v, const struct snapshot_spec *spec, v
  * is open again and done runs: with SNAP_ECANCELED when undone, with another error when the undoing
  * failed and the snapshot is still there. */
 void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep);
+/* Is s still held, or being undone? Then it is nobody's yet. */
+bool snapshot_create_holds(const struct volume *v, const struct snapshot *s);
 /* Its group has been saved: from now on it does not depend on that. One that has been deleted
  * meanwhile needs nothing. Errors: SNAP_EIO, SNAP_ENOSPC … (it goes on depending). */
 void snapshot_group_finish(struct volume *v, const struct uuid *id, volume_done_fn *done,
@@ -64,6 +66,9 @@ struct snapshot_delete_spec {
  * Errors: SNAP_ENOENT, SNAP_EBUSY (merging), SNAP_ECORRUPT (needs force). */
 void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
                      volume_done_fn *done, void *user);
+/* Has it been asked for before with that key, and not been refused? Then asking again hears the
+ * same. */
+bool snapshot_delete_is_known(const struct volume *v, const struct snapshot_delete_spec *spec);
 
 /* Begin a job that is due, if none runs; a rollback that the record tells of as well. user: the
  * volume. */

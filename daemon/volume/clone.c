@@ -17,6 +17,7 @@
 
 #include "common/base/check.h"
 #include "common/base/name.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/sums.h"
 #include "daemon/volume/tree.h"
@@ -31,7 +32,7 @@ struct clone {
     struct record_snapshot record;
     char path[LIMIT_PATH_BYTES];
     bool turn; /* no snapshot is made meanwhile */
-    bool created, gated;
+    bool noted, created, gated;
     struct snapshot *making; /* has its device while that is formatted, and no number yet */
     struct volume_waiter waiter;
     struct volume_commit commit;
@@ -48,7 +49,6 @@ static void clone_begin(struct clone *c);
 
 static void clone_end(struct clone *c)
 {
-    struct clone *twin = STAILQ_FIRST(&c->twins);
     struct volume *v = c->volume;
     const struct volume_storage *storage = v->set->env->storage;
     if (c->making != NULL) {
@@ -60,6 +60,8 @@ static void clone_end(struct clone *c)
         (void)!storage->remove(storage->user, c->path, NULL);
         sums_remove(v, &c->record.id);
     }
+    if (c->noted)
+        draft_end(v, &c->record.id);
     if (c->gated)
         volume_gate_open(v);
     if (c->turn) {
@@ -68,6 +70,7 @@ static void clone_end(struct clone *c)
     }
     c->done(c->user, c->err.code, &c->err);
     LIST_REMOVE(c, link);
+    struct clone *twin = STAILQ_FIRST(&c->twins); /* who was told may have asked again */
     if (twin != NULL) {
         STAILQ_REMOVE_HEAD(&c->twins, twin_link);
         STAILQ_CONCAT(&twin->twins, &c->twins);
@@ -140,8 +143,11 @@ static void clone_opened(void *user, int code, const struct err *err)
     struct clone *c = user;
     if (code < 0) {
         (void)err_copy(&c->err, err);
-        (void)err_prefix(&c->err, "the clone is made, but damaged");
+        (void)err_prefix(&c->err, code == SNAP_ENOMEM ? "the clone is made, but not open yet"
+                                                      : "the clone is made, but damaged");
         c->created = false; /* the record lists it */
+        if (code == SNAP_ENOMEM)
+            snapshot_open_later(c->node);
     }
     clone_end(c);
 }
@@ -266,6 +272,9 @@ static void clone_begin(struct clone *c)
     c->making = rc == 0 ? snapshot_new_clone(v, &c->record.id, 0) : NULL;
     if (rc == 0 && c->making == NULL)
         rc = err_set(&c->err, SNAP_ENOMEM, "clone");
+    if (rc == 0)
+        rc = draft_begin(v, &c->record.id, &c->err);
+    c->noted = rc == 0;
     if (rc == 0)
         rc = volume_open_new(v, c->path, &c->making->dev, &c->err);
     c->created = c->making != NULL && c->making->dev != NULL;

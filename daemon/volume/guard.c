@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Unverified snapshots: the table of guard.h, applied to records.
  *
- * Every snapshot of the chain is marked, not only the head: a chunk that nobody kept is missing
- * in all that read through to the origin there. So deleting one needs no care for its mark.
+ * Of a writer that went on every snapshot of the chain is marked, not only the head: a chunk that
+ * nobody kept is missing in all that read through to the origin there. Of a late write all newer
+ * than its head are, and no older one reads what it overwrote through one of them. So deleting one
+ * needs no care for its mark.
  *
  * Must not know of leases but whose they are. Thread: the shard's.
  */
@@ -18,11 +20,12 @@ static bool guard_is(const struct volume_record *r, const struct uuid *instance)
     return !uuid_is_zero(&r->guard) && uuid_equal(&r->guard, instance);
 }
 
-/* Mark all. broken: nobody can vouch for them any more. Returns whether anything changed. */
-static bool guard_mark(struct volume_record *r, bool broken, bool dry)
+/* Mark those newer than after_seq. broken: nobody can vouch for them any more. Returns whether
+ * anything changed. */
+static bool guard_mark_newer(struct volume_record *r, uint32_t after_seq, bool broken, bool dry)
 {
     bool changed = false;
-    for (uint32_t i = 0; i < r->snapshot_count; i++) {
+    for (uint32_t i = volume_record_count_up_to(r, after_seq); i < r->snapshot_count; i++) {
         struct record_snapshot *s = &r->snapshots[i];
         if (s->unverified && (s->broken || !broken))
             continue;
@@ -33,6 +36,11 @@ static bool guard_mark(struct volume_record *r, bool broken, bool dry)
         s->broken = s->broken || broken;
     }
     return changed;
+}
+
+static bool guard_mark(struct volume_record *r, bool broken, bool dry)
+{
+    return guard_mark_newer(r, 0, broken, dry);
 }
 
 static bool guard_vouch(struct volume_record *r, bool dry)
@@ -50,8 +58,8 @@ static bool guard_vouch(struct volume_record *r, bool dry)
     return changed;
 }
 
-/* The table's rows about leases. dry: nothing is changed, only told whether it would be. */
-static bool guard_apply(struct volume_record *r, const struct guard_word *word, bool dry)
+/* The first table's rows about leases. dry: nothing is changed, only told whether it would be. */
+static bool guard_apply_policy(struct volume_record *r, const struct guard_word *word, bool dry)
 {
     bool changed = false;
     if (!word->goes_on && !word->broken && !guard_is(r, &word->instance))
@@ -68,6 +76,14 @@ static bool guard_apply(struct volume_record *r, const struct guard_word *word, 
         if (!dry)
             r->guard = guard;
     }
+    return changed;
+}
+
+static bool guard_apply(struct volume_record *r, const struct guard_word *word, bool dry)
+{
+    bool changed = guard_apply_policy(r, word, dry);
+    if (word->late && guard_mark_newer(r, word->late_after_seq, true, dry))
+        changed = true;
     return changed;
 }
 
@@ -111,9 +127,9 @@ void guard_explain(const struct snapshot *s, char *text, size_t text_bytes)
     const char *name = rs != NULL ? rs->name : "?";
     if (rs != NULL && rs->broken)
         (void)snprintf(text, text_bytes,
-                       "unverified for good: the origin was written while its old content could "
-                       "not be kept; make a new snapshot, or take this one as it is with snapctl "
-                       "remote accept %s@%s",
+                       "unverified for good: the origin was written, or may have been, while its "
+                       "old content could not be kept for it; make a new snapshot, or take this "
+                       "one as it is with snapctl remote accept %s@%s",
                        r->name, name);
     else if (guard_is_away(s->volume))
         (void)snprintf(text, text_bytes,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writers that may go on without the daemon, and what that makes of snapshots.
+/* Writers that may have written what snapshots lack, and what that makes of these.
  *
+ * Without the daemon, by intent:
  * Such a writer (a guard with the policy to serve its disk whatever happens) says so with its
  * lease, and the record names it before the lease is given. From then on, whenever it is not
  * there, it may be overwriting what no snapshot has: so all snapshots are unverified.
@@ -18,7 +19,16 @@
  *   an admin accepts one               -, or nobody     that one: as if nothing had been
  *
  * Doubted is not written anywhere: that the record names a guard which is not there is enough,
- * and was durable before the guard could be lost. */
+ * and was durable before the guard could be lost.
+ *
+ * Late, by any writer: its disk held a write for longer than its lease lasted. What the write
+ * overwrote is kept for the head under which it was begun, and for all before that one. Snapshots
+ * that were made without the writer since then may hold what it wrote:
+ *
+ *   lease with late             as above         broken, those newer than that head
+ *
+ * The head is named by its seq: it may have been deleted. One that is made later has seen the
+ * writer stand still, or is told of with the next lease. */
 #ifndef SNAP_VOLUME_GUARD_H
 #define SNAP_VOLUME_GUARD_H
 
@@ -29,6 +39,8 @@ struct guard_word {
     struct uuid instance;
     bool goes_on;
     bool broken;
+    bool late;
+    uint32_t late_after_seq; /* of the head, 0: there was none */
 };
 
 /* Would the record change by it? */

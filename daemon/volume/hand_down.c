@@ -43,6 +43,7 @@
 #include "daemon/volume/hand_down_priv.h"
 
 #include "common/base/bytes.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/job.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
@@ -87,7 +88,7 @@ struct unlink_job {
 static void unlink_job_run(struct control_job *job)
 {
     struct unlink_job *u = CONTAINER_OF(job, struct unlink_job, job);
-    /* one that stays is reported as unlisted at the next start */
+    /* one that stays goes at the next start, or is told as unlisted */
     (void)!u->storage->remove(u->storage->user, u->path, NULL);
     free(u);
 }
@@ -116,6 +117,7 @@ static void hand_down_closed(void *user, int code, const struct err *err)
     if (j->path[0] != '\0')
         volume_unlink_later(v, j->path);
     sums_remove_later(v, &j->source->id);
+    draft_end_later(v, &j->source->id);
     snapshot_free(j->source);
     v->job = NULL;
     v->job_wait = ERR_INIT;
@@ -142,6 +144,7 @@ static void hand_down_dropped(struct volume_commit *commit, int code, const stru
     struct hand_down *j = commit->user;
     struct volume *v = j->volume;
     if (code < 0) {
+        draft_end(v, &j->source->id);
         (void)err_copy(&j->err, err);
         hand_down_wait(j);
         return;
@@ -170,6 +173,7 @@ void hand_down_drop(struct hand_down *j)
     if (rs->cow_path[0] == '/' ||
         volume_cow_path(j->volume, rs->cow_path, j->path, sizeof j->path, NULL) < 0)
         j->path[0] = '\0';
+    (void)!draft_begin(j->volume, &j->source->id, NULL); /* a full disk is no reason to stay */
     j->commit = (struct volume_commit){
         .change = hand_down_drop_change, .done = hand_down_dropped, .user = j};
     volume_commit_start(j->volume, &j->commit);

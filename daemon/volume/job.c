@@ -6,7 +6,8 @@
  *                       └──end──> ring of those that ended ──┘
  *
  * The ring is in memory: what a client must know after a restart stands in the record, or
- * among its tombstones: a rollback that ended is buried under its own uuid.
+ * among its tombstones: a rollback that ended is buried under its own uuid, with a key that tells
+ * whether it was done or cancelled.
  * Thread: the shard's.
  */
 #include "daemon/volume/job.h"
@@ -117,6 +118,32 @@ static const struct volume_job_status *job_ended(const struct volume *v, unsigne
     return &r->ended[(r->next + VOLUME_JOBS_ENDED - 1 - i) % VOLUME_JOBS_ENDED];
 }
 
+/* -- those that ended before a restart ----------------------------------------------------- */
+
+/* Another one than the job's own, which stands for done. */
+static struct uuid job_cancelled_key(const struct uuid *job)
+{
+    struct uuid key = *job;
+    for (unsigned i = 0; i < UUID_BYTES; i++)
+        key.b[i] ^= 0xff;
+    return key;
+}
+
+void volume_job_bury(struct volume_record *next, const struct uuid *job, bool cancelled)
+{
+    struct uuid key = cancelled ? job_cancelled_key(job) : *job;
+    volume_record_bury(next, job, &key);
+}
+
+bool volume_job_buried(const struct volume *v, const struct uuid *job,
+                       enum volume_job_state *ret_state)
+{
+    struct uuid key = job_cancelled_key(job);
+    bool done = volume_record_buried(&v->record, job, job);
+    *ret_state = done ? JOB_DONE : JOB_CANCELLED;
+    return done || volume_record_buried(&v->record, job, &key);
+}
+
 /* -- the view ---------------------------------------------------------------------------- */
 
 static void job_hand_down(const struct snapshot *s, struct volume_job_status *ret)
@@ -163,6 +190,7 @@ int volume_job_show(struct volume *v, const struct uuid *job, struct volume_job_
     struct volume_job *j = volume_job_find(v, job);
     const struct snapshot *s = volume_snapshot_find(v, job);
     const struct volume_job_status *ended;
+    enum volume_job_state state;
     if (j != NULL) {
         job_status(j, ret);
         return 0;
@@ -176,8 +204,8 @@ int volume_job_show(struct volume *v, const struct uuid *job, struct volume_job_
             *ret = *ended;
             return 0;
         }
-    if (volume_record_buried(&v->record, job, job)) { /* before a restart */
-        *ret = (struct volume_job_status){.job = *job, .kind = "", .state = JOB_DONE};
+    if (volume_job_buried(v, job, &state)) {
+        *ret = (struct volume_job_status){.job = *job, .kind = "", .state = state};
         (void)snprintf(ret->subject, sizeof ret->subject, "%s", v->record.name);
         return 0;
     }

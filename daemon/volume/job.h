@@ -2,7 +2,8 @@
 /* The long work of a volume in one view: hand-downs, rollbacks and merges, verifications.
  *
  * A job is known by a uuid: a hand-down by the hidden snapshot's, the others by the one that
- * their client chose. Those that ended are remembered a while, in memory.
+ * their client chose. Those that ended are remembered a while, in memory; of rollbacks the record
+ * knows how they ended.
  * Thread: the shard's. */
 #ifndef SNAP_VOLUME_JOB_H
 #define SNAP_VOLUME_JOB_H
@@ -64,6 +65,11 @@ void volume_job_end(struct volume_job *j, enum volume_job_state state, const cha
 struct volume_job *volume_job_find(struct volume *v, const struct uuid *job); /* running; NULL */
 /* Remember one that was never added. */
 void volume_job_remember(struct volume *v, const struct volume_job_status *s);
+/* It has ended, for those who ask after a restart: in the record that is to be committed. */
+void volume_job_bury(struct volume_record *next, const struct uuid *job, bool cancelled);
+/* Has such a job ended? ret_state: JOB_DONE or JOB_CANCELLED. */
+bool volume_job_buried(const struct volume *v, const struct uuid *job,
+                       enum volume_job_state *ret_state);
 /* All that run are told to stop. */
 void volume_job_stop_all(struct volume *v);
 /* What is remembered is freed. */

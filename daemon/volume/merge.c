@@ -178,8 +178,10 @@ void volume_merge_end(struct volume *v, struct volume_merge *m)
 {
     struct err err = ERR_INIT;
     struct snapshot_delete_spec spec = {.id = m->snapshot, .key = m->snapshot, .merged = true};
-    if (volume_record_buried(&v->record, &m->snapshot, &m->snapshot)) {
-        m->done(m, 0, &err); /* ended before: the same again */
+    if (snapshot_delete_is_known(v, &spec)) { /* ended before, or about to: the same again */
+        m->volume = v;
+        volume_ref(v);
+        snapshot_delete(v, &spec, merge_done, m);
         return;
     }
     int rc = merge_enter(v, m, true, &err);

@@ -28,13 +28,13 @@ static uint64_t origin_file_bytes(const struct volume_record *r)
     return u64_align_up(r->size_bytes, u64_max(chunk_bytes, ORIGIN_BLOCK_BYTES));
 }
 
-int origin_create(const struct volume_env *env, const struct volume_record *r, struct err *reterr)
+int origin_create(const struct volume_env *env, const char *dir, const struct volume_record *r,
+                  struct err *reterr)
 {
-    char path[LIMIT_PATH_BYTES], id[UUID_TEXT_BYTES];
+    char path[LIMIT_PATH_BYTES];
     bool bound = r->origin_path[0] == '/';
     int n = bound ? snprintf(path, sizeof path, "%s", r->origin_path)
-                  : snprintf(path, sizeof path, "%s/volumes/%s/%s", env->state_dir,
-                             uuid_format(&r->id, id), r->origin_path);
+                  : snprintf(path, sizeof path, "%s/%s", dir, r->origin_path);
     if (n < 0 || (size_t)n >= sizeof path)
         return err_set(reterr, SNAP_ELIMIT, "the path %s is too long", r->origin_path);
     return env->storage->make(env->storage->user, path,

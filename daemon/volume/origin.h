@@ -38,9 +38,9 @@ struct origin {
     struct volume *volume;
 };
 
-/* Make the file of a new volume: sparse, of its size. Thread: control.
+/* Make the file of a new volume, in that folder: sparse, of its size. Thread: control.
  * Errors: SNAP_EEXIST, SNAP_ENOSPC, SNAP_EIO; a device: SNAP_EINVAL (smaller than the volume). */
-int origin_create(const struct volume_env *env, const struct volume_record *r,
+int origin_create(const struct volume_env *env, const char *dir, const struct volume_record *r,
                   struct err *reterr) SNAP_WUR;
 /* Not open yet. */
 int origin_new(struct volume *v, struct origin **ret, struct err *reterr) SNAP_WUR;

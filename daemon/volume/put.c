@@ -291,6 +291,14 @@ static void volume_put_submit(struct volume_put *p)
             cow_store_put(store, &p->parts[i]);
 }
 
+bool volume_put_crowd(struct volume *v, size_t bytes)
+{
+    const struct snapshot *head = volume_head(v);
+    return v->put_bytes_inflight + bytes <= VOLUME_PUT_FEW_BYTES && head != NULL &&
+           head->store != NULL &&
+           cow_store_gathered_bytes(head->store) + bytes >= VOLUME_PUT_CROWD_BYTES;
+}
+
 /* -- the queue ------------------------------------------------------------------------- */
 
 static bool volume_put_must_wait(struct volume *v, const struct volume_put *p)

@@ -8,6 +8,9 @@
 
 /* What the stores of one volume have in flight; more waits its turn. */
 #define VOLUME_PUT_BYTES_MAX (UINT64_C(32) << 20)
+/* The disk is idle, or soon will be, with no more than this in flight, and begins with so much */
+#define VOLUME_PUT_FEW_BYTES (UINT64_C(1) << 20)
+#define VOLUME_PUT_CROWD_BYTES (UINT64_C(256) << 10)
 /* zero_chunks of one request, in bytes of content */
 #define VOLUME_PUT_ZERO_BYTES_MAX (UINT64_C(1) << 30)
 
@@ -47,6 +50,9 @@ struct volume_put {
 /* Errors (done): SNAP_ESTALE (epoch or head), SNAP_EINVAL (a chunk outside the volume, payload
  * length), SNAP_EBUSY (merging), SNAP_EINVALID, SNAP_ECORRUPT, SNAP_ELIMIT, SNAP_ENOMEM. */
 void volume_put_start(struct volume *v, struct volume_put *p);
+/* Little is in flight, and with so many bytes more so much has come that the disk had better
+ * begin with it: who has more at hand lets the turn end first. */
+bool volume_put_crowd(struct volume *v, size_t bytes);
 /* Free the results. */
 void volume_put_done(struct volume_put *p);
 /* Something that puts wait for has ended. */

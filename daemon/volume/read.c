@@ -303,6 +303,13 @@ void volume_read_start(struct volume *v, struct volume_read *r)
 
 enum { RUNS_SCAN_MAX = 65536 };
 
+/* Behind the last; 0: there is none. */
+static uint64_t volume_runs_end(const struct volume_runs *runs)
+{
+    return runs->n > 0 ? runs->old_chunk[runs->n - 1] + runs->count[runs->n - 1] : 0;
+}
+
+/* Another node's entry of a chunk that is told already may be where a page ends. */
 static void volume_runs_own(const struct snapshot *s, struct volume_runs *runs)
 {
     uint64_t old_chunk = runs->start_chunk;
@@ -312,7 +319,7 @@ static void volume_runs_own(const struct snapshot *s, struct volume_runs *runs)
         if (runs->n == runs->runs_max ||
             (i >= RUNS_SCAN_MAX && run.old_chunk > runs->start_chunk)) {
             runs->more = true;
-            runs->next_chunk = run.old_chunk;
+            runs->next_chunk = u64_max(run.old_chunk, volume_runs_end(runs));
             return;
         }
         if (run.seq == s->seq) {

@@ -271,9 +271,22 @@ static int check_rollback(const struct volume_record *r, struct err *reterr)
     return 0;
 }
 
+/* Two of one key could not be read back. */
+static int check_labels(const struct volume_record *r, struct err *reterr)
+{
+    for (uint32_t i = 0; i < r->label_count; i++)
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(r->labels[i].key, r->labels[k].key) == 0)
+                return err_set(reterr, SNAP_ECORRUPT, "label '%s' is there twice",
+                               r->labels[i].key);
+    return 0;
+}
+
 int volume_record_check(const struct volume_record *r, struct err *reterr)
 {
     int rc = check_rollback(r, reterr);
+    if (rc == 0)
+        rc = check_labels(r, reterr);
     for (uint32_t i = 0; i < r->snapshot_count && rc == 0; i++)
         if (r->snapshots[i].clone)
             rc = check_clone(r, &r->snapshots[i], reterr);

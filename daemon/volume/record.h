@@ -103,7 +103,7 @@ int volume_record_copy(struct volume_record *dst, const struct volume_record *sr
                        struct err *reterr) SNAP_WUR;
 
 /* Do its parts fit together? Each clone's parent is there and leads to the chain or the origin,
- * as do a rollback's snapshots. Errors: SNAP_ECORRUPT. */
+ * as do a rollback's snapshots; labels differ. Errors: SNAP_ECORRUPT. */
 int volume_record_check(const struct volume_record *r, struct err *reterr) SNAP_WUR;
 
 /* Text form (JSON with a format number, one snapshot a line).
@@ -122,8 +122,6 @@ int volume_record_format(const struct volume_record *r, char **ret_text, size_t 
 #define RECORD_SPARE_FILE "record.spare"
 int volume_record_load(const char *dir, struct volume_record *ret, struct err *reterr) SNAP_WUR;
 int volume_record_save(const char *dir, const struct volume_record *r, struct err *reterr) SNAP_WUR;
-/* Both files of a record that nobody has heard of. */
-void volume_record_unlink(const char *dir);
 
 /* Changes; they keep the order and check names for doubles, those of hidden and undo snapshots
  * apart. Pointers to snapshots hold until the next one. What changes flags by hand may hide a

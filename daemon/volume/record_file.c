@@ -196,12 +196,3 @@ int volume_record_save(const char *dir, const struct volume_record *r, struct er
         (void)unlink(p.spare);
     return rc;
 }
-
-void volume_record_unlink(const char *dir)
-{
-    struct record_paths p;
-    if (record_paths(dir, &p, NULL) < 0)
-        return;
-    (void)unlink(p.record);
-    (void)unlink(p.spare);
-}

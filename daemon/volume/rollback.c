@@ -16,7 +16,8 @@
  * A crash before that commit leaves an undo snapshot that no rollback names: tree_index()
  * takes it for hidden. A crash after it begins the work anew, in the direction that the record
  * tells. A job that ended is buried under its uuid, so that one who asks again does not roll
- * back twice.
+ * back twice; one that asks again before it has begun is answered with the first, as is one who
+ * cancels it again.
  *
  * It must not know of requests. Thread: the shard's.
  */
@@ -30,6 +31,32 @@
 #include <stdlib.h>
 
 static void rollback_retry(void *user);
+
+/* -- who asked ---------------------------------------------------------------------------- */
+
+static void rollback_ask(struct rollback_askers *askers, volume_done_fn *done, void *user)
+{
+    struct err err = ERR_INIT;
+    struct rollback_asker *a = malloc(sizeof *a);
+    if (a == NULL) {
+        done(user, err_set(&err, SNAP_ENOMEM, "rollback"), &err);
+        return;
+    }
+    *a = (struct rollback_asker){.done = done, .user = user};
+    STAILQ_INSERT_TAIL(askers, a, link);
+}
+
+static void rollback_answer(struct rollback_askers *askers, int code, const struct err *err)
+{
+    struct rollback_askers all = STAILQ_HEAD_INITIALIZER(all);
+    struct rollback_asker *a;
+    STAILQ_CONCAT(&all, askers);
+    while ((a = STAILQ_FIRST(&all)) != NULL) {
+        STAILQ_REMOVE_HEAD(&all, link);
+        a->done(a->user, code, err);
+        free(a);
+    }
+}
 
 /* -- as a job ---------------------------------------------------------------------------- */
 
@@ -99,12 +126,9 @@ static void rollback_turn(struct rollback *r)
 static void rollback_cancel_committed(struct volume_commit *commit, int code, const struct err *err)
 {
     struct rollback *r = commit->user;
-    volume_done_fn *done = r->cancelled;
-    void *user = r->cancelled_user;
-    r->cancelled = NULL;
     r->cancelling = false;
     r->back = code == 0;
-    done(user, code, err);
+    rollback_answer(&r->cancelled, code, err);
     if (r->volume->leaving)
         rollback_leave(r);
     else if (r->back)
@@ -127,16 +151,15 @@ static void rollback_job_cancel(struct volume_job *j, volume_done_fn *done, void
     struct err err = ERR_INIT;
     if (r->back) {
         done(user, 0, &err);
-    } else if (r->cancelling || r->phase > ROLLBACK_WORK) {
-        done(user,
-             err_set(&err, SNAP_EBUSY, "the job is %s", r->cancelling ? "turning round" : "ending"),
-             &err);
+    } else if (r->cancelling) {
+        rollback_ask(&r->cancelled, done, user);
+    } else if (r->phase > ROLLBACK_WORK && !r->waiting) {
+        done(user, err_set(&err, SNAP_EBUSY, "the job is ending"), &err);
     } else {
         bool still = r->waiting;
         r->cancelling = true;
         r->waiting = false;
-        r->cancelled = done;
-        r->cancelled_user = user;
+        rollback_ask(&r->cancelled, done, user);
         loop_timer_stop(&r->timer);
         if (still)
             rollback_cancel_commit(r);
@@ -192,7 +215,7 @@ static int rollback_end_change(struct volume_commit *commit, struct volume_recor
             rollback_hide(next, rs, &r->spec.job);
     }
     next->rollback = (struct record_rollback){.to_seq = 0};
-    volume_record_bury(next, &r->spec.job, &r->spec.job);
+    volume_job_bury(next, &r->spec.job, r->back);
     return 0;
 }
 
@@ -204,10 +227,8 @@ static void rollback_know_hidden(struct volume *v, uint32_t to_seq)
         if (rs->seq < to_seq)
             break;
         struct snapshot *s = rs->hidden ? volume_snapshot_by_seq(v, rs->seq) : NULL;
-        if (s != NULL) {
-            s->leaving = true;
+        if (s != NULL)
             tree_set_hidden(s, true);
-        }
     }
 }
 
@@ -270,6 +291,8 @@ static struct rollback *rollback_new(struct volume *v, const struct rollback_spe
     r->timer_ready = true;
     r->volume = v;
     r->spec = *spec;
+    STAILQ_INIT(&r->begun);
+    STAILQ_INIT(&r->cancelled);
     r->redo_from = UINT64_MAX;
     r->flushes_failed = v->origin->loss.failed;
     r->job = (struct volume_job){.id = spec->job,
@@ -321,7 +344,7 @@ static void rollback_refuse(struct rollback *r)
         tree_set_hidden(undo, true);
     if (r->gated)
         volume_gate_open(v);
-    r->begun(r->begun_user, r->err.code, &r->err);
+    rollback_answer(&r->begun, r->err.code, &r->err);
     volume_ref(v);
     rollback_free(r);
     hand_down_start(v);
@@ -365,7 +388,7 @@ static void rollback_begun(struct volume_commit *commit, int code, const struct 
     volume_job_add(v, &r->job);
     volume_ref(v);
     volume_gate_open(v); /* what waited there is refused */
-    r->begun(r->begun_user, 0, err);
+    rollback_answer(&r->begun, 0, err);
     rollback_work(r);
     volume_unref(v);
 }
@@ -521,9 +544,16 @@ void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, v
 {
     struct err err = ERR_INIT;
     const struct uuid *under_way = &v->record.rollback.job;
-    if (!uuid_is_zero(&spec->job) && (uuid_equal(under_way, &spec->job) ||
-                                      volume_record_buried(&v->record, &spec->job, &spec->job))) {
+    enum volume_job_state ended;
+    if (!uuid_is_zero(&spec->job) &&
+        (uuid_equal(under_way, &spec->job) || volume_job_buried(v, &spec->job, &ended))) {
         done(user, 0, &err);
+        return;
+    }
+    struct rollback *first = v->rollback;
+    if (first != NULL && first->phase == ROLLBACK_BEGIN &&
+        uuid_equal(&first->spec.job, &spec->job)) {
+        rollback_ask(&first->begun, done, user);
         return;
     }
     int rc = rollback_check(v, spec, &err);
@@ -536,7 +566,6 @@ void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, v
     (void)snprintf(r->name, sizeof r->name, "%s",
                    snapshot_record(volume_snapshot_find(v, &spec->snapshot))->name);
     r->to_seq = volume_snapshot_find(v, &spec->snapshot)->seq;
-    r->begun = done;
-    r->begun_user = user;
+    rollback_ask(&r->begun, done, user);
     rollback_count(r);
 }

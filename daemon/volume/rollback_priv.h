@@ -29,6 +29,14 @@ struct rollback_part {
     struct volume_write write;
 };
 
+/* Who waits for one outcome: of the begin, or of a cancelling. */
+struct rollback_asker {
+    volume_done_fn *done;
+    void *user;
+    STAILQ_ENTRY(rollback_asker) link;
+};
+STAILQ_HEAD(rollback_askers, rollback_asker);
+
 enum rollback_phase {
     ROLLBACK_BEGIN,  /* nothing is durable: space, gate, undo snapshot, commit */
     ROLLBACK_COUNT,  /* how much there is to do */
@@ -68,11 +76,9 @@ struct rollback {
     bool gated;
     struct uuid undo;
     struct volume_waiter waiter;
-    volume_done_fn *begun;
-    void *begun_user;
+    struct rollback_askers begun;
 
-    volume_done_fn *cancelled;
-    void *cancelled_user;
+    struct rollback_askers cancelled;
     struct volume_commit commit, cancel_commit;
 };
 

@@ -28,7 +28,7 @@ int volume_snapshot_visible(struct volume *v, const struct uuid *id, struct snap
 {
     struct snapshot *s = volume_snapshot_find(v, id);
     const struct record_snapshot *rs = s == NULL ? NULL : snapshot_record(s);
-    if (rs == NULL || rs->hidden || rs->undo)
+    if (rs == NULL || rs->hidden || rs->undo || snapshot_create_holds(v, s))
         return err_set(reterr, SNAP_ENOENT, "no such snapshot in volume %s", v->record.name);
     *ret = s;
     return 0;
@@ -119,8 +119,10 @@ struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t 
         return c;
     }
     struct snapshot *s = calloc(1, sizeof *s);
-    if (s == NULL)
+    if (s == NULL || snapshot_open_timer(v, s) < 0) {
+        free(s);
         return NULL;
+    }
     s->volume = v;
     s->id = *id;
     s->seq = seq;
@@ -136,7 +138,7 @@ struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uin
     struct snapshot *s = calloc(1, sizeof *s);
     struct cow_map *map = cow_map_new();
     struct range_lock *ranges = calloc(1, sizeof *ranges);
-    if (s == NULL || map == NULL || ranges == NULL) {
+    if (s == NULL || map == NULL || ranges == NULL || snapshot_open_timer(v, s) < 0) {
         free(s);
         cow_map_free(map);
         free(ranges);
@@ -162,8 +164,7 @@ void snapshot_free(struct snapshot *s)
     CHECK(s->store == NULL && s->dev == NULL && s->readers == 0);
     snapshot_count_space(s);
     shard_kick_cancel(s->volume->set->shard, &s->kick);
-    if (s->timer_ready)
-        loop_timer_done(&s->timer);
+    loop_timer_done(&s->timer);
     if (s->unsound)
         LIST_REMOVE(s, unsound_link);
     free(s->job_text);

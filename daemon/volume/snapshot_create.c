@@ -11,8 +11,8 @@
  * that it stands still for one record commit only. From `drain` on the lease is sealed: a writer
  * that comes back waits for the outcome. The writes of a hosted volume are stopped by its gate,
  * which flushes the origin as well. One that is made with others stays so until it is released
- * (snapshot_group.c). The record is the commit point; a COW file that no record lists is what a
- * crash before it leaves, and the same uuid may take its place.
+ * (snapshot_group.c). The record is the commit point; what a crash before it leaves has a note
+ * (draft.h) and goes at the next start.
  *
  * One creation at a time a volume. It must not know of connections: the writer is told
  * through the volume's holder. Thread: the shard's.
@@ -22,6 +22,7 @@
 #include "common/base/bytes.h"
 #include "common/base/name.h"
 #include "common/base/size.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
@@ -56,6 +57,8 @@ void create_end(struct snapshot_create *c, int code)
     if (c->phase >= CREATE_QUIESCE && v->origin == NULL)
         lease_quiesce_end(&v->lease, c->fence_epoch);
     STAILQ_REMOVE(&v->creates, c, snapshot_create, link);
+    /* one that ends in the queue leaves those who wait for the one before it where they are */
+    bool last = c->phase != CREATE_QUEUED || STAILQ_EMPTY(&v->creates);
     if (c->fence_epoch != 0 && fenced.session != 0) {
         v->holder.session = 0;
         fenced.tell(v, &fenced, VOLUME_EVENT_LEASE_LOST);
@@ -67,7 +70,8 @@ void create_end(struct snapshot_create *c, int code)
         volume_gate_open(v);
     c->done(c->user, code, &c->err);
     free(c);
-    create_release_waiters(v);
+    if (last)
+        create_release_waiters(v);
     volume_put_resume(v);
     struct snapshot_create *next = STAILQ_FIRST(&v->creates);
     if (next != NULL && next->phase == CREATE_QUEUED)
@@ -75,20 +79,26 @@ void create_end(struct snapshot_create *c, int code)
     volume_unref(v);
 }
 
-/* A file that the same attempt has left behind under a daemon that was killed is held by the kernel
- * for a little longer, see common/io/file.c. */
-static bool create_tries_again(struct snapshot_create *c)
+bool create_wait_a_little(struct snapshot_create *c)
 {
     const uint64_t now = volume_now_ns(c->volume);
-    if (c->phase != CREATE_STORE || !c->own_file || c->err.code != SNAP_EBUSY || c->volume->leaving)
-        return false;
     if (c->give_up_ns == 0)
         c->give_up_ns = now + (uint64_t)BUSY_WAIT_MS * 1000000;
     if (now >= c->give_up_ns)
         return false;
-    err_clear(&c->err);
-    c->created = c->summed = c->undoing = false;
     loop_timer_set(&c->timer, BUSY_RETRY_MS);
+    return true;
+}
+
+/* A file that the same attempt has left behind under a daemon that was killed is held by the kernel
+ * for a little longer, see common/io/file.c. */
+static bool create_tries_again(struct snapshot_create *c)
+{
+    if (c->phase != CREATE_STORE || !c->own_file || c->err.code != SNAP_EBUSY ||
+        c->volume->leaving || !create_wait_a_little(c))
+        return false;
+    err_clear(&c->err);
+    c->created = c->summed = c->noted = c->undoing = false;
     return true;
 }
 
@@ -104,6 +114,8 @@ static void create_undone(void *user, int code, const struct err *err)
         (void)storage->remove(storage->user, c->path, NULL);
     if (c->summed)
         sums_remove(c->volume, &c->record.id);
+    if (c->noted)
+        draft_end(c->volume, &c->record.id);
     if (!create_tries_again(c))
         create_end(c, c->err.code);
 }
@@ -159,6 +171,7 @@ static void create_committed(struct volume_commit *commit, int code, const struc
         create_undo(c);
         return;
     }
+    draft_end(v, &c->record.id);
     c->fence_epoch = c->dead ? v->record.lease_epoch : 0;
     tree_add(c->node, NULL);
     snapshot_count_space(c->node);
@@ -235,6 +248,8 @@ static void create_timer(void *user)
     struct snapshot_create *c = user;
     if (c->phase == CREATE_STORE)
         create_device(c);
+    else if (c->phase == CREATE_COMMIT) /* nothing else is timed then */
+        create_forget(c);
     else
         create_check_quiet(c);
 }

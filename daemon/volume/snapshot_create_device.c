@@ -12,6 +12,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/size.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/sums.h"
 
 enum { CREATE_PROBE_BYTES = 4096 };
@@ -139,6 +140,9 @@ void create_device(struct snapshot_create *c)
     c->node = rc == 0 ? snapshot_new(v, &c->record.id, c->record.seq) : NULL;
     if (rc == 0 && c->node == NULL)
         rc = err_set(&c->err, SNAP_ENOMEM, "snapshot");
+    if (rc == 0)
+        rc = draft_begin(v, &c->record.id, &c->err);
+    c->noted = rc == 0;
     if (rc == 0)
         rc = c->own_file ? create_open_file(c, &c->err) : create_open_device(c, &c->err);
     if (rc == 0)

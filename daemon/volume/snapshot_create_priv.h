@@ -16,6 +16,7 @@ struct snapshot_create {
     char cow_path[LIMIT_PATH_BYTES]; /* the record's */
     char path[LIMIT_PATH_BYTES];     /* of the COW device */
     struct snapshot *node;
+    bool noted;   /* that there may be files of it, see draft.h */
     bool created; /* the own file has been made */
     bool summed;  /* and perhaps its checksums' */
     struct buf *probe;
@@ -23,7 +24,8 @@ struct snapshot_create {
     struct loop_timer timer;
     bool timer_ready;
     uint64_t deadline_ns;
-    uint64_t give_up_ns;  /* its file is somebody's still, and waited for until then; 0: not yet */
+    uint64_t give_up_ns;  /* its file is somebody's still, or there is no memory, and that is waited
+                           * for until then; 0: not yet */
     uint64_t fence_epoch; /* set by the commit; 0: the writer goes on */
     uint64_t spec_limit_bytes;
     uint32_t spec_chunk_sectors;
@@ -43,8 +45,14 @@ struct snapshot_create {
 void create_quiesce(struct snapshot_create *c);
 /* Clear away what there is of it, then create_end(); c->err says why. */
 void create_undo(struct snapshot_create *c);
+/* Set the timer for another try; false: it has been waited for enough. */
+bool create_wait_a_little(struct snapshot_create *c);
 /* It is told, freed, and the next one's turn. */
 void create_end(struct snapshot_create *c, int code);
+
+/* -- snapshot_group.c -- */
+/* Take it out of the record again. */
+void create_forget(struct snapshot_create *c);
 
 /* -- snapshot_create_device.c -- */
 /* Make or open its COW device and the store in it, then create_quiesce(). */

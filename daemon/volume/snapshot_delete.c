@@ -5,7 +5,8 @@
  *                        └─ damaged, and by force: what reads through it becomes invalid first
  *
  * The tombstone is in the same commit, so a client that lost the answer and asks again
- * with its key hears the same. Puts to a head that is being deleted are stale from the
+ * with its key hears the same; one that asks while the first try is under way is answered with it.
+ * Puts to a head that is being deleted are stale from the
  * first moment; what was in flight is durable in it and is handed down like the rest. Writes of a
  * clone that are under way end first.
  *
@@ -27,6 +28,8 @@ struct snapshot_delete {
     struct volume_commit commit;
     volume_done_fn *done;
     void *user;
+    STAILQ_HEAD(, snapshot_delete) twins; /* asked for meanwhile, with the same key */
+    STAILQ_ENTRY(snapshot_delete) twin_link;
 };
 
 /* What a rollback returns to stays until it has ended. */
@@ -59,20 +62,36 @@ static int delete_change(struct volume_commit *commit, struct volume_record *nex
     return 0;
 }
 
+/* All who asked hear the same. Another commit may have hidden the node meanwhile, and dropped it.
+ */
+static void delete_end(struct snapshot_delete *d, int code, const struct err *err)
+{
+    struct snapshot *s = volume_snapshot_find(d->volume, &d->spec.id);
+    struct snapshot_delete *twin;
+    if (s != NULL) {
+        s->deletion = NULL;
+        s->leaving = code == 0 || s->hidden;
+    }
+    d->done(d->user, code, err);
+    while ((twin = STAILQ_FIRST(&d->twins)) != NULL) {
+        STAILQ_REMOVE_HEAD(&d->twins, twin_link);
+        twin->done(twin->user, code, err);
+        free(twin);
+    }
+    free(d);
+}
+
 static void delete_committed(struct volume_commit *commit, int code, const struct err *err)
 {
     struct snapshot_delete *d = commit->user;
     struct volume *v = d->volume;
-    if (code < 0)
-        d->node->leaving = false;
-    else
+    if (code == 0)
         tree_set_hidden(d->node, true);
-    d->done(d->user, code, err);
+    delete_end(d, code, err);
     if (code == 0)
         hand_down_start(v);
     volume_put_resume(v);
     volume_unref(v);
-    free(d);
 }
 
 static void delete_commit(struct snapshot_delete *d)
@@ -93,10 +112,8 @@ static void delete_drained(void *user, int code, const struct err *err)
 static void delete_fail(struct snapshot_delete *d, int code, const struct err *err)
 {
     struct volume *v = d->volume;
-    d->node->leaving = false;
-    d->done(d->user, code, err);
+    delete_end(d, code, err);
     volume_unref(v);
-    free(d);
 }
 
 static void delete_damaged(struct snapshot_delete *d);
@@ -190,6 +207,21 @@ static void delete_written(struct range *r)
     delete_drain(d);
 }
 
+/* The same deletion, not answered yet. NULL: there is none. */
+static struct snapshot_delete *delete_under_way(const struct volume *v,
+                                                const struct snapshot_delete_spec *spec)
+{
+    const struct snapshot *s = volume_node_by_id(v, &spec->id);
+    struct snapshot_delete *d = s != NULL ? s->deletion : NULL;
+    return d != NULL && uuid_equal(&d->spec.key, &spec->key) ? d : NULL;
+}
+
+bool snapshot_delete_is_known(const struct volume *v, const struct snapshot_delete_spec *spec)
+{
+    return volume_record_buried(&v->record, &spec->id, &spec->key) ||
+           delete_under_way(v, spec) != NULL;
+}
+
 void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
                      volume_done_fn *done, void *user)
 {
@@ -199,7 +231,8 @@ void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
         return;
     }
     struct snapshot *s = NULL;
-    int rc = delete_check(v, spec, &s, &err);
+    struct snapshot_delete *first = delete_under_way(v, spec);
+    int rc = first != NULL ? 0 : delete_check(v, spec, &s, &err);
     struct snapshot_delete *d = rc < 0 ? NULL : calloc(1, sizeof *d);
     if (d == NULL) {
         if (rc == 0)
@@ -209,8 +242,14 @@ void snapshot_delete(struct volume *v, const struct snapshot_delete_spec *spec,
     }
     *d =
         (struct snapshot_delete){.volume = v, .node = s, .spec = *spec, .done = done, .user = user};
+    if (first != NULL) {
+        STAILQ_INSERT_TAIL(&first->twins, d, twin_link);
+        return;
+    }
+    STAILQ_INIT(&d->twins);
     volume_ref(v);
     s->leaving = true;
+    s->deletion = d;
     if (s->ranges == NULL) {
         delete_drain(d);
         return;

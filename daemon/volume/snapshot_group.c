@@ -5,12 +5,14 @@
  *    ├─ keep ──> open again; it counts as long as the group's own record is there
  *    │              └─ finish ──> "grouped" in the record: it depends on nothing any more
  *    └─ undo ──> out of the record ──> its file is removed ──> open again
+ *                 ^  └─ a moment <─(no memory: some times)
  *
  * What a group is and when all of it is there group.h tells. Thread: the shard's.
  */
 #include "daemon/volume/snapshot_create_priv.h"
 
 #include "common/base/check.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/tree.h"
 
 #include <stdlib.h>
@@ -28,8 +30,11 @@ static void create_forgotten(struct volume_commit *commit, int code, const struc
 {
     struct snapshot_create *c = commit->user;
     struct volume *v = c->volume;
+    if (code == SNAP_ENOMEM && create_wait_a_little(c))
+        return;
     if (code < 0) {
         (void)err_copy(&c->err, err);
+        draft_end(v, &c->record.id);
         create_end(c, code);
         return;
     }
@@ -42,6 +47,13 @@ static void create_forgotten(struct volume_commit *commit, int code, const struc
     create_undo(c);
 }
 
+void create_forget(struct snapshot_create *c)
+{
+    c->commit =
+        (struct volume_commit){.change = create_forget_change, .done = create_forgotten, .user = c};
+    volume_commit_start(c->volume, &c->commit);
+}
+
 void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep)
 {
     struct snapshot_create *c = STAILQ_FIRST(&v->creates);
@@ -51,9 +63,15 @@ void snapshot_create_release(struct volume *v, const struct uuid *id, bool keep)
         create_end(c, 0);
         return;
     }
-    c->commit =
-        (struct volume_commit){.change = create_forget_change, .done = create_forgotten, .user = c};
-    volume_commit_start(v, &c->commit);
+    (void)!draft_begin(v, id, NULL);
+    c->give_up_ns = 0;
+    create_forget(c);
+}
+
+bool snapshot_create_holds(const struct volume *v, const struct snapshot *s)
+{
+    const struct snapshot_create *c = STAILQ_FIRST(&v->creates);
+    return c != NULL && c->phase >= CREATE_COMMIT && uuid_equal(&c->record.id, &s->id);
 }
 
 /* -- kept: it is like any other ------------------------------------------------------ */

@@ -2,8 +2,9 @@
 /* Opening the devices of nodes, closing them, opening them again.
  *
  *   damaged <──(could not open)── opening ──> open ──(flush or area write failed)──> poisoned
- *                                    ^                                                  │
- *                                    └── a second later, some times ── close, forget <──┘
+ *                                  │ ^                                                  │
+ *                    (no memory) <──┘ └── a second later, some times ── close, forget <──┘
+ *                         └────────────────────────^
  *
  * A poisoned store does not know what is on its disk, so it is closed once what is in
  * flight has ended, its exceptions leave the map, and it is read from disk again. A device is
@@ -168,9 +169,25 @@ static void snapshot_close_go(struct snapshot *s)
     cow_store_close(s->store, snapshot_store_closed, s);
 }
 
+static void snapshot_poison_closed(void *user, int code, const struct err *err);
+
+/* It is being closed to be opened again, and has been dropped since: who dropped it hears of the
+ * end, and it stays closed. */
+static void snapshot_close_instead(struct snapshot *s, volume_done_fn *done, void *user)
+{
+    CHECK(s->close_done == snapshot_poison_closed && s->close_forget);
+    s->close_done = done;
+    s->close_user = user;
+    s->reopening = false;
+    volume_unref(s->volume);
+}
+
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user)
 {
-    CHECK(!s->closing);
+    if (s->closing) {
+        snapshot_close_instead(s, done, user);
+        return;
+    }
     snapshot_cancel_reopen(s); /* between two tries */
     s->closing = true;
     snapshot_note(s);
@@ -203,8 +220,8 @@ static void snapshot_reopened(void *user, int code, const struct err *err)
     struct snapshot *s = user;
     struct volume *v = s->volume;
     bool final = code == SNAP_ECORRUPT || code == SNAP_EINVAL; /* what stands there is no device */
-    bool again = code < 0 && !final && !v->leaving && !s->closing &&
-                 ++s->reopen_tries < REOPEN_TRIES_MAX && s->timer_ready;
+    bool again =
+        code < 0 && !final && !v->leaving && !s->closing && ++s->reopen_tries < REOPEN_TRIES_MAX;
     if (again) {
         loop_timer_set(&s->timer, (uint64_t)REOPEN_DELAY_MS * s->reopen_tries);
         return;
@@ -228,6 +245,24 @@ static void snapshot_reopen_again(void *user)
     snapshot_open(s, snapshot_reopened, s);
 }
 
+int snapshot_open_timer(struct volume *v, struct snapshot *s)
+{
+    return loop_timer_init(v->set->shard->loop, &s->timer, snapshot_reopen_again, s, NULL);
+}
+
+void snapshot_open_later(struct snapshot *s)
+{
+    if (s->reopening || s->closing || s->dev != NULL || s->volume->leaving)
+        return;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, s->fault_code, "%s", s->fault_text);
+    volume_notice(s->volume, s, "COW device not opened, it is tried again", &err);
+    volume_ref(s->volume);
+    s->reopening = true;
+    s->reopen_tries = 0;
+    loop_timer_set(&s->timer, REOPEN_DELAY_MS);
+}
+
 static void snapshot_poison_closed(void *user, int code, const struct err *err)
 {
     struct snapshot *s = user;
@@ -245,9 +280,6 @@ void snapshot_check_poison(struct snapshot *s)
         cow_store_state(s->store) != COW_POISONED || s->volume->leaving)
         return;
     struct volume *v = s->volume;
-    if (!s->timer_ready)
-        s->timer_ready =
-            loop_timer_init(v->set->shard->loop, &s->timer, snapshot_reopen_again, s, NULL) == 0;
     volume_ref(v);
     s->reopening = true;
     s->reopen_tries = 0;

@@ -3,7 +3,7 @@
  *
  * The only file of daemon/volume, beside the record's and the rights', that makes system calls;
  * tests put a simulated disk in its place. Thread: opening is the shard's, saving and asking for
- * free space the control thread's, removing either's.
+ * free space the control thread's, removing and notes either's.
  */
 #include "daemon/volume/volume.h"
 
@@ -101,8 +101,20 @@ static int storage_make(void *user, const char *path, uint64_t size_bytes, bool 
     return 0;
 }
 
+static int storage_note(void *user, const char *path, bool there, struct err *reterr)
+{
+    (void)user;
+    if (!there)
+        return unlink(path) == 0 || errno == ENOENT
+                   ? 0
+                   : err_set_errno(reterr, err_code_of_errno(errno), errno, "remove %s", path);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd >= 0 ? 0 : err_set_errno(reterr, err_code_of_errno(errno), errno, "make %s", path);
+}
+
 const struct volume_storage volume_storage_files = {.open = storage_open,
                                                     .remove = storage_remove,
                                                     .save = storage_save,
                                                     .free_bytes = storage_free_bytes,
-                                                    .make = storage_make};
+                                                    .make = storage_make,
+                                                    .note = storage_note};

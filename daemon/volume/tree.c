@@ -84,6 +84,7 @@ void tree_set_hidden(struct snapshot *s, bool hidden)
     if (s->hidden == hidden)
         return;
     s->hidden = hidden;
+    s->leaving = s->leaving || hidden;
     if (hidden)
         TAILQ_INSERT_TAIL(&v->hidden, s, hidden_link);
     else

@@ -18,7 +18,7 @@ void tree_index(struct volume *v);
 void tree_add(struct snapshot *s, struct snapshot *parent);
 /* Take one out that has been folded; its clones go to what it read through. */
 void tree_remove(struct snapshot *s);
-/* The record says otherwise than before. */
+/* The record says otherwise than before. A hidden one is leaving for good. */
 void tree_set_hidden(struct snapshot *s, bool hidden);
 
 /* What s reads through: the next newer of the chain, a clone's parent; NULL: the origin. */

@@ -2,16 +2,21 @@
 /* The verification job: gather a batch of exceptions, read them and their checksums, compare.
  *
  *   step ──> gather ──> (a clone: hold its chunks) ──> read, look up ──> compare ──> step …
- *                 └─ end of the map: the next clone's ──> flush what was made anew ──> end
+ *                 └─ end of the map: the next clone's ──> flush what was made anew
+ *                                                         ──> look where the faults stand ──> end
+ *
+ * A checksum is bound to the old_chunk of its content, so one that does not match tells of damage
+ * to the content or to the exception that leads there. If it matches with one bit of the old_chunk
+ * changed, it was the exception. (In side files of before, it is bound to the new_chunk only.)
  *
  * The chain has one map, so all of its nodes are verified in one scan; each clone has its own.
- * A node that goes away meanwhile is passed over. To rebuild a node that has no side file, its
- * store is closed and opened again with a new one; puts wait for that long.
+ * A node that goes away meanwhile is passed over. To rebuild a node that has no side file, or one
+ * of before, its store is closed and opened again with a new one; puts wait for that long.
  *
  * It must not know of messages, and judges nothing but content: what the table itself says is
  * check.c's. What has been found is kept, and told, by verify_found.c. Thread: the shard's.
  */
-#include "daemon/volume/verify_found.h"
+#include "daemon/volume/verify_place.h"
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -53,6 +58,7 @@ struct verify {
     uint64_t cursor_old;
     uint32_t cursor_seq;
     bool ended, stopping, cancelled;
+    bool again; /* the batch at hand is to be read once more */
     unsigned retries;
     struct shard_kick kick;
     struct loop_timer timer;
@@ -68,6 +74,7 @@ struct verify {
 
     uint64_t done, total;
     struct verify_found found;
+    struct verify_place place;
 };
 
 static void verify_step(void *user);
@@ -167,25 +174,46 @@ static bool verify_flush_next(struct verify *y)
 
 /* -- comparing --------------------------------------------------------------------- */
 
+/* Is it right for an old_chunk that differs in one bit? The content is hashed for each: not that of
+ * large chunks, while the loop stands. */
+static bool verify_is_of_another(const struct verify *y, const struct verify_item *i, uint64_t *ret)
+{
+    uint64_t chunk_bytes = (uint64_t)y->volume->chunk_sectors * SECTOR_BYTES;
+    uint64_t end = chunk_bytes <= VERIFY_BYTES ? LIMIT_VOLUME_BYTES / chunk_bytes : 0;
+    for (uint64_t bit = 1; bit < end; bit <<= 1)
+        if (sum_dev_of(i->node->dev, i->new_chunk, i->old_chunk ^ bit, i->data) == i->slot.now) {
+            *ret = i->old_chunk ^ bit;
+            return true;
+        }
+    return false;
+}
+
 static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
 {
-    verify_found_add(&y->found, kind, &i->node->id, i->old_chunk, i->new_chunk);
+    struct verify_fault f = {.kind = kind,
+                             .snapshot = i->node->id,
+                             .old_chunk = i->old_chunk,
+                             .new_chunk = i->new_chunk};
+    bool differs = kind == VERIFY_DIFFERS || kind == VERIFY_IN_DOUBT;
+    f.entry_suspect = differs && sum_dev_has_tags(i->node->dev);
+    bool told = y->found.fault_count < VERIFY_FAULTS_MAX;
+    if (told && f.entry_suspect && verify_is_of_another(y, i, &f.meant_old))
+        f.kind = VERIFY_ENTRY;
+    verify_found_add(&y->found, &f);
 }
 
 static void verify_compare(struct verify *y, struct verify_item *i)
 {
-    struct iovec iov = {.iov_base = i->data,
-                        .iov_len = (size_t)y->volume->chunk_sectors * SECTOR_BYTES};
     y->done++;
     if (i->code < 0) {
         verify_fault(y, i, VERIFY_UNREADABLE);
         return;
     }
-    uint64_t sum = sum_of(i->new_chunk, &iov, 1, 0, iov.iov_len);
+    uint64_t sum = sum_dev_of(i->node->dev, i->new_chunk, i->old_chunk, i->data);
     if (i->slot.now == sum)
         return;
     if (y->spec.rebuild) {
-        if (sum_dev_set(i->node->dev, i->new_chunk, i->data, NULL) == 0) {
+        if (sum_dev_set(i->node->dev, i->new_chunk, i->old_chunk, i->data, NULL) == 0) {
             i->node->sums_unflushed = true;
             y->found.rebuilt++;
         } else {
@@ -201,8 +229,24 @@ static void verify_compare(struct verify *y, struct verify_item *i)
     }
 }
 
+/* What could not be read for want of memory is no damage: the batch is read once more. */
+static bool verify_reads_again(struct verify *y)
+{
+    bool no_memory = false;
+    for (uint32_t n = 0; n < y->count; n++)
+        no_memory |= y->items[n].code == SNAP_ENOMEM;
+    if (!no_memory || y->retries >= VERIFY_RETRIES)
+        return false;
+    y->retries++;
+    y->again = true;
+    loop_timer_set(&y->timer, VERIFY_RETRY_MS);
+    return true;
+}
+
 static void verify_batch_end(struct verify *y)
 {
+    if (verify_reads_again(y))
+        return;
     for (uint32_t n = 0; n < y->count; n++) {
         verify_compare(y, &y->items[n]);
         snapshot_reader_end(y->items[n].node);
@@ -297,7 +341,8 @@ static enum verify_gathered verify_gather(struct verify *y, const struct cow_map
         struct snapshot *s = volume_snapshot_by_seq(v, run.seq);
         bool wanted = s != NULL && verify_covers(&y->spec.snapshot, s);
         bool open = wanted && s->dev != NULL && s->store != NULL && !s->closing;
-        if (open && !sum_dev_is(s->dev) && y->spec.rebuild && !s->busy && !s->leaving) {
+        bool makes = open && y->spec.rebuild && !s->busy && !s->leaving;
+        if (makes && (!sum_dev_is(s->dev) || !sum_dev_has_tags(s->dev))) {
             y->rebuilding = s;
             return GATHERED_REBUILD;
         }
@@ -403,11 +448,37 @@ static void verify_batch(struct verify *y)
     range_take(s->ranges, &y->hold);
 }
 
+/* -- where the faults stand ------------------------------------------------------------- */
+
+static void verify_placed(void *user)
+{
+    struct verify *y = user;
+    if (y->spec.scrub)
+        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
+    else
+        shard_kick_later(y->volume->set->shard, &y->kick);
+}
+
+static bool verify_place_next(struct verify *y)
+{
+    y->place.volume = y->volume;
+    y->place.found = &y->found;
+    y->place.area = y->buf->data;
+    y->place.done = verify_placed;
+    y->place.user = y;
+    return verify_place_step(&y->place);
+}
+
 static void verify_step(void *user)
 {
     struct verify *y = user;
     struct volume *v = y->volume;
     uint32_t chunk_bytes = v->chunk_sectors * SECTOR_BYTES;
+    if (y->again) { /* its readers are there still, so it ends before all else */
+        y->again = false;
+        verify_read(y);
+        return;
+    }
     if (y->stopping || v->leaving || y->cancelled) {
         verify_end(y, JOB_CANCELLED, NULL);
         return;
@@ -432,7 +503,7 @@ static void verify_step(void *user)
         verify_reopen(y);
     else if (got == GATHERED || verify_next_map(y))
         shard_kick_later(v->set->shard, &y->kick);
-    else if (!verify_flush_next(y))
+    else if (!verify_flush_next(y) && !verify_place_next(y))
         verify_end(y, JOB_DONE, NULL);
 }
 
@@ -449,7 +520,7 @@ static void verify_stop(struct volume_job *job)
 {
     struct verify *y = job->user;
     y->stopping = true;
-    if (y->count == 0 && y->rebuilding == NULL && y->held == NULL) {
+    if (y->count == 0 && y->rebuilding == NULL && y->held == NULL && y->place.node == NULL) {
         loop_timer_stop(&y->timer);
         shard_kick_later(y->volume->set->shard, &y->kick);
     }
@@ -467,7 +538,8 @@ static void verify_count(struct verify *y)
                 continue;
             if (s->store == NULL) {
                 if (!s->lost && !s->reopening && s->open_done == NULL)
-                    verify_found_add(&y->found, VERIFY_DAMAGED, &s->id, 0, 0);
+                    verify_found_add(&y->found, &(struct verify_fault){.kind = VERIFY_DAMAGED,
+                                                                       .snapshot = s->id});
                 continue;
             }
             cow_store_usage(s->store, &u);

@@ -20,12 +20,18 @@ enum verify_fault_kind {
     VERIFY_OLDER,    /* what it held before: a write that the disk lost */
     VERIFY_IN_DOUBT, /* differs, but was being overwritten when the machine stopped */
     VERIFY_UNREADABLE,
+    VERIFY_ENTRY,   /* right for another old_chunk: its entry in the table has changed */
     VERIFY_DAMAGED, /* the whole node: its COW device is not open; no chunks */
 };
 struct verify_fault {
     enum verify_fault_kind kind;
     struct uuid snapshot;
     uint64_t old_chunk, new_chunk;
+    uint64_t meant_old;  /* VERIFY_ENTRY */
+    bool entry_suspect;  /* the entry may be what has changed, not the content */
+    bool sought, placed; /* has the entry been looked for, and found: there */
+    uint64_t area_no;
+    uint32_t entry;
 };
 /* "VOLUME@SNAPSHOT: …" with what to do about it. buf of ERR_TEXT_BYTES is enough. */
 const char *verify_fault_format(struct volume *v, const struct verify_fault *f, char *buf,

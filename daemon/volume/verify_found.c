@@ -25,48 +25,66 @@ void verify_found_done(struct verify_found *f)
     f->faults = NULL;
 }
 
-void verify_found_add(struct verify_found *f, enum verify_fault_kind kind, const struct uuid *node,
-                      uint64_t old_chunk, uint64_t new_chunk)
+void verify_found_add(struct verify_found *f, const struct verify_fault *fault)
 {
-    uint64_t *counters[] = {[VERIFY_DIFFERS] = &f->differs,
-                            [VERIFY_OLDER] = &f->older,
-                            [VERIFY_IN_DOUBT] = &f->in_doubt,
-                            [VERIFY_UNREADABLE] = &f->unreadable,
-                            [VERIFY_DAMAGED] = &f->damaged};
-    ++*counters[kind];
+    uint64_t *counters[] = {[VERIFY_DIFFERS] = &f->differs,   [VERIFY_OLDER] = &f->older,
+                            [VERIFY_IN_DOUBT] = &f->in_doubt, [VERIFY_UNREADABLE] = &f->unreadable,
+                            [VERIFY_ENTRY] = &f->entries,     [VERIFY_DAMAGED] = &f->damaged};
+    ++*counters[fault->kind];
     if (f->fault_count < VERIFY_FAULTS_MAX)
-        f->faults[f->fault_count++] = (struct verify_fault){
-            .kind = kind, .snapshot = *node, .old_chunk = old_chunk, .new_chunk = new_chunk};
+        f->faults[f->fault_count++] = *fault;
 }
 
 uint64_t verify_found_total(const struct verify_found *f)
 {
-    return f->differs + f->older + f->in_doubt + f->unreadable + f->damaged;
+    return f->differs + f->older + f->in_doubt + f->unreadable + f->entries + f->damaged;
 }
 
 /* -- telling ----------------------------------------------------------------------------- */
 
+static const char *fault_what(const struct verify_fault *f)
+{
+    switch (f->kind) {
+    case VERIFY_DIFFERS:
+        return f->entry_suspect
+                   ? "differs from its checksum: the disk has changed it, or its entry in the table"
+                   : "differs from its checksum: the disk has changed it";
+    case VERIFY_OLDER:
+        return "holds what it held before: the disk has lost a write";
+    case VERIFY_IN_DOUBT:
+        return "differs from its checksum, but was being overwritten when the machine stopped: if "
+               "its content is sound, rebuild";
+    case VERIFY_UNREADABLE:
+        return "cannot be read";
+    case VERIFY_ENTRY:
+        return "the disk has changed its entry in the table: what stands there is sound, but it is "
+               "of old_chunk ";
+    case VERIFY_DAMAGED:
+        break;
+    }
+    return "damaged, not compared: ";
+}
+
 const char *verify_fault_format(struct volume *v, const struct verify_fault *f, char *buf,
                                 size_t buf_bytes)
 {
-    static const char *const what[] = {
-        [VERIFY_DIFFERS] = "differs from its checksum: the disk has changed it",
-        [VERIFY_OLDER] = "holds what it held before: the disk has lost a write",
-        [VERIFY_IN_DOUBT] =
-            ("differs from its checksum, but was being overwritten when the machine "
-             "stopped: if its content is sound, rebuild"),
-        [VERIFY_UNREADABLE] = "cannot be read",
-    };
+    char place[64] = "", meant[24] = "";
     const struct snapshot *s = volume_snapshot_find(v, &f->snapshot);
     const struct record_snapshot *rs = s != NULL ? snapshot_record(s) : NULL;
     if (f->kind == VERIFY_DAMAGED) {
-        (void)snprintf(buf, buf_bytes, "%s@%s: damaged, not compared: %s", v->record.name,
-                       rs != NULL ? rs->name : "(gone)", s != NULL ? s->fault_text : "");
+        (void)snprintf(buf, buf_bytes, "%s@%s: %s%s", v->record.name,
+                       rs != NULL ? rs->name : "(gone)", fault_what(f),
+                       s != NULL ? s->fault_text : "");
         return buf;
     }
-    (void)snprintf(buf, buf_bytes, "%s@%s: old_chunk %llu, new_chunk %llu: %s", v->record.name,
+    if (f->placed)
+        (void)snprintf(place, sizeof place, " (area %llu, entry %u)",
+                       (unsigned long long)f->area_no, f->entry);
+    if (f->kind == VERIFY_ENTRY)
+        (void)snprintf(meant, sizeof meant, "%llu", (unsigned long long)f->meant_old);
+    (void)snprintf(buf, buf_bytes, "%s@%s: old_chunk %llu, new_chunk %llu%s: %s%s", v->record.name,
                    rs != NULL ? rs->name : "(gone)", (unsigned long long)f->old_chunk,
-                   (unsigned long long)f->new_chunk, what[f->kind]);
+                   (unsigned long long)f->new_chunk, place, fault_what(f), meant);
     return buf;
 }
 
@@ -80,6 +98,7 @@ void verify_found_format(const struct verify_found *f, char *buf, size_t buf_byt
         {f->older, "hold older content"},
         {f->in_doubt, "were being overwritten when the machine stopped"},
         {f->unreadable, "cannot be read"},
+        {f->entries, "have a damaged entry in the table"},
         {f->damaged, "are damaged snapshots, which were not compared"},
         {f->missing, "have no checksum (rebuild makes them)"},
         {f->rebuilt, "were given a new checksum"},

@@ -6,8 +6,8 @@
 #include "daemon/volume/verify.h"
 
 struct verify_found {
-    uint64_t differs, older, in_doubt, unreadable, damaged; /* faults, by kind */
-    uint64_t missing, rebuilt;                              /* which are none */
+    uint64_t differs, older, in_doubt, unreadable, entries, damaged; /* faults, by kind */
+    uint64_t missing, rebuilt;                                       /* which are none */
     uint32_t fault_count;
     struct verify_fault *faults; /* VERIFY_FAULTS_MAX */
 };
@@ -15,8 +15,7 @@ struct verify_found {
 /* False: no memory. */
 bool verify_found_init(struct verify_found *f) SNAP_WUR;
 void verify_found_done(struct verify_found *f);
-void verify_found_add(struct verify_found *f, enum verify_fault_kind kind, const struct uuid *node,
-                      uint64_t old_chunk, uint64_t new_chunk);
+void verify_found_add(struct verify_found *f, const struct verify_fault *fault);
 uint64_t verify_found_total(const struct verify_found *f);
 /* How much of what, for people. */
 void verify_found_format(const struct verify_found *f, char *buf, size_t buf_bytes);

@@ -164,8 +164,10 @@ static void volume_free_nodes(struct volume *v, struct snapshot_list *list)
     }
 }
 
-static void volume_free(struct volume *v)
+void volume_let_go(struct volume *v)
 {
+    if (v == NULL)
+        return;
     volume_free_nodes(v, &v->clones); /* one before what it reads through */
     volume_free_nodes(v, &v->chain);
     shard_kick_cancel(v->set->shard, &v->put_kick);
@@ -174,6 +176,7 @@ static void volume_free(struct volume *v)
     volume_job_forget(v);
     volume_verify_forget(v);
     scrub_stop(v);
+    volume_opening_free(v->opener);
     origin_free(v->origin);
     volume_nodes_free(v->nodes);
     cow_map_free(v->map);
@@ -195,7 +198,7 @@ static int volume_add_nodes(struct volume *v, struct err *reterr)
     return 0;
 }
 
-/* What can fail; what there is by then is freed by volume_free(). */
+/* What can fail; what there is by then is freed by volume_let_go(). */
 static int volume_build(struct volume *v, struct err *reterr)
 {
     struct volume_set *set = v->set;
@@ -207,15 +210,18 @@ static int volume_build(struct volume *v, struct err *reterr)
     if (rc == 0)
         rc = loop_timer_init(set->shard->loop, &v->job_timer, hand_down_start, v, reterr);
     v->job_timer_ready = rc == 0;
-    if (rc == 0 && v->record.kind == VOLUME_HOSTED) {
+    v->opener = rc == 0 ? volume_opening_new(v, reterr) : NULL;
+    if (v->opener == NULL)
+        return SNAP_ENOMEM;
+    if (v->record.kind == VOLUME_HOSTED) {
         v->chunk_sectors = v->record.chunk_size_sectors;
         rc = origin_new(v, &v->origin, reterr);
     }
     return rc;
 }
 
-int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
-               struct err *reterr)
+int volume_make(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
+                struct err *reterr)
 {
     struct volume *v = calloc(1, sizeof *v);
     if (v == NULL) {
@@ -236,15 +242,29 @@ int volume_new(struct volume_set *set, struct volume_record *take_record, struct
         v->space_used = set->env->space_of(set->env->space_user, volume_owner(&v->record));
     int rc = volume_build(v, reterr);
     if (rc < 0) {
-        volume_free(v);
+        volume_let_go(v);
         return rc;
     }
     lease_init(&v->lease, v->record.lease_epoch, v->record.lease_holder, &v->record.lease_instance,
                (uint64_t)set->env->lease_ttl_ms * 1000000, volume_now_ns(v));
-    LIST_INSERT_HEAD(&set->buckets[volume_set_bucket(&v->record.id)], v, link);
-    set->count++;
     *ret = v;
     return 0;
+}
+
+void volume_join(struct volume *v)
+{
+    struct volume_set *set = v->set;
+    LIST_INSERT_HEAD(&set->buckets[volume_set_bucket(&v->record.id)], v, link);
+    set->count++;
+}
+
+int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
+               struct err *reterr)
+{
+    int rc = volume_make(set, take_record, ret, reterr);
+    if (rc == 0)
+        volume_join(*ret);
+    return rc;
 }
 
 static void volume_close_next(void *user, int code, const struct err *err);
@@ -255,7 +275,7 @@ static void volume_close_end(struct volume *v)
     void *user = v->idle_user;
     LIST_REMOVE(v, link);
     v->set->count--;
-    volume_free(v);
+    volume_let_go(v);
     done(user, 0, NULL);
 }
 

@@ -46,6 +46,9 @@ struct volume_storage {
     /* a new sparse file, durable; or, bound, look that a device is at least so long: SNAP_EINVAL.
      * Thread: control. */
     int (*make)(void *user, const char *path, uint64_t size_bytes, bool bound, struct err *reterr);
+    /* make an empty file, or remove it, either if need be; the folder's next flush makes that
+     * durable. NULL: nobody wants notes. Thread: the shard's, or control */
+    int (*note)(void *user, const char *path, bool there, struct err *reterr);
     void *user;
 };
 extern const struct volume_storage volume_storage_files;
@@ -123,7 +126,7 @@ struct snapshot {
     struct cow_store *store;   /* NULL: not open; fault_text says why */
     bool busy;                 /* being checked: puts wait */
     bool leaving;              /* being deleted: puts are stale */
-    bool reopening;            /* was poisoned, is being opened again */
+    bool reopening;            /* was poisoned, or had no memory: is being opened again */
     bool closing;
     bool close_waits; /* for an opening under way to end */
     bool merge_view;  /* the merge under way was begun in view mode */
@@ -133,8 +136,7 @@ struct snapshot {
     int fault_code;
     char fault_text[ERR_TEXT_BYTES];
     struct shard_kick kick;
-    struct loop_timer timer; /* between two tries to open */
-    bool timer_ready;
+    struct loop_timer timer;      /* between two tries to open */
     struct loop_timer idle_timer; /* to prepare its device while nobody asks for anything */
     bool idle_ready, idle_set;
     uint64_t kicks, kicks_seen;
@@ -158,9 +160,10 @@ struct snapshot {
     bool sums_create;    /* the next opening makes new ones */
     bool sums_unflushed; /* made anew, not durable yet */
     LIST_ENTRY(snapshot) unsound_link;
-    uint8_t warned_percent; /* of its limit: the warning given last */
-    bool job_waits;         /* hidden: its hand-down cannot go on … */
-    char *job_text;         /* … why; may be NULL */
+    uint8_t warned_percent;           /* of its limit: the warning given last */
+    bool job_waits;                   /* hidden: its hand-down cannot go on … */
+    char *job_text;                   /* … why; may be NULL */
+    struct snapshot_delete *deletion; /* until it is answered, see snapshot_delete.c */
 };
 TAILQ_HEAD(snapshot_list, snapshot);
 
@@ -200,6 +203,7 @@ struct volume_holder {
 
 struct volume_put;
 struct snapshot_create;
+struct snapshot_delete;
 struct clone;
 struct hand_down;
 struct rollback;
@@ -212,10 +216,11 @@ struct volume {
     struct volume_record record;
     struct cow_map *map; /* the whole chain's exceptions, by seq */
     struct snapshot_list chain;
-    struct snapshot_list clones; /* a clone stands behind the one it reads through */
-    struct volume_nodes *nodes;  /* both, by uuid and by seq */
-    struct origin *origin;       /* hosted; NULL: remote */
-    uint32_t chunk_sectors;      /* of its snapshots; 0: none yet */
+    struct snapshot_list clones;   /* a clone stands behind the one it reads through */
+    struct volume_nodes *nodes;    /* both, by uuid and by seq */
+    struct origin *origin;         /* hosted; NULL: remote */
+    struct volume_opening *opener; /* until it has been opened */
+    uint32_t chunk_sectors;        /* of its snapshots; 0: none yet */
     bool opening;
     bool leaving;  /* deleted or closing: no new operations */
     bool deleting; /* why it leaves: for good */
@@ -273,12 +278,21 @@ struct volume *volume_set_find(struct volume_set *set, const struct uuid *id);
 void volume_set_each(struct volume_set *set, void (*fn)(struct volume *v, void *user), void *user);
 
 /* -- life -- */
-/* Build the volume of a record and open its COW devices one after another; those that cannot
- * be opened are left in the chain as damaged. done gets code 0 unless the volume itself cannot be.
+/* Build the volume of a record. Nobody finds it before volume_join(), after which nothing can fail
+ * for want of memory; one that does not join is let go.
  * Owns: takes the record's content over. */
+int volume_make(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
+                struct err *reterr) SNAP_WUR;
+void volume_join(struct volume *v);
+void volume_let_go(struct volume *v);
+/* Both at once. */
 int volume_new(struct volume_set *set, struct volume_record *take_record, struct volume **ret,
                struct err *reterr) SNAP_WUR;
+/* Open the origin and the COW devices, one after another, once in its life; those that cannot be
+ * opened are left in the chain as damaged. done gets code 0. */
 void volume_open(struct volume *v, volume_done_fn *done, void *user);
+struct volume_opening *volume_opening_new(struct volume *v, struct err *reterr);
+void volume_opening_free(struct volume_opening *o);
 /* Wait for what is in flight, close every device, remove from the set, free. */
 void volume_close(struct volume *v, volume_done_fn *done, void *user);
 /* What who asks something of a volume that is leaving hears: SNAP_ENOENT, it is being deleted;
@@ -325,7 +339,8 @@ void volume_node_remove(struct volume *v, struct snapshot *s);
 struct snapshot *volume_node_by_id(const struct volume *v, const struct uuid *id);
 struct snapshot *volume_node_by_seq(const struct volume *v, uint32_t seq);
 struct snapshot *volume_snapshot_find(struct volume *v, const struct uuid *id); /* hidden too */
-/* One that a client may name: neither hidden nor an undo. Errors: SNAP_ENOENT. */
+/* One that a client may name: neither hidden nor an undo, nor held for its group.
+ * Errors: SNAP_ENOENT. */
 int volume_snapshot_visible(struct volume *v, const struct uuid *id, struct snapshot **ret,
                             struct err *reterr) SNAP_WUR;
 /* The same, and nobody is deleting it. */
@@ -370,6 +385,10 @@ void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
 void snapshot_reader_begin(struct snapshot *s);
 void snapshot_reader_end(struct snapshot *s);
+/* It could not be opened for want of memory: it is tried again, some times. */
+void snapshot_open_later(struct snapshot *s);
+/* What that takes, of a node that is being made. */
+int snapshot_open_timer(struct volume *v, struct snapshot *s) SNAP_WUR;
 /* After an operation: a poisoned store is opened again from disk. */
 void snapshot_check_poison(struct snapshot *s);
 /* A flush of its device that its store did not ask for has failed. */
@@ -386,6 +405,8 @@ struct volume_lease_request {
     bool new_origin;
     bool goes_on; /* it may write its origin without the daemon, see guard.h */
     bool broken;  /* … and has */
+    bool late;    /* see struct guard_word */
+    uint32_t late_after_seq;
     struct volume_holder holder;
 };
 void volume_lease_acquire(struct volume *v, const struct volume_lease_request *r,

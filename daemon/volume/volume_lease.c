@@ -178,14 +178,17 @@ void volume_lease_acquire(struct volume *v, const struct volume_lease_request *r
         done(user, rc, &err);
         return;
     }
-    *a = (struct lease_acquire){
-        .volume = v,
-        .ask = r->ask,
-        .holder = r->holder,
-        .fingerprint_bytes = r->fingerprint_bytes,
-        .guard = {.instance = r->ask.instance, .goes_on = r->goes_on, .broken = r->broken},
-        .done = done,
-        .user = user};
+    *a = (struct lease_acquire){.volume = v,
+                                .ask = r->ask,
+                                .holder = r->holder,
+                                .fingerprint_bytes = r->fingerprint_bytes,
+                                .guard = {.instance = r->ask.instance,
+                                          .goes_on = r->goes_on,
+                                          .broken = r->broken,
+                                          .late = r->late,
+                                          .late_after_seq = r->late_after_seq},
+                                .done = done,
+                                .user = user};
     (void)snprintf(a->identity, sizeof a->identity, "%s", r->ask.identity);
     a->ask.identity = a->identity;
     if (r->fingerprint_bytes > 0)

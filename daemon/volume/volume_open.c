@@ -4,14 +4,16 @@
  * cannot be opened stays with the reason; the rest is served.
  *
  *   open one ──> sound or damaged ──> next … ──> done
- *      ^  └─ in use ─┐
+ *      ^  └─ in use ─┐   or no memory
  *      └── a moment <┘   (until BUSY_WAIT_MS have passed: damaged)
  *
  * In use: a daemon that was killed lets go of its files only when the kernel has torn
- * its ring down, which can be after its successor has begun. Thread: the shard's.
+ * its ring down, which can be after its successor has begun. No memory is waited for likewise, and
+ * for a COW device some more tries are made after that. Thread: the shard's.
  */
 #include "daemon/volume/volume.h"
 
+#include "common/base/check.h"
 #include "daemon/volume/change.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/scrub.h"
@@ -49,9 +51,11 @@ static bool volume_open_retry(struct volume_opening *o)
 static void volume_opened_one(void *user, int code, const struct err *err)
 {
     struct volume_opening *o = user;
-    if (code == SNAP_EBUSY && volume_open_retry(o))
+    if ((code == SNAP_EBUSY || code == SNAP_ENOMEM) && volume_open_retry(o))
         return;
-    if (code < 0)
+    if (code == SNAP_ENOMEM)
+        snapshot_open_later(o->next);
+    else if (code < 0)
         volume_notice(o->volume, o->next, "COW device is damaged", err);
     else if (cow_store_state(o->next->store) == COW_INVALID)
         volume_notice(o->volume, o->next, "snapshot is invalid", NULL);
@@ -71,8 +75,8 @@ static void volume_open_end(struct volume_opening *o)
     struct volume *v = o->volume;
     volume_done_fn *done = o->done;
     void *user = o->user;
-    loop_timer_done(&o->retry);
-    free(o);
+    v->opener = NULL;
+    volume_opening_free(o);
     v->opening = false;
     hand_down_start(v);
     scrub_start(v);
@@ -85,7 +89,7 @@ static bool volume_open_origin(struct volume_opening *o)
 {
     struct err err = ERR_INIT;
     int rc = origin_open(o->volume, &err);
-    if (rc == SNAP_EBUSY && volume_open_retry(o))
+    if ((rc == SNAP_EBUSY || rc == SNAP_ENOMEM) && volume_open_retry(o))
         return false;
     if (rc < 0)
         volume_notice(o->volume, NULL, "the origin cannot be opened", &err);
@@ -115,23 +119,36 @@ static void volume_open_again(void *user)
     volume_open_next(user);
 }
 
-void volume_open(struct volume *v, volume_done_fn *done, void *user)
+struct volume_opening *volume_opening_new(struct volume *v, struct err *reterr)
 {
-    struct err err = ERR_INIT;
     struct volume_opening *o = calloc(1, sizeof *o);
     if (o == NULL) {
-        done(user, err_set(&err, SNAP_ENOMEM, "open volume %s", v->record.name), &err);
-        return;
+        (void)err_set(reterr, SNAP_ENOMEM, "volume");
+        return NULL;
     }
-    *o = (struct volume_opening){
-        .volume = v, .origin = v->origin != NULL, .done = done, .user = user};
+    o->volume = v;
+    if (loop_timer_init(v->set->shard->loop, &o->retry, volume_open_again, o, reterr) == 0)
+        return o;
+    free(o);
+    return NULL;
+}
+
+void volume_opening_free(struct volume_opening *o)
+{
+    if (o == NULL)
+        return;
+    loop_timer_done(&o->retry);
+    free(o);
+}
+
+void volume_open(struct volume *v, volume_done_fn *done, void *user)
+{
+    struct volume_opening *o = v->opener;
+    CHECK(o != NULL);
+    o->origin = v->origin != NULL;
+    o->done = done;
+    o->user = user;
     o->next = TAILQ_EMPTY(&v->chain) ? TAILQ_FIRST(&v->clones) : TAILQ_FIRST(&v->chain);
-    int rc = loop_timer_init(v->set->shard->loop, &o->retry, volume_open_again, o, &err);
-    if (rc < 0) {
-        free(o);
-        done(user, rc, &err);
-        return;
-    }
     v->opening = true;
     volume_ref(v);
     volume_open_next(o);

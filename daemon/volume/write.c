@@ -229,7 +229,7 @@ struct buf *write_take_buf(struct write_part *p, uint64_t bytes,
 {
     struct buf *buf = NULL;
     if (p->volume->origin->buffer_waits == 0) /* nobody is passed by */
-        buf = buf_take(p->volume->set->shard->answer_pool, (size_t)bytes);
+        buf = buf_take(p->volume->set->shard->write_pool, (size_t)bytes);
     if (buf == NULL)
         write_wait_buffer(p, resume);
     return buf;

@@ -90,13 +90,21 @@ static void clone_written(struct blk_req *req, int result)
         clone_decided(p);
 }
 
+/* Behind as many requests: for each chunk of the part, which one it is. */
+static uint64_t *in_place_tags(struct write_part *p)
+{
+    return (uint64_t *)(void *)(p->reqs + (p->last - p->first + 1));
+}
+
 /* Chunks that the clone has are written where they are, neighbours in one request. */
 static unsigned clone_add_in_place(struct write_part *p, unsigned n, uint64_t chunk,
                                    uint64_t new_chunk)
 {
     uint64_t chunk_bytes = write_chunk_bytes(p);
     uint8_t *data = p->buf->data + (chunk - p->first) * chunk_bytes;
+    uint64_t *tags = in_place_tags(p);
     struct blk_req *last = n > 0 ? &p->reqs[n - 1] : NULL;
+    tags[chunk - p->first] = chunk;
     if (last != NULL && last->offset_bytes + last->len_bytes == new_chunk * chunk_bytes &&
         (uint8_t *)last->data + last->len_bytes == data) {
         last->len_bytes += chunk_bytes;
@@ -106,6 +114,7 @@ static unsigned clone_add_in_place(struct write_part *p, unsigned n, uint64_t ch
                                   .offset_bytes = new_chunk * chunk_bytes,
                                   .len_bytes = chunk_bytes,
                                   .data = data,
+                                  .tags = &tags[chunk - p->first],
                                   .done = clone_written,
                                   .user = p};
     return n + 1;
@@ -143,7 +152,7 @@ static void clone_store(struct write_part *p)
         return;
     }
     struct write_put *x = write_put_new(p, p->place, count);
-    p->reqs = calloc(count, sizeof *p->reqs);
+    p->reqs = calloc(count, sizeof *p->reqs + sizeof(uint64_t));
     if (ready == WRITE_FAILED || x == NULL || p->reqs == NULL) {
         free(x);
         free(p->reqs);

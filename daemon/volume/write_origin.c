@@ -46,7 +46,7 @@ static void piece_written(struct blk_req *req, int result)
     struct write_part *p = req->user;
     write_give_buf(p);
     if (result < 0) {
-        if ((req->flags & BLK_FUA) != 0) /* it may be its flush that failed, with all before it */
+        if ((req->flags & BLK_FUA) != 0 && !req->refused) /* its flush, with all before it */
             loss_happened(&p->volume->origin->loss);
         piece_fail(p, req, result);
         return;

@@ -21,7 +21,7 @@ _snapctl() {
     elif [ -z "$command" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$(snapctl --words "$group" 2>/dev/null) --help" -- "$cur")
     elif [[ $cur == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "$(snapctl "$group" "$command" --help 2>/dev/null |
+        mapfile -t COMPREPLY < <(compgen -W "$(snapctl "$group" "$command" --usage 2>/dev/null |
             grep -o -- '--[a-z][a-z-]*' | sort -u)" -- "$cur")
     else
         compopt -o default

@@ -55,6 +55,7 @@ OVERWRITTEN = {1: 0, 10: 200, 100: 40}
 PEERS_OVERWRITTEN = {1: (0, 0), 10: (9, 200), 100: (10, 400)}
 REST_S = 1  # between first and second overwrites: the daemon gets its store ready for more
 SECOND_TIMES = 4  # a part is written over: once would be too short to tell
+GUARD_ROUNDS = 6  # in turns the guard and the bare origin go first
 READ_SNAPSHOTS = 10  # the chain whose oldest snapshot is read
 QCOW2 = f"cluster_size={CHUNK_BYTES}"
 
@@ -134,11 +135,13 @@ class Nbd:
 
     # -- images ---------------------------------------------------------------------------------
 
-    def make_base(self):
+    def make_noise(self, name, size_bytes):
+        path = self.path(name)
         noise = random.Random(1)
-        with open(self.path("base"), "wb") as f:
-            for _ in range(self.size_bytes // MIB):
+        with open(path, "wb") as f:
+            for _ in range(size_bytes // MIB):
                 f.write(noise.randbytes(MIB))
+        return path
 
     def copy(self, name):
         path = self.path(name)
@@ -189,7 +192,7 @@ class Nbd:
         return name
 
     def make(self):
-        self.make_base()
+        self.make_noise("base", self.size_bytes)
         self.file = self.copy("file")
         self.qcow2 = {n: self.make_qcow2(n) for n in SNAPSHOTS}
         self.overlay = {n: self.make_overlay(n) for n in SNAPSHOTS if n}
@@ -290,20 +293,20 @@ class Nbd:
 
     def guard(self):
         w = self.world
-        origin, bare = self.path("origin"), self.path("file")
-        shutil.copyfile(self.path("base"), origin)
-        w.snapctl("remote", "create", "guarded", "--size", self.size_bytes)
-        servers = {
-            "guard": lambda: self.nbdkit(w.program("nbdkit-snapwire-guard-plugin.so"),
-                                         f"origin={origin}", "volume=guarded", *self.remote(),
-                                         cpus=w.client_cpus),
-            "bare": lambda: self.nbdkit("file", bare, cpus=w.client_cpus),
-        }
+        size_bytes = GUARD_ROUNDS * self.chunks * CHUNK_BYTES
+        origin, bare = self.make_noise("origin", size_bytes), self.make_noise("bare", size_bytes)
+        w.snapctl("remote", "create", "guarded", "--size", size_bytes)
+        servers = [
+            ("guard", lambda: self.nbdkit(w.program("nbdkit-snapwire-guard-plugin.so"),
+                                          f"origin={origin}", "volume=guarded", *self.remote(),
+                                          cpus=w.client_cpus)),
+            ("bare", lambda: self.nbdkit("file", bare, cpus=w.client_cpus)),
+        ]
         for heat in ("", "_warm") if self.bench.long else ("",):
             w.snapctl("remote", "create", f"guarded@s{heat}", "--chunk-size", CHUNK_BYTES)
             figures = {}
-            for turn in range(self.rounds):
-                for name, start in servers.items():
+            for turn in range(GUARD_ROUNDS):
+                for name, start in servers if turn % 2 == 0 else reversed(servers):
                     for path in (origin, bare):
                         (warm_up if heat else forget)(path)
                     os.sync()

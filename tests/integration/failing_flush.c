@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loaded into a daemon before the C library: fdatasync() of a volume's origin fails for as long as
- * the file $FAILING_FLUSH is there. What was written stays. */
+ * the file $FAILING_FLUSH is there; with $FAILING_FLUSH_ONCE that is removed by the first failure,
+ * as a system tells of lost writes only once. What was written stays. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@ int fdatasync(int fd)
     const ssize_t len = readlink(link, path, sizeof path - 1);
     path[len > 0 ? len : 0] = '\0';
     if (sign != NULL && access(sign, F_OK) == 0 && strstr(path, "/origin") != NULL) {
+        if (getenv("FAILING_FLUSH_ONCE") != NULL)
+            (void)unlink(sign);
         errno = EIO;
         return -1;
     }

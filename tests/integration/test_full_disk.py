@@ -14,7 +14,7 @@ from unittest import mock
 
 import rawclient as rc
 from harness import Case
-from hosted import KIB, MIB, SIZE, HostedCase
+from hosted import CHUNK, KIB, MIB, SIZE, HostedCase
 from rawclient import Refused, connect_unix, get, raw
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -227,6 +227,20 @@ class FileLimit(HostedCase):
         self.snapshot(volume, model, "t")
         self.write_at_random(volume, model, 5)
         self.assert_holds(volume, model)
+
+    def test_a_write_that_finds_no_room_is_no_failed_flush(self):
+        volume, model = self.hosted()
+        boot = get(self.r.server, 10, b"")
+        self.write(volume, model, 0, self.rng.randbytes(CHUNK))
+        with self.limited(64 * KIB):
+            for length in (CHUNK, 9000):  # in one request, and in several with a flush
+                self.refused(rc.ENOSPC, self.r.write, volume, SIZE - length, b"x" * length,
+                             fua=True)
+        self.r.flush(volume, heard=0)
+        self.assert_holds(volume, model)
+        self.d.kill()
+        self.d.start()
+        self.assertEqual(get(self.connect().server, 10, b""), boot)
 
     def test_snapctl_says_so_and_does_not_end_by_a_signal(self):
         volume, model = self.hosted()

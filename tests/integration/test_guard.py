@@ -542,6 +542,126 @@ class Away(GuardCase):
         self.assert_kept("v@b", was)
 
 
+class Late(GuardCase):
+    """The disk holds a write for longer than the lease lasts. The guard reaches the daemon by a
+    name of its own, which is taken away: it hears nothing while a snapshot is made."""
+
+    def setUp(self):
+        super().setUp()
+        self.name = self.path("way")
+        self.slow = self.path("slow")
+        lib = self.path("slow_disk.so")
+        subprocess.run([os.environ.get("CC", "cc").split()[-1], "-shared", "-fPIC", "-O2",
+                        "-D_GNU_SOURCE", "-o", lib,
+                        os.path.join(os.path.dirname(__file__), "slow_disk.c")], check=True)
+        before = self.preload.get("LD_PRELOAD")
+        self.preload = dict(self.preload, SLOW_DISK=self.slow,
+                            LD_PRELOAD=f"{before}:{lib}" if before else lib)
+
+    def guard_with_a_late_write(self, *args, made="ok"):
+        """A guard, its client, the write, and what the disk held when v@b was made meanwhile."""
+        self.disk()
+        os.symlink(self.d.socket, self.name)
+        g = Guard(self, *args, server=f"unix:{self.name}", target="volume=v")
+        nbd = g.connect()
+        nbd.write(MIB, self.block())
+        open(self.slow, "wb").close()
+        late = nbd.begin(1, 0, data=self.block())
+        until(lambda: os.path.exists(self.slow + ".has"))
+        os.unlink(self.name)
+        self.d.kill()
+        self.d.start()
+        self.remote("create", "v@b")
+        self.assertEqual(self.state("v@b"), made)
+        until(lambda: os.path.exists(self.mark + ".late"))
+        return g, nbd, late, self.copy(self.origin, "was")
+
+    def assert_doubted(self):
+        self.assertEqual(self.state("v@b"), "unverified")
+        self.assertEqual(self.state("v@a"), "ok")
+        self.fails(UNVERIFIED, ["for good", "may have been"], "remote", "export", "v@b",
+                   "--origin", self.origin, "-o", self.path("no"))
+        self.assert_kept("v@a")
+
+    def test_the_snapshots_made_meanwhile_are_unverified_and_others_are_not(self):
+        g, nbd, late, was = self.guard_with_a_late_write()
+        self.assertFalse(late.done.is_set())
+        os.symlink(self.d.socket, self.name)
+        until(lambda: self.state("v@b") == "unverified")  # before the disk has let go of it
+        self.assertFalse(late.done.is_set())
+        until(lambda: "they may hold what that write wrote and are unverified for good" in g.log())
+        os.unlink(self.slow)
+        late.wait()
+        self.assert_doubted()
+        until(lambda: not os.path.exists(self.mark + ".late"))
+        self.remote("create", "v@c")
+        was_then = self.copy(self.origin, "was-then")
+        self.scribble(nbd, 30)
+        nbd.close()
+        g.stop()
+        self.assertEqual(self.state("v@c"), "ok")
+        self.assert_kept("v@c", was_then)
+        self.assert_doubted()
+        self.d.stop()
+        self.d.start()
+        self.assert_doubted()
+        self.remote("accept", "v@b")
+        with open(self.exported("v@b"), "rb") as got, open(was, "rb") as had:
+            self.assertNotEqual(got.read(CHUNK), had.read(CHUNK))  # it was in doubt with reason
+
+    def test_a_write_that_has_ended_by_then_is_told_of_too(self):
+        g, nbd, late, _ = self.guard_with_a_late_write()
+        os.unlink(self.slow)
+        late.wait()
+        self.assertEqual(self.state("v@b"), "ok")
+        os.symlink(self.d.socket, self.name)
+        until(lambda: self.state("v@b") == "unverified")
+        nbd.close()
+        g.stop()
+        self.assert_doubted()
+        self.assertFalse(os.path.exists(self.mark + ".late"))
+
+    def test_a_guard_that_could_have_gone_on_vouches_for_the_others_only(self):
+        g, nbd, late, _ = self.guard_with_a_late_write("away=broken", "away_after=600",
+                                                       made="unverified")
+        self.assertEqual(self.state("v@a"), "unverified")
+        os.unlink(self.slow)
+        late.wait()
+        os.symlink(self.d.socket, self.name)
+        until(lambda: self.state("v@a") == "ok")
+        self.assert_doubted()
+        nbd.close()
+        g.stop()
+        self.assertFalse(os.path.exists(self.mark))
+        self.assert_doubted()
+
+    def test_a_guard_that_was_ended_tells_when_it_is_started_again(self):
+        g, nbd, late, _ = self.guard_with_a_late_write()
+        os.unlink(self.slow)
+        late.wait()
+        nbd.close()
+        g.stop()
+        self.assertEqual(self.state("v@b"), "ok")
+        os.symlink(self.d.socket, self.name)
+        g.start()
+        self.assert_doubted()
+        self.remote("accept", "v@b")
+        until(lambda: not os.path.exists(self.mark + ".late"))
+        g.stop()
+        g.start()
+        self.assertEqual(self.state("v@b"), "ok")  # it is told once
+        g.stop()
+
+    def test_a_guard_that_was_killed_too(self):
+        g, _, _, _ = self.guard_with_a_late_write()
+        g.kill()
+        os.unlink(self.slow)
+        os.symlink(self.d.socket, self.name)
+        g.start()
+        g.stop()
+        self.assert_doubted()
+
+
 class Ends(GuardCase):
     """nbdkit is told to end while requests wait for a daemon that is not there."""
 

@@ -4,8 +4,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
+import time
 import unittest
 
 import rawclient as rc
@@ -143,6 +145,44 @@ class Remarks(Case):
         self.assertEqual(self.remote("-q", "ls", "v").err, "")
         self.assertEqual(self.remote("ls", "v", "--json").json(), [])
         self.assertEqual(self.remote("ls", "v", "--json").err, "")
+
+    def test_of_many_changes_at_once_none_is_lost(self):
+        children = [self.spawn("-q", "remote", "add", f"r{i}", f"unix:/s{i}") for i in range(24)]
+        for child in children:
+            self.assertEqual(child.wait(60), 0, child.stderr.read())
+        self.assertEqual({r["name"] for r in self.remote("list", "--json").json()},
+                         {f"r{i}" for i in range(24)})
+
+    def test_an_interrupt_ends_the_wait_for_a_daemon_that_does_not_answer(self):
+        d = self.up(tls=False)
+        image = self.path("i")
+        with open(image, "wb") as f:
+            f.truncate(MIB)
+        d.process.send_signal(signal.SIGSTOP)
+        try:
+            for words in (["import", "v", image], ["export", "v", "-o", self.path("o")],
+                          ["diff", "v@s"]):
+                child = self.spawn("remote", *words)
+                time.sleep(0.3)
+                child.send_signal(signal.SIGINT)
+                self.assertEqual(child.wait(60), -signal.SIGINT, words)
+        finally:
+            d.process.send_signal(signal.SIGCONT)
+
+    def test_paths_in_any_letters(self):
+        for name, shown in (("j\u00fcrgen", "j\u00fcrgen"), ("no\udcffx", "no.x")):
+            folder = self.path(name)
+            os.mkdir(folder)
+            for file in ("ca.crt", "client-ann.crt", "client-ann.key"):
+                shutil.copy(os.path.join(self.pki(), file), os.path.join(folder, file))
+            self.remote("add", f"r{len(shown)}", "localhost", "--ca", folder + "/ca.crt", "--cert",
+                        folder + "/client-ann.crt", "--key", folder + "/client-ann.key")
+            rows = self.remote("list", "--json").json()
+            self.assertRegex(rows[-1]["ca"], f"/{shown}/ca.crt$")
+            self.snapctl("-q", "cow", "create", "--size", "1M", folder + "/c.cow")
+            told = self.snapctl("cow", "info", "--json", folder + "/c.cow").json()
+            self.assertRegex(told["path"], f"/{shown}/c.cow$")
+        self.assertIn("/j\u00fcrgen/", self.remote("list").out)
 
     def test_nearly_a_command(self):
         for word, meant in (("stat", "status"), ("exports", "export"), ("imp", "import")):

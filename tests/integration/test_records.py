@@ -7,7 +7,7 @@ import shutil
 import time
 
 from harness import Case
-from rawclient import connect_unix, get
+from rawclient import EINVAL, M_VOLUME_CREATE, Refused, connect_unix, get, num, raw
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -18,6 +18,21 @@ class Records(Case):
         r = connect_unix(d.socket)
         self.addCleanup(r.close)
         return r
+
+    def test_a_label_given_twice_is_refused(self):
+        """Not found out by the next start, which could not read the volume's record."""
+        d = self.up(tls=False)
+        r = self.connect(d)
+        labels = [raw(6, raw(1, "site") + raw(2, place)) for place in ("Basel", "Bern")]
+        volume = raw(1, os.urandom(16)) + raw(2, "v") + num(3, MIB)
+        with self.assertRaises(Refused) as got:
+            r.call(M_VOLUME_CREATE, volume + labels[0] + labels[1])
+        self.assertEqual(got.exception.code, EINVAL)
+        self.assertIn("site", got.exception.text)
+        r.call(M_VOLUME_CREATE, volume + labels[0])
+        d.kill()
+        d.start()
+        self.assertNotIn("not served", self.remote("status").out)
 
     def test_a_finished_group_stands_by_its_members_alone(self):
         d = self.up(tls=False)

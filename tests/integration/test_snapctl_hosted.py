@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+import unittest
+from unittest import mock
 
 from harness import Case, program, seed
 from rawclient import connect_unix
@@ -17,6 +19,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 DISK = 32 * MIB
 LARGE = 128 * MIB
+CC = os.environ.get("CC", "cc")
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
@@ -249,7 +252,68 @@ class HostedCommands(Case):
             self.assertEqual(glob.glob(out + ".*") + self.state_files(), [])
             os.remove(out)
 
-    def test_export__resume_refuses_another_file(self):
+    def test_import__through_a_pipe_ends_what_could_be_resumed(self):
+        self.hosted("v", LARGE)
+        image = self.image("large", LARGE, self.rng, density=90)
+        self.kill_when_noted(self.spawn("remote", "import", "v", image), signal.SIGKILL)
+        with open(self.image("other", LARGE, self.rng), "rb") as f, \
+                subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE) as cat:
+            self.snapctl("remote", "import", "v", "-", stdin=cat.stdout)
+        done = self.remote("import", "v", image, "--resume")
+        self.assertIn("nothing to resume", done.err)
+        self.assert_content("v", image)
+
+    def cut_off_export(self, target, out, image):
+        """Killed when it has written over what stood at the image's beginning."""
+        child = self.spawn("remote", "export", target, "-o", out)
+        end = time.monotonic() + 60
+        begins = b""
+        with open(image, "rb") as f:
+            old = f.read(4096)
+        while child.poll() is None and begins in (b"", old) and time.monotonic() < end:
+            self.d.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            with open(out + ".partial", "rb") as f:
+                begins = f.read(4096)
+            self.d.process.send_signal(signal.SIGCONT)
+            time.sleep(0.002)
+        self.assertIsNone(child.poll(), "it ended before it was killed")
+        child.send_signal(signal.SIGKILL)
+        child.wait(60)
+
+    def test_export__resume_knows_its_partial_file_from_anothers(self):
+        image = self.image("large", LARGE, self.rng)
+        self.hosted("v", LARGE)
+        self.remote("import", "v", image)
+        self.remote("create", "v@s")
+        self.remote("import", "v", self.image("later", LARGE, self.rng))
+        out = self.path("out.img")
+        self.kill_when_noted(self.spawn("remote", "export", "v@s", "-o", out), signal.SIGKILL,
+                             pause_s=0.3)
+        self.remote("create", "v@t")
+        self.cut_off_export("v@t", out, image)
+        done = self.remote("export", "v@s", "-o", out, "--resume", code=None)
+        if done.code:
+            self.assertIn("another snapshot", done.err)
+            self.remote("export", "v@s", "-o", out)
+        self.assert_same(out, image)
+
+    def test_export__resume_finds_its_file_by_another_name(self):
+        image = self.image("large", LARGE, self.rng, density=90)
+        self.hosted("v", LARGE)
+        self.remote("import", "v", image)
+        self.remote("create", "v@s")
+        os.mkdir(self.path("there"))
+        os.symlink("there", self.path("link"))
+        noted = self.kill_when_noted(
+            self.spawn("remote", "export", "v@s", "-o", self.path("there/out.img")),
+            signal.SIGKILL, pause_s=0.3)
+        out = self.path("link/out.img")
+        done = self.remote("export", "v@s", "-o", out, "--resume", "--json").json()
+        self.assertEqual(done["resumed_at_bytes"], noted)
+        self.assert_same(out, image)
+
+    def test_export__resume_of_another_file_begins_anew(self):
         image = self.image("large", LARGE, self.rng, density=90)
         self.hosted("v", LARGE)
         self.remote("import", "v", image)
@@ -259,9 +323,8 @@ class HostedCommands(Case):
                              pause_s=0.3)
         shutil.copy(out + ".partial", out + ".copy")
         os.rename(out + ".copy", out + ".partial")
-        self.fails(19, ["another file", "without --resume"], "remote", "export", "v@s", "-o", out,
-                   "--resume")
-        self.remote("export", "v@s", "-o", out)
+        done = self.remote("export", "v@s", "-o", out, "--resume")
+        self.assertIn("nothing to resume: from the beginning", done.err)
         self.assert_same(out, image)
 
     # -- snapshots ------------------------------------------------------------------------------
@@ -531,3 +594,33 @@ class HostedCommands(Case):
                 self.fails(code, says, "remote", *words)
         self.assertFalse(os.path.exists(out) or os.path.exists(out + ".partial"))
         self.assertEqual((self.names("v"), self.names("r")), (["s"], ["s"]))
+
+
+@unittest.skipUnless(shutil.which(CC), f"no {CC}")
+class ImportsFlush(Case):
+    """The daemon's flush fails once, as the system tells of lost writes only once."""
+
+    def environment(self):
+        return dict(super().environment(), XDG_STATE_HOME=self.path("xdg"))
+
+    def test_import__what_its_last_flush_lost_is_written_again(self):
+        library, sign = self.path("failing.so"), self.path("fail")
+        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library,
+                        os.path.join(os.path.dirname(__file__), "failing_flush.c")], check=True)
+        d = self.daemon(config='io_engine = "threads"\n')
+        asan = os.environ.get("ASAN_OPTIONS", "")
+        with mock.patch.dict(os.environ, {
+                "LD_PRELOAD": library, "FAILING_FLUSH": sign, "FAILING_FLUSH_ONCE": "1",
+                "ASAN_OPTIONS": f"{asan}:verify_asan_link_order=0"}):
+            d.start()
+        self.remote("add", "admin", f"unix:{d.socket}")
+        self.remote("create", "v", "--hosted", "--size", MIB)
+        image = self.image("i", MIB, seed())
+        with open(sign, "w", encoding="utf-8"):
+            pass
+        done = self.fails(4, "flush volume v", "remote", "import", "v", image)
+        self.assertNotIn("--resume", done.err)
+        self.assertFalse(os.path.exists(sign), "nothing was flushed")
+        done = self.remote("import", "v", image, "--resume", "--json").json()
+        self.assertEqual(done["resumed_at_bytes"], 0)
+        self.assertEqual(done["bytes_written"], MIB)

@@ -247,6 +247,27 @@ class Quickstart(Case):
             self.assertIn("quickstart: ", err)
 
 
+class Completion(Case):
+    def words(self, *args):
+        return self.snapctl("--words", *args).out.split()
+
+    def offered(self, *before):
+        script = (f"source {ROOT}/deploy/completions/snapctl.bash; COMP_WORDS=(\"$@\" --); "
+                  "COMP_CWORD=$#; _snapctl; printf '%s\\n' \"${COMPREPLY[@]}\"")
+        path = os.path.dirname(program("snapctl")) + ":" + os.environ["PATH"]
+        return set(subprocess.run(["bash", "-c", script, "bash", "snapctl", *before],
+                                  env=dict(self.environment(), PATH=path), check=True,
+                                  capture_output=True, text=True).stdout.split())
+
+    def test_what_it_offers_is_what_there_is(self):
+        for group in self.words():
+            for command in self.words(group):
+                told = self.snapctl(group, command, "--help").out
+                there_is = set(re.findall(r"(?m)^ {1,8}(?:-., )?(--[a-z][a-z-]*)", told))
+                self.assertIn("--json", there_is)
+                self.assertEqual(self.offered(group, command), there_is, f"{group} {command}")
+
+
 class MakeHelp(Case):
     def test_every_target_that_it_names_exists(self):
         text = subprocess.run([os.path.join(ROOT, "deploy", "make-help")], capture_output=True,

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification of chunks whose checksums are not in memory yet."""
+"""Verification of chunks whose checksums are not in memory yet, and of exceptions that have changed
+on the disk."""
 
 import os
+import struct
 import unittest
 
 import rawclient as rc
+from harness import Case, seed
 from hosted import HostedCase, KIB, MIB
 from rawclient import get, raw
 
@@ -38,6 +41,73 @@ class Verify(HostedCase):
             self.r.sock.settimeout(20)  # a shard that spins answers nobody
             self.verify(volume)
         self.assert_holds(volume, model)
+
+
+class Table(Case):
+    """The disk changes entries of the table: into others that are as good as any."""
+
+    def setUp(self):
+        super().setUp()
+        rng = seed()
+        self.d = self.up(tls=False, config="cow { chunk_size = 4K }\n")
+        self.remote("create", "v", "--hosted", "--size", "4M")
+        self.remote("import", "v", self.file("one", rng.randbytes(SIZE)))
+        self.remote("create", "v@s")
+        self.remote("import", "v", self.file("two", rng.randbytes(SIZE)))
+        self.cow = self.remote("show", "v@s", "--json").json()["cow_path"]
+
+    def file(self, name, content):
+        with open(self.path(name), "wb") as f:
+            f.write(content)
+        return self.path(name)
+
+    def change(self, edit):
+        """edit() is given the file, and how to read and write an entry (area, index)."""
+        def at(place):
+            return (1 + (CHUNK // 16 + 1) * place[0]) * CHUNK + 16 * place[1]
+
+        self.d.stop()
+        with open(self.cow, "r+b") as f:
+            def entry(place, new=None):
+                f.seek(at(place))
+                if new is None:
+                    return struct.unpack("<QQ", f.read(16))
+                return f.write(struct.pack("<QQ", *new))
+            edit(entry)
+        self.d.start()
+
+    def test_old_chunks_that_changed_places_are_found_with_their_entries(self):
+        first, last = (0, 3), (3, 200)
+        places = []
+
+        def swap(entry):
+            a, b = entry(first), entry(last)
+            entry(first, (b[0], a[1]))
+            entry(last, (a[0], b[1]))
+            places.extend([(b[0], a[1], first), (a[0], b[1], last)])
+
+        self.assertIn("0 faults", self.remote("verify", "v").err)
+        self.change(swap)
+        self.remote("check", "v")  # the table is one that could be
+        done = self.remote("verify", "v", "--json", code=12).json()
+        self.assertEqual(done["faults_total"], 2)
+        told = self.remote("verify", "v@s", code=12).out
+        for old, new, place in places:
+            self.assertIn(f"v@s: old_chunk {old}, new_chunk {new} (area {place[0]}, "
+                          f"entry {place[1]}): ", told)
+
+    def test_an_old_chunk_with_another_bit_is_found_and_what_it_was_is_told(self):
+        place, was = (2, 7), []
+
+        def flip(entry):
+            was.append(entry(place)[0])
+            entry(place, (was[0] ^ 1 << 12, entry(place)[1]))
+
+        self.change(flip)
+        self.remote("check", "v")
+        told = self.remote("verify", "v", code=12).out
+        self.assertRegex(told, rf"v@s: old_chunk {was[0] ^ 1 << 12}, .*\(area 2, entry 7\): the disk "
+                               rf"has changed its entry .*of old_chunk {was[0]}\b")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ static void subject_make(struct sim *s, struct subject *u, unsigned i)
     r.full_policy = u->invalidates ? FULL_INVALIDATE : FULL_REFUSE;
     (void)snprintf(r.origin_path, sizeof r.origin_path, "origin");
     struct volume_env *env = (struct volume_env *)(uintptr_t)world_set(s->world)->env;
-    CHECK(origin_create(env, &r, NULL) == 0);
+    char dir[LIMIT_PATH_BYTES];
+    CHECK(volume_dir_format(env->state_dir, &r.id, dir, sizeof dir, NULL) == 0);
+    CHECK(origin_create(env, dir, &r, NULL) == 0);
     world_save_record(s->world, &r);
     volume_record_done(&r);
     u->nodes[0].state = NODE_THERE;

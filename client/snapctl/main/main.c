@@ -2,6 +2,7 @@
 /* snapctl: find the group and the command, run it, say what went wrong. */
 #include "client/snapctl/cli.h"
 
+#include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,7 @@ int main(int argc, char **argv)
 {
     struct cli cli = {0};
     int i = 1;
+    (void)setlocale(LC_CTYPE, "");  /* tables show the letters that the terminal has */
     (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a write that fails */
     while (i < argc && take_option(&cli, argc, argv, &i))
         continue;

@@ -458,8 +458,10 @@ void world_boot(struct world *w, bool checksums)
         CHECK(blk_cache_new(blocks * BLK_CACHE_BLOCK_BYTES, &w->shard->cache, NULL) == 0);
     w->shard->pool = buf_pool_new(0);
     w->shard->answer_pool = buf_pool_new((size_t)8 << 20);
+    w->shard->write_pool = buf_pool_new((size_t)8 << 20);
     w->shard->zeros = aligned_alloc(BUF_ALIGN_BYTES, SHARD_ZERO_BYTES);
-    CHECK(w->shard->pool != NULL && w->shard->answer_pool != NULL && w->shard->zeros != NULL);
+    CHECK(w->shard->pool != NULL && w->shard->answer_pool != NULL && w->shard->write_pool != NULL &&
+          w->shard->zeros != NULL);
     memset(w->shard->zeros, 0, SHARD_ZERO_BYTES);
     *w->env = (struct volume_env){.state_dir = "/sim",
                                   .storage = &storage,

@@ -72,6 +72,29 @@ static void buf_take__stops_at_the_cap_until_one_is_given(void **state)
     buf_pool_free(pool);
 }
 
+/* So that who needs more than the cap gets it, one at a time. */
+static void buf_take__more_than_the_cap_is_had_while_nothing_is_handed_out(void **state)
+{
+    (void)state;
+    struct buf_pool *pool = buf_pool_new(64 * 1024);
+    struct buf *a = buf_take(pool, 4096);
+    assert_null(buf_take(pool, MIB));
+    buf_give(a);
+    for (int i = 0; i < 2; i++) {
+        struct buf *b = buf_take(pool, MIB);
+        assert_non_null(b);
+        memset(b->data, 1, MIB);
+        assert_null(buf_take(pool, 1));
+        buf_give(b);
+        assert_int_equal(buf_pool_used_bytes(pool), 0);
+        assert_true(buf_pool_kept_bytes(pool) <= 64 * 1024);
+    }
+    a = buf_take(pool, 1);
+    assert_non_null(a);
+    buf_give(a);
+    buf_pool_free(pool);
+}
+
 static void buf_give__last_reference_gives_it_back(void **state)
 {
     (void)state;
@@ -199,6 +222,7 @@ int main(void)
         cmocka_unit_test(buf_take__sizes_round_up_to_classes),
         cmocka_unit_test(buf_take__too_large_is_null),
         cmocka_unit_test(buf_take__stops_at_the_cap_until_one_is_given),
+        cmocka_unit_test(buf_take__more_than_the_cap_is_had_while_nothing_is_handed_out),
         cmocka_unit_test(buf_give__last_reference_gives_it_back),
         cmocka_unit_test(buf_take__uses_the_last_given_of_its_class),
         cmocka_unit_test(buf_take__kept_buffers_make_room_under_the_cap),

@@ -64,6 +64,10 @@ static void err_set_errno__says_what_limits_a_file(void **state)
     assert_int_equal(err_set_errno(&e, code, EFBIG, "grow x.cow"), SNAP_ENOSPC);
     assert_non_null(strstr(e.text, "grow x.cow: File too large: "));
     assert_non_null(strstr(e.text, "LimitFSIZE="));
+    code = err_code_of_errno(EMFILE);
+    assert_int_equal(err_set_errno(&e, code, EMFILE, "open x.cow"), SNAP_ELIMIT);
+    assert_non_null(strstr(e.text, "open x.cow: Too many open files: "));
+    assert_non_null(strstr(e.text, "LimitNOFILE="));
 }
 
 static void err_prefix__layers_read_from_outside_in(void **state)

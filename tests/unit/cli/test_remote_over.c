@@ -14,10 +14,20 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 static struct tmpdir dir;
+static atomic_uint slept_s; /* how long the machine has */
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    int rc = (int)syscall(SYS_clock_gettime, id, t);
+    if (id == CLOCK_BOOTTIME)
+        t->tv_sec += (time_t)atomic_load(&slept_s);
+    return rc;
+}
 
 static int setup(void **state)
 {
@@ -189,7 +199,7 @@ static void written_end(struct written *x)
 
 static uint64_t in_one_minute(void)
 {
-    return clock_now_ns(clock_system()) + UINT64_C(60000000000);
+    return clock_now_ns(clock_asleep_too()) + UINT64_C(60000000000);
 }
 
 /* Waits for one slot at least. */
@@ -252,7 +262,7 @@ static void writer__what_is_late_comes_back_unwritten(void **state)
     written_begin(&x);
     struct over_slot *s = &x.slots[1];
     memset(s->verdicts, OVER_SAME, 10);
-    over_writer_put(x.writer, s, clock_now_ns(clock_system()) - 1);
+    over_writer_put(x.writer, s, clock_now_ns(clock_asleep_too()) - 1);
     assert_ptr_equal(collect(&x), s);
     assert_int_equal(s->next, 10);
     assert_int_equal(s->written.chunks_written, 0);
@@ -261,6 +271,21 @@ static void writer__what_is_late_comes_back_unwritten(void **state)
     assert_ptr_equal(collect(&x), s);
     assert_int_equal(s->next, W_CHUNKS);
     assert_int_equal(count_bytes(&x, 1, 101), W_SLOT_BYTES - 10 * W_CHUNK);
+    written_end(&x);
+}
+
+static void writer__the_time_is_over_too_while_the_machine_sleeps(void **state)
+{
+    (void)state;
+    struct written x;
+    written_begin(&x);
+    const uint64_t until_ns = in_one_minute();
+    atomic_store(&slept_s, 3600);
+    over_writer_put(x.writer, &x.slots[0], until_ns);
+    assert_ptr_equal(collect(&x), &x.slots[0]);
+    assert_int_equal(x.slots[0].next, 0);
+    assert_int_equal(count_bytes(&x, 0, 0), W_SLOT_BYTES);
+    atomic_store(&slept_s, 0);
     written_end(&x);
 }
 
@@ -318,6 +343,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(writer__writes_what_differs_and_nothing_else, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(writer__what_is_late_comes_back_unwritten, setup, teardown),
+        cmocka_unit_test_setup_teardown(writer__the_time_is_over_too_while_the_machine_sleeps,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(writer__after_hold_nothing_is_written, setup, teardown),
         cmocka_unit_test(instance__is_the_same_for_the_same_origin_only),
     };

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { SIZE = 64 * 1024, HALF = SIZE / 2 };
@@ -71,8 +72,34 @@ static void resume__what_was_noted_is_loaded_and_forgotten(void **state)
     assert_ok(resume_save(&s, &file, 8192, &e), &e);
     assert_true(resume_load(&s, &file, &done, &why));
     assert_int_equal(done, 8192);
-    resume_forget(&s);
+    assert_ok(resume_forget(&s, &e), &e);
     expect_why(&s, &file, "");
+    assert_ok(resume_forget(&s, &e), &e);
+}
+
+static void resume_forget__what_cannot_be_removed_is_told(void **state)
+{
+    struct resume s = work(SIZE);
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_ok(resume_save(&s, &file, 4096, &e), &e);
+    assert_int_equal(unlink(s.path), 0);
+    assert_int_equal(mkdir(s.path, 0700), 0);
+    assert_true(resume_forget(&s, &e) < 0);
+    assert_non_null(strstr(e.text, s.path));
+}
+
+static void resume_save__keeps_the_largest_numbers(void **state)
+{
+    const struct resume_file large = {.device = UINT64_MAX, .inode = UINT64_MAX - 1};
+    struct resume s = work(SIZE);
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    uint64_t done = 0;
+    (void)state;
+    assert_ok(resume_save(&s, &large, 4096, &e), &e);
+    assert_true(resume_load(&s, &large, &done, &why));
+    expect_why(&s, &file, "another file");
 }
 
 static void resume_load__another_file_size_or_content_is_told(void **state)
@@ -114,6 +141,32 @@ static void resume_load__a_damaged_note_is_told(void **state)
         assert_int_equal(fclose(f), 0);
         expect_why(&s, &file, "cannot be read");
     }
+}
+
+/* -- of an export -- */
+
+static struct resume export_of(const char *subject)
+{
+    struct resume s;
+    struct err e = ERR_INIT;
+    assert_ok(resume_init_output(&s, &file, subject, SIZE, &e), &e);
+    return s;
+}
+
+static void resume_init_output__a_file_has_one_note_whatever_goes_there(void **state)
+{
+    struct resume one = export_of("one"), two = export_of("two");
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    uint64_t done = 0;
+    (void)state;
+    assert_ok(resume_save(&one, &file, 4096, &e), &e);
+    assert_true(resume_load(&one, &file, &done, &why));
+    expect_why(&two, &file, "another snapshot");
+    assert_ok(resume_save(&two, &file, 8192, &e), &e);
+    expect_why(&one, &file, "another snapshot");
+    assert_ok(resume_forget_output(&file, &e), &e);
+    expect_why(&two, &file, "");
 }
 
 /* -- the sink -- */
@@ -187,6 +240,25 @@ static void sink_open_again__another_file_stays_as_it_is(void **state)
     assert_int_not_equal(access(partial, F_OK), 0);
 }
 
+static void sink_open__what_was_noted_of_the_file_is_forgotten(void **state)
+{
+    struct resume_file is = cut_off();
+    struct resume s;
+    struct sink *sink = NULL;
+    struct err e = ERR_INIT;
+    const char *why = NULL;
+    uint64_t done = 0;
+    (void)state;
+    assert_ok(resume_init_output(&s, &is, "one", SIZE, &e), &e);
+    assert_ok(resume_save(&s, &is, HALF, &e), &e);
+    assert_ok(sink_open_again(path, SIZE, HALF, &is, &sink, &e), &e);
+    sink_close(sink);
+    assert_true(resume_load(&s, &is, &done, &why));
+    assert_ok(sink_open(path, SIZE, &sink, &e), &e);
+    expect_why(&s, &is, "");
+    sink_close(sink);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +267,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(resume_load__another_file_size_or_content_is_told, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(resume_load__a_damaged_note_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(resume_forget__what_cannot_be_removed_is_told, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(resume_save__keeps_the_largest_numbers, setup, teardown),
+        cmocka_unit_test_setup_teardown(resume_init_output__a_file_has_one_note_whatever_goes_there,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(sink_open__what_was_noted_of_the_file_is_forgotten, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(sink_open_again__goes_on_and_drops_what_came_after, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(sink_open_again__another_file_stays_as_it_is, setup,

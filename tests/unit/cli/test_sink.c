@@ -331,6 +331,37 @@ static void take__buffers_are_bounded_and_come_back(void **state)
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* Who can make files in the folder may have put one there to get at what is exported, or to have
+ * another file written over. */
+static void open__a_file_of_somebody_else_or_with_another_name_is_not_taken_over(void **state)
+{
+    (void)state;
+    char other[TMPDIR_FILE_BYTES];
+    struct sink *s = NULL;
+    struct err e = ERR_INIT;
+    struct stat st;
+    (void)tmpdir_file(&dir, "other", other);
+    put_file(other, "precious");
+    assert_int_equal(link(other, partial), 0);
+    assert_int_equal(sink_open(path, 4096, &s, &e), SNAP_EEXIST);
+    assert_non_null(strstr(e.text, "remove it"));
+    assert_int_equal(stat(other, &st), 0);
+    assert_int_equal(st.st_size, 8);
+    assert_int_equal(unlink(partial), 0);
+    put_file(partial, "planted");
+    if (geteuid() == 0) {
+        assert_int_equal(chown(partial, 1, 1), 0);
+        assert_int_equal(sink_open(path, 4096, &s, &e), SNAP_EEXIST);
+        assert_int_equal(chown(partial, 0, 0), 0);
+    }
+    assert_int_equal(chmod(partial, 0666), 0);
+    assert_int_equal(sink_open(path, 4096, &s, &e), 0);
+    assert_int_equal(sink_finish(s, &e), 0);
+    sink_close(s);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +369,7 @@ int main(void)
         CASE(open__takes_over_what_a_killed_run_left),
         CASE(open__a_second_export_to_the_same_file_is_busy),
         CASE(open__follows_no_link_and_takes_no_pipe_for_a_working_file),
+        CASE(open__a_file_of_somebody_else_or_with_another_name_is_not_taken_over),
         CASE(finish__writes_over_nothing_that_came_meanwhile),
         CASE(close__without_finish_leaves_nothing),
         CASE(put__whatever_the_pieces_the_content_is_theirs_and_zeros_are_holes),

@@ -51,7 +51,7 @@ struct fake {
     /* the lease it grants */
     struct snapwire_uuid volume, head;
     uint64_t epoch;
-    uint32_t ttl_ms, chunk_sectors;
+    uint32_t ttl_ms, chunk_sectors, head_seq;
     int refuse_acquire;    /* SNAP_E…: how a LEASE_ACQUIRE is answered */
     uint32_t requests_max; /* that it tells the client */
     struct uuid boot;      /* likewise; nil: none */
@@ -109,6 +109,7 @@ static inline void fake_lease_fill(const struct fake *f, Snapwire__V1__Lease *m)
     m->head_name = (char *)(uintptr_t) "head";
     m->ttl_ms = f->ttl_ms;
     m->chunk_size_sectors = f->chunk_sectors;
+    m->head_seq = f->head_seq;
     m->size_bytes = UINT64_C(1) << 30;
 }
 

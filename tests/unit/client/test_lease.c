@@ -31,6 +31,49 @@ static void acquire__hands_out_what_the_daemon_said(void **state)
     writer_end(&w);
 }
 
+static void acquire__tells_of_late_writes_and_the_same_lease_again_does_not(void **state)
+{
+    struct writer w = {.f = fake_new()};
+    struct snapwire_lease_config config = lease_config_of(&w);
+
+    (void)state;
+    config.late = true;
+    config.late_after_seq = 0; /* which is not the same as nothing */
+    w.f->head_seq = 3;
+    w.client = client_of(w.f, NULL, NULL);
+    assert_int_equal(snapwire_lease_acquire(w.client, &config, on_acquired, &w, NULL), 0);
+    RUN_UNTIL(w.f, w.acquired.calls == 1);
+    fake_drop(w.f);
+    (void)await_asked(w.f, METHOD(LEASE_ACQUIRE), 2);
+    for (unsigned i = 0; i < 2; i++) {
+        Snapwire__V1__LeaseAcquire *m = acquire_of(w.f, i);
+        assert_int_equal(m->outlasted_case,
+                         i == 0 ? SNAPWIRE__V1__LEASE_ACQUIRE__OUTLASTED_LATE_AFTER_SEQ
+                                : SNAPWIRE__V1__LEASE_ACQUIRE__OUTLASTED__NOT_SET);
+        assert_int_equal(m->late_after_seq, 0);
+        snapwire__v1__lease_acquire__free_unpacked(m, NULL);
+    }
+    writer_end(&w);
+}
+
+static void lease__the_heads_seq_is_as_the_daemon_says(void **state)
+{
+    struct fake *f = fake_new();
+    struct writer w;
+
+    (void)state;
+    f->head_seq = 3;
+    writer_begin(&w, f);
+    assert_int_equal(snapwire_lease_info(w.lease)->head_seq, 3);
+    struct fake_asked *ready = writer_stand_still(&w);
+    f->head = snapwire_uuid_make();
+    f->head_seq = 4;
+    fake_answer_lease(f, ready);
+    RUN_UNTIL(f, w.heads == 1);
+    assert_int_equal(snapwire_lease_info(w.lease)->head_seq, 4);
+    writer_end(&w);
+}
+
 static void acquire__refused_gives_no_lease(void **state)
 {
     struct writer w = {.f = fake_new()};
@@ -446,6 +489,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acquire__hands_out_what_the_daemon_said),
+        cmocka_unit_test(acquire__tells_of_late_writes_and_the_same_lease_again_does_not),
+        cmocka_unit_test(lease__the_heads_seq_is_as_the_daemon_says),
         cmocka_unit_test(acquire__refused_gives_no_lease),
         cmocka_unit_test(acquire__senseless_answers_are_refused),
         cmocka_unit_test(lease__is_renewed_by_itself),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hosted volumes as the library asks for them: pieces, errors, replays, extents, differences,
- * clones, groups and jobs. */
+ * clones and groups. */
 #include "tests/unit/client/fake_daemon.h"
 
 enum { MEG = 1 << 20 };
@@ -364,6 +364,36 @@ static void read__longer_than_a_piece_is_put_together(void **state)
     free(buf);
 }
 
+static void read__pieces_are_no_larger_than_what_is_received(void **state)
+{
+    enum { LEN = 2 * MEG };
+    struct fake *f = fake_new();
+    const struct snapwire_config config = {
+        .size = sizeof config, .addresses = f->address, .receive_bytes_max = MEG / 2};
+    struct snapwire_client *c = NULL;
+    struct outcome o = {0};
+    struct snapwire_error e;
+    uint8_t *disk = pattern_new(LEN, 4), *got = calloc(1, LEN);
+    unsigned done = 0;
+
+    (void)state;
+    assert_int_equal(snapwire_client_new(f->base, &config, &c, &e), 0);
+    assert_int_equal(snapwire_client_payload_bytes_max(c), MEG / 4);
+    assert_int_equal(snapwire_io_read(c, &f->volume, NULL, 0, LEN, got, outcome_cb, &o, &e), 0);
+    while (o.calls == 0) {
+        RUN_UNTIL(f, f->asked_count > done || o.calls == 1);
+        for (; done < f->asked_count; done++)
+            answer_read_of(f, &f->asked[done], disk);
+    }
+    assert_int_equal(o.code, 0);
+    assert_memory_equal(got, disk, LEN);
+    const struct snapwire_read whole = {.size = sizeof whole, .len_bytes = MEG / 4 + 512};
+    assert_int_equal(snapwire_snapshot_read(c, &whole, NULL, NULL, &e), SNAPWIRE_ELIMIT);
+    close_and_free(f, c);
+    free(disk);
+    free(got);
+}
+
 static void read__that_does_not_cover_the_range_is_refused_whole(void **state)
 {
     static const struct {
@@ -626,128 +656,6 @@ static void group__gives_every_member_a_uuid_that_replays_keep(void **state)
     close_and_free(f, c);
 }
 
-/* -- jobs -- */
-
-struct job_log {
-    unsigned calls, looks, stop_at;
-    int code;
-    char state[32];
-};
-
-static void on_job(void *user, const struct snapwire_error *error, const struct snapwire_job *job)
-{
-    struct job_log *log = user;
-
-    log->calls++;
-    log->code = error != NULL ? error->code : 0;
-    (void)snprintf(log->state, sizeof log->state, "%s", job != NULL ? job->state : "");
-}
-
-static int on_progress(void *user, const struct snapwire_job *job)
-{
-    struct job_log *log = user;
-
-    assert_false(snapwire_job_is_over(job));
-    return ++log->looks == log->stop_at;
-}
-
-static void answer_job(struct fake *f, struct fake_asked *a, const char *job_state)
-{
-    Snapwire__V1__Job m = SNAPWIRE__V1__JOB__INIT;
-
-    m.job = fake_uuid(&f->head);
-    m.volume = fake_uuid(&f->volume);
-    m.state = (char *)(uintptr_t)job_state;
-    fake_answer(f, a, &m.base);
-}
-
-static struct snapwire_client *wait_begin(struct fake *f, struct job_log *log)
-{
-    struct snapwire_client *c = client_of(f, NULL, NULL);
-    struct snapwire_error e;
-    const struct snapwire_job_wait args = {.size = sizeof args,
-                                           .volume = f->volume,
-                                           .job = f->head,
-                                           .poll_ms = 2,
-                                           .progress = on_progress,
-                                           .user = log};
-
-    assert_int_equal(snapwire_job_wait(c, &args, on_job, log, &e), 0);
-    RUN_UNTIL(f, f->asked_count == 1);
-    return c;
-}
-
-static void job_wait__looks_until_it_is_over(void **state)
-{
-    struct fake *f = fake_new();
-    struct job_log log = {0};
-    struct snapwire_client *c = wait_begin(f, &log);
-
-    (void)state;
-    answer_job(f, &f->asked[0], "running");
-    RUN_UNTIL(f, f->asked_count == 2);
-    answer_job(f, &f->asked[1], "waiting");
-    RUN_UNTIL(f, f->asked_count == 3);
-    assert_int_equal(log.calls, 0);
-    answer_job(f, &f->asked[2], "failed");
-    RUN_UNTIL(f, log.calls == 1);
-    assert_int_equal(log.code, 0);
-    assert_int_equal(log.looks, 2);
-    assert_string_equal(log.state, "failed");
-    close_and_free(f, c);
-}
-
-static void job_wait__stops_when_told_to(void **state)
-{
-    struct fake *f = fake_new();
-    struct job_log log = {.stop_at = 1};
-    struct snapwire_client *c = wait_begin(f, &log);
-
-    (void)state;
-    answer_job(f, &f->asked[0], "running");
-    RUN_UNTIL(f, log.calls == 1);
-    assert_string_equal(log.state, "running");
-    run_for_ms(f, 10);
-    assert_int_equal(f->asked_count, 1);
-    close_and_free(f, c);
-}
-
-static void job_wait__between_two_looks_ends_with_the_client(void **state)
-{
-    struct fake *f = fake_new();
-    struct job_log log = {0};
-    struct snapwire_client *c = client_of(f, NULL, NULL);
-    struct snapwire_error e;
-    const struct snapwire_job_wait args = {.size = sizeof args,
-                                           .volume = f->volume,
-                                           .job = f->head,
-                                           .poll_ms = 60000,
-                                           .progress = on_progress,
-                                           .user = &log};
-
-    (void)state;
-    assert_int_equal(snapwire_job_wait(c, &args, on_job, &log, &e), 0);
-    RUN_UNTIL(f, f->asked_count == 1);
-    answer_job(f, &f->asked[0], "running");
-    RUN_UNTIL(f, log.looks == 1);
-    close_and_free(f, c);
-    assert_int_equal(log.calls, 1);
-    assert_int_equal(log.code, SNAPWIRE_ECANCELED);
-}
-
-static void job_wait__of_a_job_that_is_gone_says_so(void **state)
-{
-    struct fake *f = fake_new();
-    struct job_log log = {0};
-    struct snapwire_client *c = wait_begin(f, &log);
-
-    (void)state;
-    fake_answer_error(f, &f->asked[0], SNAP_ENOENT, "no such job");
-    RUN_UNTIL(f, log.calls == 1);
-    assert_int_equal(log.code, SNAPWIRE_ENOENT);
-    close_and_free(f, c);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -761,16 +669,13 @@ int main(void)
         cmocka_unit_test(flush__says_what_the_last_one_was_told),
         cmocka_unit_test(flush__sent_again_says_what_it_said_the_first_time),
         cmocka_unit_test(read__longer_than_a_piece_is_put_together),
+        cmocka_unit_test(read__pieces_are_no_larger_than_what_is_received),
         cmocka_unit_test(read__that_does_not_cover_the_range_is_refused_whole),
         cmocka_unit_test(zero__is_cut_at_four_gib_and_flush_has_no_range),
         cmocka_unit_test(arguments__that_make_no_sense_are_refused_before_anything_is_sent),
         cmocka_unit_test(extents__may_end_early_but_not_leave_holes),
         cmocka_unit_test(diff__asks_page_after_page_up_to_its_end),
         cmocka_unit_test(group__gives_every_member_a_uuid_that_replays_keep),
-        cmocka_unit_test(job_wait__looks_until_it_is_over),
-        cmocka_unit_test(job_wait__stops_when_told_to),
-        cmocka_unit_test(job_wait__between_two_looks_ends_with_the_client),
-        cmocka_unit_test(job_wait__of_a_job_that_is_gone_says_so),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -69,7 +69,7 @@ static void slot_found(struct sum_lookup *l, int code, const struct err *err)
     *(bool *)l->user = true;
 }
 
-/* The chunk's content has the checksum that is kept for it. */
+/* The chunk's content has the checksum that is kept for it, and for no other old_chunk. */
 static void assert_summed(struct fix *f, const struct disks *d, uint64_t old_chunk)
 {
     struct sum_slot slot = {0};
@@ -79,11 +79,12 @@ static void assert_summed(struct fix *f, const struct disks *d, uint64_t old_chu
     assert_true(cow_map_get(f->map, old_chunk, f->options.seq, &new_chunk));
     struct sum_lookup l = {
         .first_block = new_chunk, .count = 1, .slots = &slot, .done = slot_found, .user = &found};
-    struct iovec iov = {mem_dev_image(d->data) + new_chunk * CHUNK, CHUNK};
+    const uint8_t *content = mem_dev_image(d->data) + new_chunk * CHUNK;
     sum_dev_lookup(f->dev, &l);
     while (!found)
         assert_true(mem_engine_step(f->engine));
-    assert_true(slot.now == sum_of(new_chunk, &iov, 1, 0, CHUNK));
+    assert_true(slot.now == sum_dev_of(f->dev, new_chunk, old_chunk, content));
+    assert_true(slot.now != sum_dev_of(f->dev, new_chunk, old_chunk + 1, content));
 }
 
 /* Few at a time and many, cut off after any number of steps. */

@@ -206,17 +206,40 @@ static void save__any_printable_path_comes_back(void **state)
     }
 }
 
-static void save__makes_folders_and_keeps_others_out(void **state)
+static void lock__makes_folders_and_save_keeps_others_out(void **state)
 {
     (void)state;
     struct remote_conf conf = REMOTE_CONF_INIT;
     struct stat st;
+    int lock = -1;
     char deep[2 * TMPDIR_FILE_BYTES];
     (void)snprintf(deep, sizeof deep, "%s/.config/snapwire/remotes.conf", dir.path);
+    assert_int_equal(remote_conf_lock(deep, &lock, NULL), 0);
     assert_int_equal(remote_conf_save(deep, &conf, NULL), 0);
+    assert_int_equal(close(lock), 0);
     assert_int_equal(stat(deep, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(remote_conf_load(deep, &conf, NULL), 0);
+    remote_conf_done(&conf);
+}
+
+static void save__a_symbolic_link_stays_one(void **state)
+{
+    (void)state;
+    struct remote_conf conf = REMOTE_CONF_INIT;
+    struct remote_entry a = {.name = (char *)(uintptr_t) "one",
+                             .address = (char *)(uintptr_t) "unix:/s"};
+    char link[TMPDIR_FILE_BYTES];
+    struct stat st;
+    put_file("");
+    assert_int_equal(symlink(path, tmpdir_file(&dir, "link", link)), 0);
+    assert_int_equal(remote_conf_add(&conf, &a, NULL), 0);
+    assert_int_equal(remote_conf_save(link, &conf, NULL), 0);
+    remote_conf_done(&conf);
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(remote_conf_load(path, &conf, NULL), 0);
+    assert_int_equal(conf.count, 1);
     remote_conf_done(&conf);
 }
 
@@ -284,7 +307,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(load__a_file_with_a_zero_byte_or_too_long_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(save__any_printable_path_comes_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(save__makes_folders_and_keeps_others_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(save__a_symbolic_link_stays_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(lock__makes_folders_and_save_keeps_others_out, setup,
+                                        teardown),
         cmocka_unit_test(add__refuses_a_second_of_the_name_and_control_characters),
         cmocka_unit_test(remove__of_the_chosen_one_leaves_none_chosen),
         cmocka_unit_test(path__the_environment_decides),

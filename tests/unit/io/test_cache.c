@@ -48,6 +48,7 @@ static void late_tell(struct late_req *r)
     struct blk_req *outer = r->outer;
     r->late->base.info = *blk_dev_info(r->late->below);
     int result = r->result, sys_errno = r->inner.sys_errno;
+    outer->refused = r->inner.refused;
     free(r);
     blk_finish(outer, result, sys_errno);
 }
@@ -348,6 +349,19 @@ static void failed_fua__leaves_nothing_of_its_device(void **state)
         assert_false(has(d, 1));
         assert_true(has(&w->disks[1], 0));
     }
+}
+
+static void refused_fua__leaves_what_is_there_and_is_told(void **state)
+{
+    struct world *w = *state;
+    struct disk *d = &w->disks[0];
+    struct probe p;
+    assert_int_equal(read_block(d, 1), 0);
+    mem_dev_fault_at(d->mem, BLK_WRITE, 1, MEM_FAULT_ERROR, ENOSPC);
+    probe_start(d->dev, &p, BLK_WRITE, BLK_FUA, 5 * BLOCK, BLOCK, buf);
+    assert_int_equal(probe_end(&p), SNAP_ENOSPC);
+    assert_true(p.req.refused);
+    assert_true(has(d, 1));
 }
 
 static void zero_and_discard__are_forgotten(void **state)
@@ -707,6 +721,7 @@ int main(void)
         CASE(failed_read__leaves_nothing),
         CASE(failed_flush__leaves_nothing_of_its_device),
         CASE(failed_fua__leaves_nothing_of_its_device),
+        CASE(refused_fua__leaves_what_is_there_and_is_told),
         CASE(zero_and_discard__are_forgotten),
         CASE(read__that_a_write_overtakes_is_not_kept),
         CASE(read__during_a_write_is_not_kept),

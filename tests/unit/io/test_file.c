@@ -339,6 +339,50 @@ static void file_size_limit__reads_as_no_space(void **state)
     blk_dev_close(d);
 }
 
+/* In a process that may not have a further thread, which only another user than root is held to.
+ * 0, or what failed. */
+static int use_without_threads(struct blk_dev *d)
+{
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+
+    if (setrlimit(RLIMIT_NPROC, &none) != 0 || setresuid(61234, 61234, 61234) != 0)
+        return SNAP_EPERM;
+    for (unsigned i = 0; i < 4; i++) {
+        int r = blk_write_sync(d, 8192, data, 4096, NULL);
+        if (r == 0)
+            r = blk_flush_sync(d, NULL);
+        if (r == 0)
+            r = blk_grow_sync(d, 131072 + i * 65536, NULL);
+        if (r == 0)
+            r = blk_zero_sync(d, 0, 4096, NULL);
+        if (r != 0)
+            return r;
+    }
+    return blk_read_sync(d, 8192, back, 4096, NULL);
+}
+
+static void process_limit__is_no_failure_of_the_disk(void **state)
+{
+    int status;
+
+    (void)state;
+    if (!use_uring || geteuid() != 0)
+        skip();
+    make_file(65536);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct blk_dev *d = NULL;
+        int r = make_engine(&engine);
+        if (r == 0)
+            r = blk_open(engine, path, BLK_OPEN_EXCLUSIVE, &d, NULL);
+        _exit(r == 0 ? -use_without_threads(d) : 99);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static bool write_text(const char *at, const char *text)
 {
     int fd = open(at, O_WRONLY | O_CLOEXEC);
@@ -527,6 +571,8 @@ static int run_all(const char *name)
         CASE(truncated_behind_our_back__is_an_error_not_a_hang),
         CASE(cut_short__what_is_ours_alone_fails_until_it_is_opened_again),
         CASE(file_size_limit__reads_as_no_space),
+        cmocka_unit_test_setup_teardown(process_limit__is_no_failure_of_the_disk,
+                                        setup_without_engine, teardown),
         CASE(tmpfs__does_it_all),
         CASE(block_device__size_alignment_and_exclusion),
         cmocka_unit_test_setup_teardown(full_file_system__is_no_space_and_keeps_what_it_has,

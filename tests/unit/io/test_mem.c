@@ -520,6 +520,30 @@ static void fault_at__failed_fua_write_fails_flushes_that_wait_for_it(void **sta
     }
 }
 
+/* What finds no room has flushed nothing: those who wait get a flush of their own. */
+static void fault_at__refused_fua_write_fails_nobody_else(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 50; seed++) {
+        struct disk d = disk_new(seed, 0);
+        struct probe fua, late, flush;
+        unsigned no = 1 + seed % 2; /* the second is a write and the next flush */
+        mem_dev_fault_at(d.dev, BLK_WRITE, no, MEM_FAULT_ERROR, no == 1 ? ENOSPC : EIO);
+        probe_start(d.dev, &fua, BLK_WRITE, BLK_FUA, 0, 512, buf_a);
+        probe_start(d.dev, &flush, BLK_FLUSH, 0, 0, 0, NULL);
+        probe_start(d.dev, &late, BLK_WRITE, BLK_FUA, 512, 512, buf_b);
+        for (unsigned i = 0; i < 1000 && fua.ran + flush.ran + late.ran < 3; i++)
+            (void)mem_engine_step(d.engine);
+        assert_int_equal(fua.result, no == 1 ? SNAP_ENOSPC : 0);
+        assert_int_equal(late.result, no == 2 ? SNAP_EIO : 0);
+        assert_int_equal(flush.result, 0);
+        assert_int_equal(fua.req.refused, no == 1);
+        assert_int_equal(late.req.refused, no == 2);
+        assert_int_equal(late.req.flags, BLK_FUA);
+        disk_free(&d);
+    }
+}
+
 static void fua__beside_a_flush_is_a_write_and_the_next_flush(void **state)
 {
     (void)state;
@@ -707,6 +731,7 @@ int main(void)
         CASE(fault_at__failed_flush_takes_some_writes_back),
         CASE(fault_at__failed_flush_fails_those_that_wait_for_it),
         CASE(fault_at__failed_fua_write_fails_flushes_that_wait_for_it),
+        CASE(fault_at__refused_fua_write_fails_nobody_else),
         CASE(fua__beside_a_flush_is_a_write_and_the_next_flush),
         CASE(fail_range__until_it_is_taken_back),
         CASE(grow__up_to_the_limit),

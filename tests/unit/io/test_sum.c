@@ -5,6 +5,7 @@
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
 #include "common/base/rng.h"
+#include "common/io/cache.h"
 #include "common/io/mem.h"
 #include "common/io/sum.h"
 #include "tests/lib/seed.h"
@@ -116,7 +117,13 @@ static struct sum_slot look(struct world *w, uint64_t block)
 static uint64_t sum_at(struct world *w, uint64_t block)
 {
     struct iovec iov = {.iov_base = mem_dev_image(w->data) + block * BLOCK, .iov_len = BLOCK};
-    return sum_of(block, &iov, 1, 0, BLOCK);
+    return sum_of(sum_seed(block, SUM_NO_TAG), &iov, 1, 0, BLOCK);
+}
+
+static uint64_t tagged_sum_at(struct world *w, uint64_t block, uint64_t tag)
+{
+    struct iovec iov = {.iov_base = mem_dev_image(w->data) + block * BLOCK, .iov_len = BLOCK};
+    return sum_of(sum_seed(block, tag), &iov, 1, 0, BLOCK);
 }
 
 static void plug(struct world *w)
@@ -139,6 +146,102 @@ static void sum_of__depends_on_place_and_not_on_the_vector(void **state)
     assert_true(sum_of(5, &one, 1, 512, BLOCK) == sum_of(5, many, 3, 512, BLOCK));
     assert_true(sum_of(5, &one, 1, 512, BLOCK) != sum_of(6, &one, 1, 512, BLOCK));
     free(b);
+}
+
+/* Neither neighbours, nor numbers that change places, nor those that differ by as much. */
+static void sum_seed__of_pairs_that_are_alike_differ(void **state)
+{
+    enum { SIDE = 96 };
+    (void)state;
+    uint64_t *seeds = calloc(SIDE * SIDE, sizeof *seeds);
+    assert_non_null(seeds);
+    for (uint64_t b = 0; b < SIDE; b++)
+        for (uint64_t t = 0; t < SIDE; t++)
+            seeds[b * SIDE + t] = sum_seed(b, t < SIDE / 2 ? t : UINT64_C(1) << (t - SIDE / 2));
+    for (unsigned i = 0; i < SIDE * SIDE; i++)
+        for (unsigned k = i + 1; k < SIDE * SIDE; k++)
+            if (seeds[i] == seeds[k]) /* powers of two that are below, too */
+                assert_true(i / SIDE == k / SIDE && i % SIDE < SIDE / 2 && k % SIDE >= SIDE / 2);
+    free(seeds);
+}
+
+/* Several blocks in one request, from the middle of its buffers; also with FUA, and through a
+ * device that passes requests on. */
+static void write__binds_sums_to_tags(void **state)
+{
+    enum { FIRST = 10, COUNT = 3 };
+    const uint64_t tags[COUNT] = {70, 3, UINT64_C(1) << 40};
+    (void)state;
+    for (unsigned way = 0; way < 3; way++) {
+        struct world w;
+        world_new(&w, 1, BLOCKS * BLOCK);
+        struct blk_cache *cache;
+        assert_int_equal(blk_cache_new(MIB, &cache, NULL), 0);
+        struct blk_dev *front = w.dev;
+        if (way == 2)
+            assert_int_equal(blk_cache_open(cache, w.dev, &front, NULL), 0);
+        uint8_t *b = filled(COUNT * BLOCK, 'x');
+        struct iovec iov[2] = {{b, BLOCK / 2}, {b + BLOCK / 2, COUNT * BLOCK - BLOCK / 2}};
+        struct probe p = {.req = {.op = BLK_WRITE,
+                                  .flags = way == 1 ? BLK_FUA : 0,
+                                  .offset_bytes = FIRST * BLOCK,
+                                  .len_bytes = COUNT * BLOCK,
+                                  .iov = iov,
+                                  .iov_count = 2,
+                                  .tags = tags}};
+        probe_submit(front, &p);
+        assert_int_equal(probe_end(&p), 0);
+        for (uint64_t i = 0; i < COUNT; i++) {
+            uint64_t now = look(&w, FIRST + i).now;
+            assert_true(now == tagged_sum_at(&w, FIRST + i, tags[i]));
+            assert_true(now != tagged_sum_at(&w, FIRST + i, tags[i] ^ 1));
+            assert_true(now != sum_at(&w, FIRST + i));
+            assert_true(now == sum_dev_of(w.dev, FIRST + i, tags[i], b));
+        }
+        free(b);
+        w.dev = front;
+        world_free(&w);
+        blk_cache_free(cache);
+    }
+}
+
+/* A side device of before has hash 1 in its header, and sums of the block's number alone. */
+static void open__of_a_side_without_tags_goes_on_without(void **state)
+{
+    const uint64_t tag = 70;
+    (void)state;
+    struct world w;
+    world_new(&w, 1, BLOCKS * BLOCK);
+    assert_true(sum_dev_has_tags(w.dev));
+    assert_int_equal(mem_dev_image(w.side)[32], 2);
+    mem_dev_image(w.side)[32] = 1;
+    mem_dev_settle(w.side);
+    plug(&w);
+    assert_false(sum_dev_has_tags(w.dev));
+    uint8_t *b = filled(BLOCK, 'x');
+    struct iovec iov = {b, BLOCK};
+    struct probe p = {.req = {.op = BLK_WRITE,
+                              .offset_bytes = 5 * BLOCK,
+                              .len_bytes = BLOCK,
+                              .data = b,
+                              .tags = &tag}};
+    probe_submit(w.dev, &p);
+    assert_int_equal(probe_end(&p), 0);
+    flush(&w);
+    plug(&w);
+    assert_true(look(&w, 5).now == sum_of(5, &iov, 1, 0, BLOCK));
+    assert_true(look(&w, 5).now == sum_dev_of(w.dev, 5, tag, b));
+    assert_int_equal(sum_dev_set(w.dev, 5, 71, b, NULL), 0);
+    assert_true(look(&w, 5).now == sum_of(5, &iov, 1, 0, BLOCK));
+    mem_dev_image(w.side)[32] = 3; /* of a version to come */
+    mem_dev_settle(w.side);
+    mem_engine_power_loss(w.engine);
+    sum_dev_abandon(w.dev);
+    assert_int_equal(open_id(&w, false, 7), SNAP_ECORRUPT);
+    mem_dev_image(w.side)[32] = 1;
+    assert_int_equal(open_id(&w, false, 7), 0);
+    free(b);
+    world_free(&w);
 }
 
 static void flush__makes_sums_durable_with_the_data(void **state)
@@ -371,7 +474,7 @@ static void set__makes_a_sum_anew(void **state)
     mem_dev_image(w.data)[5 * BLOCK] = 'q';
     mem_dev_settle(w.data);
     assert_true(look(&w, 5).now != sum_at(&w, 5));
-    assert_int_equal(sum_dev_set(w.dev, 5, mem_dev_image(w.data) + 5 * BLOCK, NULL), 0);
+    assert_int_equal(sum_dev_set(w.dev, 5, SUM_NO_TAG, mem_dev_image(w.data) + 5 * BLOCK, NULL), 0);
     flush(&w);
     plug(&w);
     assert_true(look(&w, 5).now == sum_at(&w, 5));
@@ -516,6 +619,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sum_of__depends_on_place_and_not_on_the_vector),
+        cmocka_unit_test(sum_seed__of_pairs_that_are_alike_differ),
+        cmocka_unit_test(write__binds_sums_to_tags),
+        cmocka_unit_test(open__of_a_side_without_tags_goes_on_without),
         cmocka_unit_test(flush__makes_sums_durable_with_the_data),
         cmocka_unit_test(write__into_a_page_on_its_way_has_it_written_again),
         cmocka_unit_test(fua__makes_data_durable_and_its_sum_with_the_next_flush),

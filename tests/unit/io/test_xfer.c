@@ -201,6 +201,60 @@ static void fua__is_dsync_on_every_part(void **state)
     assert_true(xfer_advance(&req, 4096));
 }
 
+/* Runs it until it ends: the moving returns `moved`, the flush, if it is one, `synced`. */
+static struct blk_req run_fua(enum blk_op op, bool direct, int64_t moved, int64_t synced)
+{
+    struct blk_req req = request(op, 0, 4096);
+    struct xfer_call call;
+    bool over = false;
+
+    dev.direct = direct;
+    req.flags = BLK_FUA;
+    xfer_begin(&req);
+    for (unsigned i = 0; i < 4 && !over; i++) {
+        xfer_next(&req, &call);
+        assert_true(call.kind != XFER_WRITE || op == BLK_ZERO ||
+                    call.mode == (direct ? RWF_DSYNC : 0));
+        int64_t done = call.kind == XFER_WRITE ? (int64_t)call.iov->iov_len : 0;
+        over = xfer_advance(&req, call.kind == XFER_DATASYNC ? synced : moved != 0 ? moved : done);
+    }
+    assert_true(over);
+    xfer_settle(&req);
+    return req;
+}
+
+static void fua__that_was_refused_is_told_from_a_failed_flush(void **state)
+{
+    static const struct {
+        enum blk_op op;
+        bool direct;
+        int moved, synced;
+        bool refused;
+    } table[] = {
+        {BLK_WRITE, true, -ENOSPC, 0, true}, /* O_DIRECT: nothing of ours waits for its room */
+        {BLK_WRITE, true, -EFBIG, 0, true},
+        {BLK_WRITE, true, -EIO, 0, false}, /* the write or the flush in it: nobody knows */
+        {BLK_WRITE, false, -ENOSPC, 0, true},
+        {BLK_WRITE, false, -EIO, 0, true},
+        {BLK_WRITE, false, 0, -ENOSPC, false}, /* the page cache found no room for what it had */
+        {BLK_WRITE, false, 0, -EIO, false},
+        {BLK_ZERO, true, -ENOSPC, 0, true},
+        {BLK_ZERO, true, 0, -ENOSPC, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        struct blk_req req = run_fua(table[i].op, table[i].direct, table[i].moved, table[i].synced);
+        assert_int_not_equal(req.result, 0);
+        assert_int_equal(req.refused, table[i].refused);
+    }
+    assert_int_equal(run_fua(BLK_WRITE, true, 0, -EIO).result, 0); /* one call */
+    struct blk_req plain = request(BLK_WRITE, 0, 4096);
+    xfer_begin(&plain);
+    assert_true(xfer_advance(&plain, -ENOSPC));
+    assert_false(plain.refused);
+}
+
 static void flush__is_one_datasync(void **state)
 {
     struct blk_req req = request(BLK_FLUSH, 0, 0);
@@ -371,6 +425,7 @@ int main(void)
         CASE(interrupted__is_repeated_but_not_for_ever),
         CASE(errors__become_codes),
         CASE(fua__is_dsync_on_every_part),
+        CASE(fua__that_was_refused_is_told_from_a_failed_flush),
         CASE(flush__is_one_datasync),
         CASE(zero__falls_back_to_punching_then_to_writing),
         CASE(zero__real_error_is_reported),

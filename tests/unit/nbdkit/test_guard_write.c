@@ -89,6 +89,8 @@ static int setup(void **state)
     (void)pthread_cond_init(&g->woken, NULL);
     TAILQ_INIT(&g->queue);
     TAILQ_INIT(&g->waiters);
+    TAILQ_INIT(&g->at_disk);
+    g->head_seq = 5;
     g->config.copy_bytes_max = 4 * CHUNK;
     g->config.away_after_ms = 100;
     g->chunk_bytes = CHUNK;
@@ -109,6 +111,7 @@ static int teardown(void **state)
     assert_int_equal(g->copy_bytes, 0);
     assert_true(TAILQ_EMPTY(&g->queue));
     assert_true(TAILQ_EMPTY(&g->waiters));
+    assert_true(TAILQ_EMPTY(&g->at_disk));
     for (uint64_t i = 0; i < CHUNKS + 1; i++)
         assert_false(guard_map_has(&g->claimed, i));
     guard_map_done(&g->kept);
@@ -492,48 +495,109 @@ static void write__nothing_is_written_when_its_time_was_slept_over(void **state)
     assert_int_equal(end(&w), 0);
 }
 
+/* So shortly before its end a write is not begun: it would be late by a moment. */
+static void be_near_the_end(struct guard *g)
+{
+    g->margin_ns = FAR_NS;
+}
+
+static void write__nothing_is_begun_shortly_before_its_time_is_over(void **state)
+{
+    struct guard *g = *state;
+    struct writer w;
+    set(g, keep_all);
+    set(g, be_near_the_end);
+    begin(g, &w, 0, CHUNK);
+    assert_waits(g, &w);
+    g->margin_ns /= 2;
+    set(g, renew);
+    assert_int_equal(end(&w), 0);
+}
+
 static void head_moves(struct guard *g)
 {
     g->head.b[0]++;
+    g->head_seq++;
+}
+
+static void lapse_and_break(struct guard *g)
+{
+    lapse(g);
+    be_broken(g);
 }
 
 /* Begin a write, let this happen while the disk has it. */
 static void write_meanwhile(struct guard *g, void (*what)(struct guard *g))
 {
     struct writer w;
+    const unsigned before = atomic_load(&here.in_stall);
     set(g, keep_all);
     atomic_store(&here.stalls, true);
     begin(g, &w, 0, CHUNK);
-    while (atomic_load(&here.in_stall) == 0)
+    while (atomic_load(&here.in_stall) == before)
         nap_ms(1);
+    assert_false(TAILQ_EMPTY(&g->at_disk));
     if (what)
         set(g, what);
     atomic_store(&here.stalls, false);
     assert_int_equal(end(&w), 0);
+    assert_int_equal(atomic_load(&here.said), 0); /* what it means is known with the next lease */
 }
 
 static void write__that_outlasts_the_lease_is_remembered(void **state)
 {
     struct guard *g = *state;
+    uint32_t after_seq = 0;
     write_meanwhile(g, lapse);
-    assert_true(g->late);
-    assert_int_equal(atomic_load(&here.said), 0); /* the head may be the same */
+    assert_true(g->late.any);
+    assert_int_equal(g->late.after_seq, 5);
+    g->head_seq = 9; /* whatever is the head by now */
+    assert_true(guard_late_look(g, &after_seq));
+    assert_int_equal(after_seq, 5);
 }
 
-static void write__that_a_new_head_was_made_under_is_told(void **state)
+static void write__of_several_the_oldest_head_is_remembered(void **state)
 {
     struct guard *g = *state;
-    write_meanwhile(g, head_moves);
-    assert_false(g->late);
-    assert_int_equal(atomic_load(&here.said), 1);
+    write_meanwhile(g, lapse);
+    set(g, renew);
+    g->head_seq = 3;
+    write_meanwhile(g, lapse);
+    assert_int_equal(g->late.after_seq, 3);
+    set(g, renew);
+    g->head_seq = 4;
+    write_meanwhile(g, lapse);
+    assert_int_equal(g->late.after_seq, 3);
 }
 
-static void write__under_its_lease_is_neither(void **state)
+static void write__without_any_head_is_remembered_too(void **state)
 {
     struct guard *g = *state;
+    g->head_seq = 0;
+    g->mode = GUARD_NOTHING;
+    write_meanwhile(g, lapse);
+    assert_true(g->late.any);
+    assert_int_equal(g->late.after_seq, 0);
+}
+
+/* The head is another when the newest was deleted, too. */
+static void write__under_its_lease_is_not(void **state)
+{
+    struct guard *g = *state;
+    uint32_t after_seq;
     write_meanwhile(g, NULL);
-    assert_false(g->late);
-    assert_int_equal(atomic_load(&here.said), 0);
+    assert_false(g->late.any);
+    write_meanwhile(g, head_moves);
+    assert_false(g->late.any);
+    assert_false(guard_late_look(g, &after_seq));
+}
+
+/* All snapshots are broken anyway. */
+static void write__of_a_broken_guard_is_not(void **state)
+{
+    struct guard *g = *state;
+    write_meanwhile(g, lapse_and_break);
+    assert_false(g->late.any);
 }
 
 static void write__anothers_lease_is_eio(void **state)
@@ -668,8 +732,11 @@ int main(void)
         CASE(write__also_not_when_it_is_over_while_a_copy_is_under_way),
         CASE(write__nothing_is_written_when_its_time_was_slept_over),
         CASE(write__that_outlasts_the_lease_is_remembered),
-        CASE(write__that_a_new_head_was_made_under_is_told),
-        CASE(write__under_its_lease_is_neither),
+        CASE(write__nothing_is_begun_shortly_before_its_time_is_over),
+        CASE(write__of_several_the_oldest_head_is_remembered),
+        CASE(write__without_any_head_is_remembered_too),
+        CASE(write__under_its_lease_is_not),
+        CASE(write__of_a_broken_guard_is_not),
         CASE(write__anothers_lease_is_eio),
         CASE(away__fail_is_eio_after_its_time),
         CASE(away__broken_writes_only_once_the_mark_is_there),

@@ -21,6 +21,7 @@ struct publishing {
     struct loop_msg msg;
     struct control_job job;
     struct request req;
+    struct acl_publication publication;
     struct session session;
     struct acl *list;
     sem_t taken, go, done;
@@ -37,18 +38,13 @@ static void publish_take(struct control_job *job)
 static void publish_done(struct request *req)
 {
     struct publishing *p = CONTAINER_OF(req, struct publishing, req);
-    struct request_block *b;
-    while ((b = req->blocks) != NULL) {
-        req->blocks = b->next;
-        free(b);
-    }
     sem_post(&p->done);
 }
 
 static void publish_run(struct loop_msg *msg)
 {
     struct publishing *p = CONTAINER_OF(msg, struct publishing, msg);
-    service_publish_acl(&p->req, publish_done);
+    service_publish_acl(&p->req, &p->publication, publish_done);
     sem_post(&p->taken);
     if (p->stall)
         sem_wait(&p->go);
@@ -103,6 +99,7 @@ static void publish__late_list_does_not_displace_a_newer_one(void **state)
     for (unsigned i = 0; i < PARTS; i++) {
         struct shard_config config = {.index = i, .io_engine = "threads"};
         w->parts[i].server = &w->server;
+        w->parts[i].index = i;
         assert_int_equal(shard_new(&config, &w->parts[i].shard, &err), 0);
         volume_set_init(&w->parts[i].set, w->parts[i].shard, &w->server.env, acl_ref(w->lists[0]));
     }

@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "daemon/service/state_dir.h"
 #include "daemon/service/trash.h"
+#include "daemon/volume/draft.h"
 #include "daemon/volume/group.h"
 #include "daemon/volume/volume.h"
 #include "tests/lib/cm.h"
@@ -212,6 +213,68 @@ static void scan__files_of_a_hosted_volume_are_listed(void **state)
     scan(f);
     assert_int_equal(f->count, 2);
     assert_true(is_warned(f, id, ".sum is listed by no record"));
+    volume_record_done(&r);
+}
+
+/* "volumes/<volume>/<node><end>" */
+static const char *node_file(const struct uuid *volume, const struct uuid *node, const char *end,
+                             char buf[TMPDIR_FILE_BYTES])
+{
+    char v[UUID_TEXT_BYTES], n[UUID_TEXT_BYTES];
+    (void)snprintf(buf, TMPDIR_FILE_BYTES, "volumes/%s/%s%s", uuid_format(volume, v),
+                   uuid_format(node, n), end);
+    return buf;
+}
+
+static bool is_there(const struct fixture *f, const char *file)
+{
+    char path[TMPDIR_FILE_BYTES];
+    return access(tmpdir_file(&f->dir, file, path), F_OK) == 0;
+}
+
+/* What has a note and is in no record is ours; of the rest nothing is known. */
+static void scan__half_made_files_go_if_a_note_says_whose_they_are(void **state)
+{
+    static const char *const ends[] = {".cow", ".sum", DRAFT_END};
+    struct fixture *f = *state;
+    struct volume_record r = hosted_record("vm");
+    struct uuid listed = add_snapshot(&r, "a", NULL), ours = uuid_make(), nobodys = uuid_make();
+    char file[TMPDIR_FILE_BYTES];
+    save_volume(f, &r);
+    touch(f, node_file(&r.id, &listed, DRAFT_END, file), "");
+    for (unsigned i = 0; i < 3; i++)
+        touch(f, node_file(&r.id, &ours, ends[i], file), "");
+    touch(f, node_file(&r.id, &nobodys, ".cow", file), "");
+    touch(f, node_file(&r.id, &nobodys, ".draft.cow", file), "");
+    scan(f);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_false(is_there(f, node_file(&r.id, &ours, ends[i], file)));
+        assert_int_equal(is_there(f, node_file(&r.id, &listed, ends[i], file)), i < 2);
+    }
+    assert_true(is_there(f, node_file(&r.id, &nobodys, ".cow", file)));
+    assert_int_equal(f->count, 2);
+    assert_true(is_warned(f, node_file(&r.id, &nobodys, ".cow", file), "neither used nor deleted"));
+    volume_record_done(&r);
+}
+
+/* What cannot be removed keeps its note, and is told. */
+static void scan__half_made_file_that_cannot_be_removed_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct volume_record r = hosted_record("vm");
+    struct uuid ours = uuid_make();
+    char file[TMPDIR_FILE_BYTES], path[TMPDIR_FILE_BYTES];
+    save_volume(f, &r);
+    touch(f, node_file(&r.id, &ours, DRAFT_END, file), "");
+    assert_int_equal(mkdir(tmpdir_file(&f->dir, node_file(&r.id, &ours, ".cow", file), path), 0700),
+                     0);
+    scan(f);
+    assert_true(is_warned(f, ".cow", "neither used nor deleted"));
+    assert_true(is_there(f, node_file(&r.id, &ours, DRAFT_END, file)));
+    assert_int_equal(rmdir(path), 0);
+    scan(f);
+    assert_int_equal(f->count, 0);
+    assert_false(is_there(f, node_file(&r.id, &ours, DRAFT_END, file)));
     volume_record_done(&r);
 }
 
@@ -497,6 +560,8 @@ int main(void)
         CASE(scan__odd_things_are_told_and_left_alone),
         CASE(scan__record_of_another_volume_is_not_used),
         CASE(scan__files_of_a_hosted_volume_are_listed),
+        CASE(scan__half_made_files_go_if_a_note_says_whose_they_are),
+        CASE(scan__half_made_file_that_cannot_be_removed_is_told),
         CASE(scan__group_that_was_not_committed_is_undone),
         CASE(scan__group_is_whole_wherever_its_making_was_cut_off),
         CASE(scan__groups_stay_while_a_volume_cannot_be_read),

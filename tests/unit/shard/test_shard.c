@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -72,6 +74,69 @@ static void kick__runs_once_at_the_end_of_the_turn(void **state)
     assert_int_equal(p.runs[1], 1);
     shard_free(s);
     sem_destroy(&p.done);
+}
+
+struct taking_back {
+    struct loop_msg both, one;
+    struct shard *shard;
+    struct shard_kick first, last, later;
+    unsigned last_runs;
+    sem_t done;
+};
+
+static void taking_back_first(void *user)
+{
+    struct taking_back *t = user;
+    shard_kick_cancel(t->shard, &t->last);
+}
+
+static void taking_back_last(void *user)
+{
+    struct taking_back *t = user;
+    t->last_runs++;
+}
+
+static void taking_back_later(void *user)
+{
+    struct taking_back *t = user;
+    sem_post(&t->done);
+}
+
+static void taking_back_queue_both(struct loop_msg *msg)
+{
+    struct taking_back *t = CONTAINER_OF(msg, struct taking_back, both);
+    shard_kick_later(t->shard, &t->first);
+    shard_kick_later(t->shard, &t->last);
+}
+
+static void taking_back_queue_one(struct loop_msg *msg)
+{
+    struct taking_back *t = CONTAINER_OF(msg, struct taking_back, one);
+    shard_kick_later(t->shard, &t->later);
+}
+
+/* The first of a turn takes the last one back: what that one was of is gone. */
+static void kick__taken_back_by_another_of_its_turn_does_not_run_and_later_ones_do(void **state)
+{
+    (void)state;
+    struct timespec until;
+    struct taking_back t = {.both = {.fn = taking_back_queue_both},
+                            .one = {.fn = taking_back_queue_one},
+                            .shard = make_shard("threads")};
+    t.first = (struct shard_kick){.fn = taking_back_first, .user = &t};
+    t.last = (struct shard_kick){.fn = taking_back_last, .user = &t};
+    t.later = (struct shard_kick){.fn = taking_back_later, .user = &t};
+    sem_init(&t.done, 0, 0);
+    shard_post(t.shard, &t.both);
+    (void)usleep(20000); /* the next one is of another turn, most likely */
+    shard_post(t.shard, &t.one);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    int rc = sem_timedwait(&t.done, &until);
+    shard_free(t.shard);
+    sem_destroy(&t.done);
+    assert_int_equal(rc, 0);
+    assert_int_equal(t.last_runs, 0);
 }
 
 static void new__unknown_engine_is_refused_by_name(void **state)
@@ -163,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kick__runs_once_at_the_end_of_the_turn),
+        cmocka_unit_test(kick__taken_back_by_another_of_its_turn_does_not_run_and_later_ones_do),
         cmocka_unit_test(new__unknown_engine_is_refused_by_name),
         cmocka_unit_test(submit__jobs_run_in_order_and_come_back),
         cmocka_unit_test(free__runs_what_was_queued),

@@ -294,6 +294,35 @@ static void create__lease_is_sealed_while_the_head_is_being_recorded(void **stat
     fixture_put(f, m.id, w.epoch, 0, 5, 0);
 }
 
+static void do_cancel(struct call *c)
+{
+    snapshot_create_cancel(c->f->volume);
+    call_end(c, 0, NULL);
+}
+
+/* As the daemon stops. The writer that stands still for the first would go on with the old head,
+ * and overwrite what the new one has not got. */
+static void create__refused_behind_another_lets_the_writer_stand_still_for_that(void **state)
+{
+    struct fixture *f = *state;
+    (void)fixture_create(f, "s1");
+    struct make m[2] = {{.id = uuid_make(), .name = "s2"}, {.id = uuid_make(), .name = "s3"}};
+    struct call creating[2], ready;
+    (void)fixture_lease(f);
+    call_begin(&creating[0], f, fixture_do_create, &m[0]);
+    fixture_wait_quiesced(f, 1);
+    call_begin(&creating[1], f, fixture_do_create, &m[1]);
+    halt_set(&saving);
+    call_begin(&ready, f, fixture_do_ready, NULL);
+    halt_reached(&saving);
+    assert_int_equal(call(f, do_cancel, NULL), 0);
+    assert_int_equal(call_wait(&creating[1]), SNAP_ESHUTDOWN);
+    assert_true(call_still_waits(&ready));
+    halt_end(&saving);
+    assert_int_equal(call_wait(&creating[0]), 0);
+    assert_int_equal(call_wait(&ready), 0);
+}
+
 static void do_gone(struct call *c)
 {
     volume_holder_gone(c->f->volume, 1);
@@ -417,6 +446,7 @@ int main(void)
         CASE(lease__release_behind_a_theft_releases_nothing),
         CASE(create__writer_whose_lease_is_being_given_is_asked_to_stand_still),
         CASE(create__lease_is_sealed_while_the_head_is_being_recorded),
+        CASE(create__refused_behind_another_lets_the_writer_stand_still_for_that),
         CASE(create__writer_that_comes_back_is_asked_again),
         CASE(create__over_a_silent_writer_tells_it_that_it_has_lost_the_lease),
         CASE(merge__while_a_snapshot_is_being_made_is_refused),

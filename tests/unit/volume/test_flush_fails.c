@@ -180,6 +180,82 @@ static void verify__rebuild_that_cannot_be_flushed_is_told_to_who_had_written(vo
     assert_int_equal(client_flush(f, &a, node), 0);
 }
 
+/* -- a clone that goes ------------------------------------------------------------------------ */
+
+static struct halt saving;
+static atomic_int saves_pass; /* so many go by */
+
+static int save(void *user, const char *dir, const struct volume_record *r, struct err *reterr)
+{
+    if (!disk_take_one(&saves_pass))
+        halt_here(&saving);
+    return volume_storage_files.save(user, dir, r, reterr);
+}
+
+struct gating {
+    struct volume_waiter waiter;
+    struct call *call;
+};
+
+static void gate_closed(struct volume_waiter *w, int code, const struct err *err)
+{
+    struct gating *g = w->user;
+    volume_gate_open(g->call->f->volume);
+    call_end(g->call, code, err);
+}
+
+static void do_gate(struct call *c)
+{
+    struct gating *g = c->arg;
+    *g = (struct gating){.waiter = {.fn = gate_closed, .user = g}, .call = c};
+    volume_gate_close(c->f->volume, &g->waiter);
+}
+
+static void do_begin_read(struct call *c)
+{
+    snapshot_reader_begin(c->arg);
+    call_end(c, 0, NULL);
+}
+
+static void do_end_read(struct call *c)
+{
+    snapshot_reader_end(c->arg);
+    call_end(c, 0, NULL);
+}
+
+/* A flush of its device fails as it is dropped, and a read of it takes its time: when the record is
+ * without it, it is still being closed, to be opened again. */
+static void flush__of_a_clone_that_fails_as_it_is_dropped_does_no_harm(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid c = clone_new(f);
+    struct client a = client_new();
+    struct volume_storage storage = volume_storage_files;
+    struct snapshot *node = volume_snapshot_find(f->volume, &c);
+    struct gating g;
+    halt_init(&saving);
+    atomic_store(&saves_pass, 1); /* that it is deleted, not that it is gone */
+    storage.save = save;
+    f->env.storage = &storage;
+    assert_int_equal(client_write(f, &a, c), 0); /* in place, and not flushed */
+    assert_int_equal(call(f, do_begin_read, node), 0);
+    halt_set(&saving);
+    assert_int_equal(fixture_delete(f, c, uuid_make(), false), 0);
+    halt_reached(&saving);
+    atomic_store(&passes, 1); /* the origin's */
+    atomic_store(&failures, 1);
+    assert_int_equal(call(f, do_gate, &g), SNAP_EIO);
+    halt_end(&saving);
+    while (fixture_look(f, c).there)
+        (void)usleep(1000);
+    assert_int_equal(call(f, do_end_read, node), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, c).nodes, 1);
+    f->env.storage = &volume_storage_files;
+    fixture_reopen(f);
+    assert_int_equal(f->volume->record.snapshot_count, 1);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, fixture_teardown)
 
 int main(void)
@@ -190,6 +266,7 @@ int main(void)
         CASE(flush__that_failed_beside_a_write_is_told_to_its_writer),
         CASE(write__durable_beside_a_flush_that_failed_fails),
         CASE(verify__rebuild_that_cannot_be_flushed_is_told_to_who_had_written),
+        CASE(flush__of_a_clone_that_fails_as_it_is_dropped_does_no_harm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

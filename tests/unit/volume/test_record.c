@@ -85,6 +85,23 @@ static void format__parses_back_to_the_same(void **state)
     volume_record_done(&copy);
 }
 
+/* Its text would be one that no start reads. */
+static void check__label_that_is_there_twice_is_refused(void **state)
+{
+    (void)state;
+    struct volume_record r;
+    fill(&r);
+    assert_int_equal(volume_record_check(&r, NULL), 0);
+    struct record_label *labels = calloc(2, sizeof *labels);
+    labels[0] = r.labels[0];
+    labels[1] = (struct record_label){.key = strdup("site"), .value = strdup("Basel")};
+    free(r.labels);
+    r.labels = labels;
+    r.label_count = 2;
+    assert_int_equal(volume_record_check(&r, NULL), SNAP_ECORRUPT);
+    volume_record_done(&r);
+}
+
 struct damage {
     const char *from, *to, *named; /* the last: what the error tells of */
 };
@@ -547,6 +564,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format__parses_back_to_the_same),
+        cmocka_unit_test(check__label_that_is_there_twice_is_refused),
         cmocka_unit_test(parse__refuses_each_damage_by_name),
         cmocka_unit_test(parse__older_text_is_read),
         cmocka_unit_test(format__hosted_parses_back_to_the_same),

@@ -3,6 +3,8 @@
 #include "tests/unit/volume/hosted_fixture.h"
 #include "tests/unit/volume/job_fixture.h"
 
+#include "common/cow/cow_disk.h"
+#include "common/io/sum.h"
 #include "daemon/volume/job.h"
 #include "daemon/volume/sums.h"
 #include "daemon/volume/verify.h"
@@ -84,7 +86,216 @@ static struct uuid snapshot_of_all(struct fixture *f)
     return s;
 }
 
+/* The first half of the volume is kept: old_chunk n is entry n of the table, at new_chunk n + 2. */
+static struct uuid snapshot_of_half(struct fixture *f)
+{
+    for (uint64_t c = 0; c < CHUNKS; c++) /* no two are alike */
+        assert_int_equal(fixture_fill(f, ITSELF, c * CHUNK_BYTES, CHUNK_BYTES, (int)c + 1), 0);
+    struct uuid s = fixture_create(f, "s1");
+    for (uint64_t c = 0; c < CHUNKS / 2; c++)
+        assert_int_equal(fixture_fill(f, ITSELF, c * CHUNK_BYTES, CHUNK_BYTES, 99), 0);
+    return s;
+}
+
+static void bytes_at(int fd, bool write, void *bytes, size_t len, uint64_t at)
+{
+    ssize_t n = write ? pwrite(fd, bytes, len, (off_t)at) : pread(fd, bytes, len, (off_t)at);
+    assert_int_equal(n, (ssize_t)len);
+}
+
+/* While the volume is closed the disk changes entry i of the table, from x's to another. */
+static void set_entry(struct fixture *f, struct uuid id, uint64_t i, struct cow_exception x)
+{
+    char path[2 * LIMIT_PATH_BYTES];
+    uint8_t bytes[COW_EXCEPTION_BYTES];
+    file_path(f, id, "cow", path, sizeof path);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    cow_exception_encode(&x, bytes, 0);
+    bytes_at(fd, true, bytes, sizeof bytes, CHUNK_BYTES + i * sizeof bytes);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(close(fd), 0);
+}
+
+/* Its side file becomes one of before there were tags: the hash's number, and other checksums. */
+static void side_of_before(struct fixture *f, struct uuid id, uint64_t chunks)
+{
+    static uint8_t content[CHUNK_BYTES];
+    struct iovec iov = {content, sizeof content};
+    char path[2 * LIMIT_PATH_BYTES];
+    uint8_t hash[4] = {1}, slot[SUM_SLOT_BYTES] = {0};
+    file_path(f, id, "cow", path, sizeof path);
+    int cow = open(path, O_RDONLY);
+    file_path(f, id, "sum", path, sizeof path);
+    int sum = open(path, O_RDWR);
+    assert_true(cow >= 0 && sum >= 0);
+    bytes_at(sum, true, hash, sizeof hash, 32);
+    for (uint64_t n = 2; n < 2 + chunks; n++) {
+        bytes_at(cow, false, content, sizeof content, n * sizeof content);
+        le64_store(slot, sum_of(n, &iov, 1, 0, sizeof content));
+        bytes_at(sum, true, slot, sizeof slot, SUM_PAGE_BYTES + n * sizeof slot);
+    }
+    assert_int_equal(fsync(sum), 0);
+    assert_int_equal(close(sum), 0);
+    assert_int_equal(close(cow), 0);
+}
+
+static uint8_t hash_of(struct fixture *f, struct uuid id)
+{
+    char path[2 * LIMIT_PATH_BYTES];
+    uint8_t hash = 0;
+    file_path(f, id, "sum", path, sizeof path);
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    bytes_at(fd, false, &hash, 1, 32);
+    assert_int_equal(close(fd), 0);
+    return hash;
+}
+
+struct told {
+    struct verify_fault fault;
+    char text[ERR_TEXT_BYTES];
+};
+
+static void do_tell(struct call *c)
+{
+    struct told *t = c->arg;
+    (void)verify_fault_format(c->f->volume, &t->fault, t->text, sizeof t->text);
+    call_end(c, 0, NULL);
+}
+
+static void expect_told(struct fixture *f, const struct verify_fault *fault, const char *part)
+{
+    struct told t = {.fault = *fault};
+    assert_int_equal(call(f, do_tell, &t), 0);
+    if (strstr(t.text, part) == NULL)
+        fail_msg("no \"%s\" in: %s", part, t.text);
+}
+
 /* -- cases ---------------------------------------------------------------------------- */
+
+/* Another old_chunk that could well be there: the table is as sound as before. */
+static void verify__finds_an_old_chunk_that_has_changed(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_half(f);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 5, (struct cow_exception){5 + 32, 7}); /* one bit */
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct checking g = {.check = {.snapshot = s}};
+    assert_int_equal(call(f, fixture_do_check, &g), 0);
+    assert_int_equal(g.check.faults_total, 0);
+    struct verified y = verify(f, s, false);
+    assert_int_equal(y.faults_total, 1);
+    assert_int_equal(y.first.kind, VERIFY_ENTRY);
+    assert_int_equal(y.first.meant_old, 5);
+    assert_non_null(strstr(y.status.text, "1 have a damaged entry"));
+    expect_told(f, &y.first,
+                "old_chunk 37, new_chunk 7 (area 0, entry 5): the disk has changed its");
+    expect_told(f, &y.first, "is of old_chunk 5");
+
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 5, (struct cow_exception){5 + 32 + 16, 7}); /* two */
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    y = verify(f, s, false);
+    assert_int_equal(y.faults_total, 1);
+    assert_int_equal(y.first.kind, VERIFY_DIFFERS);
+    expect_told(f, &y.first, "old_chunk 53, new_chunk 7 (area 0, entry 5): differs");
+    expect_told(f, &y.first, "the disk has changed it, or its entry in the table");
+
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 5, (struct cow_exception){5, 7});
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_string_equal(verify(f, ITSELF, false).status.text, "0 faults");
+}
+
+static void verify__finds_new_chunks_that_have_changed_places(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_half(f);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 5, (struct cow_exception){5, 12});
+    set_entry(f, s, 10, (struct cow_exception){10, 7});
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct verified y = verify(f, ITSELF, false);
+    assert_int_equal(y.faults_total, 2);
+    assert_int_equal(y.first.kind, VERIFY_DIFFERS);
+    expect_told(f, &y.first, "old_chunk 5, new_chunk 12 (area 0, entry 5): differs");
+}
+
+/* Of many faults, also where the table is in another order than the chunks. */
+static void verify__tells_where_each_entry_stands(void **state)
+{
+    enum { MANY = 20 };
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_half(f);
+    for (uint64_t i = 0; i < MANY; i++)
+        flip(f, s, (i + 2) * CHUNK_BYTES);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 0, (struct cow_exception){MANY - 1, MANY + 1}); /* the first and the 20th */
+    set_entry(f, s, MANY - 1, (struct cow_exception){0, 2});
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    struct verified y = verify(f, s, false);
+    assert_int_equal(y.faults_total, MANY);
+    assert_true(y.first.placed);
+    assert_int_equal(y.first.old_chunk, 0);
+    assert_int_equal(y.first.area_no, 0);
+    assert_int_equal(y.first.entry, MANY - 1);
+}
+
+static void verify__a_side_file_of_before_goes_on_until_it_is_rebuilt(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_half(f), c = fixture_clone(f, s, "c");
+    assert_int_equal(fixture_fill(f, c, 0, 4 * CHUNK_BYTES, 3), 0);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    side_of_before(f, s, CHUNKS / 2);
+    side_of_before(f, c, 4);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    /* new exceptions, and overwriting in place */
+    assert_int_equal(fixture_fill(f, ITSELF, SIZE / 2, SIZE / 2, 4), 0);
+    assert_int_equal(fixture_fill(f, c, CHUNK_BYTES + 512, 5 * CHUNK_BYTES - 512, 5), 0);
+    for (int again = 0; again < 2; again++) {
+        struct verified y = verify(f, ITSELF, false);
+        assert_string_equal(y.status.text, "0 faults");
+        assert_int_equal(y.status.done, CHUNKS + 6);
+        fixture_reopen(f);
+    }
+    assert_int_equal(hash_of(f, s), 1);
+    flip(f, s, 7 * CHUNK_BYTES + 99);
+    struct verified y = verify(f, s, false);
+    assert_int_equal(y.faults_total, 1);
+    expect_told(f, &y.first, "old_chunk 5, new_chunk 7: differs");
+    flip(f, s, 7 * CHUNK_BYTES + 99);
+
+    assert_int_equal(verify(f, ITSELF, true).status.state, JOB_DONE);
+    assert_int_equal(hash_of(f, s), 2);
+    assert_int_equal(hash_of(f, c), 2);
+    assert_string_equal(verify(f, ITSELF, false).status.text, "0 faults");
+    fixture_expect_byte(f, c, 2 * CHUNK_BYTES, 6 * CHUNK_BYTES, 5);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    set_entry(f, s, 5, (struct cow_exception){10, 7});
+    set_entry(f, s, 10, (struct cow_exception){5, 12});
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(verify(f, s, false).faults_total, 2);
+}
+
+/* One write over chunks that stand in any order, and over one that is not there yet. */
+static void verify__overwriting_in_place_keeps_checksums_of_the_right_chunks(void **state)
+{
+    static const uint64_t order[] = {4, 1, 2, 6, 3, 0};
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_all(f), c = fixture_clone(f, s, "c");
+    for (size_t i = 0; i < ARRAY_LEN(order); i++)
+        assert_int_equal(fixture_fill(f, c, order[i] * CHUNK_BYTES, CHUNK_BYTES, 3), 0);
+    assert_int_equal(fixture_fill(f, c, 512, 8 * CHUNK_BYTES - 1024, 4), 0);
+    for (int again = 0; again < 2; again++) {
+        struct verified y = verify(f, c, false);
+        assert_string_equal(y.status.text, "0 faults");
+        assert_int_equal(y.status.done, 8);
+        fixture_reopen(f);
+    }
+}
 
 static void verify__sound_content_has_no_faults_also_after_opening_again(void **state)
 {
@@ -280,6 +491,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(verify__sound_content_has_no_faults_also_after_opening_again),
         CASE(verify__finds_a_flipped_bit_with_its_place),
+        CASE(verify__finds_an_old_chunk_that_has_changed),
+        CASE(verify__finds_new_chunks_that_have_changed_places),
+        CASE(verify__tells_where_each_entry_stands),
+        CASE(verify__a_side_file_of_before_goes_on_until_it_is_rebuilt),
+        CASE(verify__overwriting_in_place_keeps_checksums_of_the_right_chunks),
         CASE(verify__faults_are_warned_of_until_there_are_none),
         CASE(verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so),
         CASE(verify__rebuild_takes_what_stands_there),

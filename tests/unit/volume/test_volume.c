@@ -292,6 +292,30 @@ static void list__pages_own_and_view(void **state)
     assert_false(l.runs.more);
 }
 
+/* The next chunk of a page that ends behind one: the newer snapshot's entry of the same chunk,
+ * which comes next in the map, is not its own. */
+static void list__pages_of_one_tell_each_chunk_once(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t start = 0;
+    struct uuid s1 = fixture_create(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    for (uint64_t c = 0; c < 4; c++)
+        fixture_put(f, s1, epoch, 2 * c, 1, 0);
+    lease_free(&f->volume->lease);
+    struct uuid s2 = fixture_create(f, "s2");
+    epoch = fixture_lease(f);
+    fixture_put(f, s2, epoch, 0, 8, 0);
+    for (uint64_t c = 0; c < 4; c++) {
+        struct listing l = {.id = s1, .runs = {.runs_max = 1, .own = true, .start_chunk = start}};
+        assert_int_equal(call(f, do_list, &l), 0);
+        assert_int_equal(l.runs.n, 1);
+        assert_int_equal(l.old_chunk[0], 2 * c);
+        assert_int_equal(l.count[0], 1);
+        start = l.runs.next_chunk;
+    }
+}
+
 /* -- leases ---------------------------------------------------------------------------------- */
 
 static void lease__second_writer_busy_thief_fences(void **state)
@@ -497,6 +521,7 @@ int main(void)
         CASE(read__part_of_a_sector_run_and_bad_ranges),
         CASE(put__stale_epoch_or_head_and_chunks_outside_are_refused),
         CASE(list__pages_own_and_view),
+        CASE(list__pages_of_one_tell_each_chunk_once),
         CASE(lease__second_writer_busy_thief_fences),
         CASE(lease__epoch_survives_and_the_same_writer_keeps_it),
         CASE(lease__other_size_or_origin_is_a_mismatch),

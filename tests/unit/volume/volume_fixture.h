@@ -214,7 +214,7 @@ static inline int fixture_setup_as(void **state, const struct fixture_spec *spec
         shard_new(&config, &f->shard, &err) < 0 ||
         volume_dir_format(f->dir.path, &f->id, dir, sizeof dir, &err) < 0 ||
         file_make_dir(dir, 0700, &err) < 0 || volume_record_save(dir, &f->record, &err) < 0 ||
-        (spec->kind == VOLUME_HOSTED && origin_create(&f->env, &f->record, &err) < 0))
+        (spec->kind == VOLUME_HOSTED && origin_create(&f->env, dir, &f->record, &err) < 0))
         fail_msg("%s", err.text);
     f->env.control = f->control;
     volume_set_init(&f->set, f->shard, &f->env, acl_new_empty());
