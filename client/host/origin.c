@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 enum { DIRECT_BYTES_MIN = 128 * 1024 };
 
@@ -97,6 +98,19 @@ static int check_free(const char *path, int fd, const struct stat *st, struct er
     return rc;
 }
 
+/* Newer than Debian 12's headers. */
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
+
+/* Not every kernel and file system has it. */
+static int find_once_flags(int fd)
+{
+    uint8_t byte;
+    struct iovec v = {.iov_base = &byte, .iov_len = sizeof byte};
+    return preadv2(fd, &v, 1, 0, RWF_DONTCACHE) >= 0 ? RWF_DONTCACHE : 0;
+}
+
 /* The open file once more, for writing past the page cache. -1: it does not take that. */
 static int open_direct(int fd)
 {
@@ -141,6 +155,7 @@ int origin_open(const char *path, bool writable, struct origin *ret, struct err 
     }
     *ret = (struct origin){.fd = fd,
                            .direct_fd = writable ? open_direct(fd) : -1,
+                           .once_flags = writable ? find_once_flags(fd) : 0,
                            .size_bytes = size,
                            .is_block = S_ISBLK(st.st_mode),
                            .writable = writable};
@@ -157,12 +172,13 @@ void origin_close(struct origin *o)
     *o = ORIGIN_INIT;
 }
 
-int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
-                struct err *reterr)
+static int read_all(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
+                    int flags, struct err *reterr)
 {
     uint8_t *p = buf;
     while (len_bytes > 0) {
-        ssize_t n = pread(o->fd, p, len_bytes, (off_t)offset_bytes);
+        struct iovec v = {.iov_base = p, .iov_len = len_bytes};
+        ssize_t n = preadv2(o->fd, &v, 1, (off_t)offset_bytes, flags);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -177,6 +193,18 @@ int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64
         len_bytes -= (uint64_t)n;
     }
     return 0;
+}
+
+int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
+                struct err *reterr)
+{
+    return read_all(o, offset_bytes, buf, len_bytes, 0, reterr);
+}
+
+int origin_read_once(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
+                     struct err *reterr)
+{
+    return read_all(o, offset_bytes, buf, len_bytes, o->once_flags, reterr);
 }
 
 void origin_will_need(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes)

@@ -16,7 +16,8 @@
 
 struct origin {
     int fd;
-    int direct_fd; /* writable: the same with O_DIRECT; -1: none */
+    int direct_fd;  /* writable: the same with O_DIRECT; -1: none */
+    int once_flags; /* of preadv2(), for origin_read_once() */
     char path[LIMIT_PATH_BYTES];
     uint64_t size_bytes;
     bool is_block;
@@ -35,6 +36,11 @@ int origin_lock_file(int fd, const char *path, struct err *reterr) SNAP_WUR;
 /* Whole or an error; a read past the end gives zeros there. */
 int origin_read(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
                 struct err *reterr) SNAP_WUR;
+/* The same for what is about to be overwritten: memory that did not have it does not keep it, where
+ * the kernel can do so (Linux 6.16 for ext4). Pages that a read has left are small ones, and
+ * writing over them costs more than writing where there are none. */
+int origin_read_once(const struct origin *o, uint64_t offset_bytes, void *buf, uint64_t len_bytes,
+                     struct err *reterr) SNAP_WUR;
 /* A range is going to be read: the disk may begin with it. A hint. */
 void origin_will_need(const struct origin *o, uint64_t offset_bytes, uint64_t len_bytes);
 /* What lies past the end is dropped (a last chunk's padding). Large pieces, aligned in memory

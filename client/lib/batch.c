@@ -83,16 +83,17 @@ static bool batch_mark_failed(struct batch *b, const Snapwire__V1__CowPutRespons
     return true;
 }
 
-/* Marks what failed. Errors: SNAP_EPROTO; then all of it counts as failed. */
+/* Marks what failed. Errors: SNAP_EPROTO, SNAP_ENOMEM; then all of it counts as failed. */
 static int batch_read_answer(struct batch *b, const struct request_answer *a, struct err *ret_why,
                              struct err *reterr)
 {
     struct snapwire_stream_stats *stats = &b->stream->stats;
-    Snapwire__V1__CowPutResponse *m =
-        snapwire__v1__cow_put_response__unpack(NULL, a->control_bytes, a->control);
+    ProtobufCMessage *base = NULL;
+    const int r = pb_unpack(&snapwire__v1__cow_put_response__descriptor, a, "put", &base, reterr);
+    Snapwire__V1__CowPutResponse *m = (Snapwire__V1__CowPutResponse *)base;
 
-    if (m == NULL)
-        return pb_refuse(reterr, "put");
+    if (r < 0)
+        return r;
     const bool sound = m->n_failed_chunks == m->n_failed_codes && m->n_failed_chunks <= b->chunks &&
                        m->added <= b->chunks && m->existed <= b->chunks && batch_mark_failed(b, m);
     if (sound) {

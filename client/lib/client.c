@@ -284,8 +284,8 @@ static int client_init(struct snapwire_client *c, struct event_base *base, struc
     c->next_id = 1;
     c->payload_peer_max = LIMIT_FRAME_PAYLOAD_BYTES;
     /* A buffer is up to twice as large as what it holds: what may come must fit the pool. */
-    c->payload_own_max =
-        (uint32_t)u64_min(LIMIT_FRAME_PAYLOAD_BYTES, c->config.receive_bytes_max / 2);
+    c->payload_own_max = client_whole_sectors(
+        (uint32_t)u64_min(LIMIT_FRAME_PAYLOAD_BYTES, c->config.receive_bytes_max / 2));
     TAILQ_INIT(&c->waiting);
     TAILQ_INIT(&c->sent);
     TAILQ_INIT(&c->ended);

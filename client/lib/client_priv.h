@@ -16,6 +16,7 @@
 #include "client/lib/snapwire.h"
 #include "common/base/buf.h"
 #include "common/base/err.h"
+#include "common/base/limits.h"
 #include "common/base/rng.h"
 #include "common/base/uuid.h"
 #include "common/net/addr.h"
@@ -180,6 +181,12 @@ void result_adopt(void *root, void *other);
 
 /* -- the client (client.c) -- */
 
+/* Reads and writes are cut at multiples of what a side takes, and count in sectors. */
+static inline uint32_t client_whole_sectors(uint32_t bytes)
+{
+    return bytes - bytes % SECTOR_BYTES;
+}
+
 struct snapwire_client {
     struct loop *loop;
     bool loop_owned;               /* the blocking face */
@@ -208,7 +215,7 @@ struct snapwire_client {
     uint64_t broken_ns;  /* since when there is no connection */
     uint32_t timeout_ms; /* of requests made from now on */
     uint32_t requests_peer_max, payload_peer_max, control_peer_max;
-    uint32_t payload_own_max; /* of an answer */
+    uint32_t payload_own_max; /* of an answer; this and the peer's in whole sectors */
 
     struct loop_timer retry_timer, expire_timer, drain_timer;
     struct loop_hook hook;
@@ -283,6 +290,9 @@ ProtobufCBinaryData pb_uuid(const struct snapwire_uuid *u);                /* em
 bool pb_uuid_get(const ProtobufCBinaryData *d, struct snapwire_uuid *ret); /* 16 bytes */
 bool pb_uuid_get_optional(const ProtobufCBinaryData *d, struct snapwire_uuid *ret); /* or 0 */
 int pb_refuse(struct err *reterr, const char *what);
+/* An answer's control. Owns: as unpack_message(). Errors: SNAP_ENOMEM, SNAP_EPROTO. */
+int pb_unpack(const ProtobufCMessageDescriptor *type, const struct request_answer *a,
+              const char *what, ProtobufCMessage **ret, struct err *reterr) SNAP_WUR;
 int convert_status(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_volume(const struct request_answer *a, void **ret, struct err *reterr);
 int convert_volume_list(const struct request_answer *a, void **ret, struct err *reterr);

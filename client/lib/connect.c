@@ -134,7 +134,7 @@ static void chan_up_cb(struct chan *chan, void *user, const struct chan_peer *pe
     c->was_up = true;
     c->broken_ns = 0;
     c->requests_peer_max = peer->requests_max != 0 ? peer->requests_max : 1;
-    c->payload_peer_max = peer->payload_bytes_max;
+    c->payload_peer_max = client_whole_sectors(peer->payload_bytes_max);
     c->control_peer_max = peer->control_bytes_max;
     io_connected(c, &peer->boot);
     lease_connected(c);

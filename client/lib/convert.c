@@ -13,6 +13,7 @@
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
 #include "common/base/utf8.h"
+#include "common/net/unpack.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,18 @@ int pb_refuse(struct err *reterr, const char *what)
     return err_set(reterr, SNAP_EPROTO, "the daemon's answer (%s) makes no sense", what);
 }
 
+static int no_memory(struct err *reterr)
+{
+    return err_set(reterr, SNAP_ENOMEM, "out of memory for an answer");
+}
+
+int pb_unpack(const ProtobufCMessageDescriptor *type, const struct request_answer *a,
+              const char *what, ProtobufCMessage **ret, struct err *reterr)
+{
+    const int r = unpack_message(type, a->control, a->control_bytes, ret);
+    return r == SNAP_ENOMEM ? no_memory(reterr) : r < 0 ? pb_refuse(reterr, what) : 0;
+}
+
 uint64_t chunk_bytes_of(uint32_t sectors)
 {
     if (sectors < LIMIT_CHUNK_SECTORS_MIN || sectors > LIMIT_CHUNK_SECTORS_MAX ||
@@ -60,21 +73,19 @@ static bool chunk_size_is_sound(uint32_t sectors)
     return sectors == 0 || chunk_bytes_of(sectors) != 0;
 }
 
-static int no_memory(struct err *reterr)
-{
-    return err_set(reterr, SNAP_ENOMEM, "out of memory for an answer");
-}
-
 void convert_error(const uint8_t *control, uint32_t control_bytes, struct err *ret,
                    uint64_t *ret_loss)
 {
-    Snapwire__V1__Error *m = snapwire__v1__error__unpack(NULL, control_bytes, control);
+    const struct request_answer a = {.control = control, .control_bytes = control_bytes};
+    ProtobufCMessage *base = NULL;
+    const int r = pb_unpack(&snapwire__v1__error__descriptor, &a, "error", &base, ret);
+    Snapwire__V1__Error *m = (Snapwire__V1__Error *)base;
     char text[ERR_TEXT_BYTES] = "";
 
-    *ret_loss = m != NULL ? m->loss : 0;
-    if (m == NULL || m->code == 0) {
+    *ret_loss = r == 0 ? m->loss : 0;
+    if (r == 0 && m->code == 0) {
         (void)pb_refuse(ret, "error");
-    } else {
+    } else if (r == 0) {
         const bool known = m->code <= (uint32_t)-SNAP_EINTERNAL;
         const int code = known ? -(int)m->code : SNAP_EINTERNAL;
         if (m->place[0] != '\0') {
@@ -149,10 +160,11 @@ static bool status_fill(struct snapwire_status *s, const Snapwire__V1__ServerSta
     {                                                                                  \
         bool sound = true;                                                             \
         struct type *root = NULL;                                                      \
-        int r = 0;                                                                     \
-        message##_t *m = message##__unpack(NULL, a->control_bytes, a->control);        \
-        if (m == NULL)                                                                 \
-            return pb_refuse(reterr, #name);                                           \
+        ProtobufCMessage *base = NULL;                                                 \
+        int r = pb_unpack(&message##__descriptor, a, #name, &base, reterr);            \
+        message##_t *m = (message##_t *)base;                                          \
+        if (r < 0)                                                                     \
+            return r;                                                                  \
         root = result_new(sizeof *root);                                               \
         if (root == NULL || !fill(root, m, &sound))                                    \
             r = sound ? no_memory(reterr) : pb_refuse(reterr, #name);                  \

@@ -37,15 +37,15 @@ static bool extents_fill(const struct extents_op *op, const Snapwire__V1__Extent
 static int extents_convert(const struct extents_op *op, const struct request_answer *a,
                            struct snapwire_extent_list **ret, struct err *reterr)
 {
-    Snapwire__V1__ExtentListResponse *m =
-        snapwire__v1__extent_list_response__unpack(NULL, a->control_bytes, a->control);
-    struct snapwire_extent_list *list = m != NULL ? result_new(sizeof *list) : NULL;
+    ProtobufCMessage *base = NULL;
+    int r = pb_unpack(&snapwire__v1__extent_list_response__descriptor, a, "extents", &base, reterr);
+    Snapwire__V1__ExtentListResponse *m = (Snapwire__V1__ExtentListResponse *)base;
+    struct snapwire_extent_list *list = r == 0 ? result_new(sizeof *list) : NULL;
     struct snapwire_extent *extents =
         list != NULL ? result_alloc(list, m->n_extents, sizeof *extents) : NULL;
-    int r = 0;
 
-    if (m == NULL)
-        return pb_refuse(reterr, "extents");
+    if (r < 0)
+        return r;
     if (extents == NULL) {
         r = err_set(reterr, SNAP_ENOMEM, "out of memory for extents");
     } else if (!extents_fill(op, m, extents)) {

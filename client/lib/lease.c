@@ -125,6 +125,10 @@ void lease_renew_cb(void *user)
     if (l->dead || (l->state != LEASE_HELD && l->state != LEASE_LAPSED))
         return;
     loop_timer_set(&l->renew_timer, third_ms > RENEW_MS_MIN ? third_ms : RENEW_MS_MIN);
+    if (l->quiesce == QUIESCE_AGAIN) {
+        l->quiesce = QUIESCE_READY;
+        client_kick(l->client);
+    }
     if (!l->client->up)
         return;
     if (!l->confirmed)
@@ -167,10 +171,14 @@ int lease_event(struct snapwire_client *c, uint16_t method, const uint8_t *contr
     if (method != SNAPWIRE__V1__METHOD__METHOD_EVENT_QUIESCE &&
         method != SNAPWIRE__V1__METHOD__METHOD_EVENT_LEASE_LOST)
         return 0; /* a newer daemon's */
-    Snapwire__V1__LeaseRef *m = snapwire__v1__lease_ref__unpack(NULL, control_bytes, control);
-    if (m == NULL || !pb_uuid_get(&m->volume, &volume)) {
-        if (m != NULL)
-            snapwire__v1__lease_ref__free_unpacked(m, NULL);
+    const struct request_answer a = {.control = control, .control_bytes = control_bytes};
+    ProtobufCMessage *base = NULL;
+    const int r = pb_unpack(&snapwire__v1__lease_ref__descriptor, &a, "lease event", &base, reterr);
+    Snapwire__V1__LeaseRef *m = (Snapwire__V1__LeaseRef *)base;
+    if (r < 0)
+        return r;
+    if (!pb_uuid_get(&m->volume, &volume)) {
+        snapwire__v1__lease_ref__free_unpacked(m, NULL);
         return pb_refuse(reterr, "lease event");
     }
     const uint64_t epoch = m->epoch;

@@ -61,11 +61,14 @@ static int lease_adopt(struct snapwire_lease *l, const struct request_answer *a,
 {
     const bool first = kind == OP_ACQUIRE, told_broken = kind == OP_REACQUIRE;
     struct snapwire_uuid head;
-    Snapwire__V1__Lease *m = snapwire__v1__lease__unpack(NULL, a->control_bytes, a->control);
+    ProtobufCMessage *base = NULL;
+    const int unpacked = pb_unpack(&snapwire__v1__lease__descriptor, a, "lease", &base, reterr);
+    Snapwire__V1__Lease *m = (Snapwire__V1__Lease *)base;
 
-    if (m == NULL || !lease_message_is_sound(l, m, &head)) {
-        if (m != NULL)
-            snapwire__v1__lease__free_unpacked(m, NULL);
+    if (unpacked < 0)
+        return unpacked;
+    if (!lease_message_is_sound(l, m, &head)) {
+        snapwire__v1__lease__free_unpacked(m, NULL);
         return pb_refuse(reterr, "lease");
     }
     if (!first && m->epoch != l->info.epoch) {
@@ -178,6 +181,11 @@ static void ready_answered(struct snapwire_lease *l, const struct err *err)
 {
     if (l->dead || l->state == LEASE_LOST || l->quiesce != QUIESCE_SENT)
         return;
+    if (err != NULL && err->code == SNAP_ENOMEM) { /* somebody waits for it: it is sent again */
+        l->quiesce = QUIESCE_AGAIN;
+        loop_timer_set(&l->renew_timer, RENEW_MS_MIN);
+        return;
+    }
     if (err != NULL) { /* no new head came of it: learn which one there is */
         l->head_wanted = true;
         lease_doubt(l);

@@ -13,6 +13,7 @@ enum lease_quiesce {
     QUIESCE_TOLD,  /* the caller knows, and has not answered */
     QUIESCE_READY, /* it has: unanswered puts are waited for */
     QUIESCE_SENT,  /* HEAD_READY is on its way */
+    QUIESCE_AGAIN, /* there was no memory for it, here or there: the renewal timer sends it */
 };
 
 /* What the hook is to tell the caller, in this order. */

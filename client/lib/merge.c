@@ -3,7 +3,9 @@
  *
  * A commit is compare-and-set on the table's length, so one that is sent again
  * after its answer was lost meets a shorter table. Then the library asks for the
- * next run: if the table is just as long as after that commit, it was done.
+ * next run: if the table is just as long as after that commit, it was done. If it is
+ * as long as before, the daemon was started again before it was done and has forgotten
+ * what it had prepared, which it has by then: the commit is sent once more.
  *
  * Thread: the client's.
  */
@@ -132,15 +134,21 @@ struct commit_context {
     struct err why;
 };
 
+static int merge_commit(struct snapwire_lease *l, const struct snapwire_uuid *snapshot,
+                        uint64_t table_len, uint32_t count, const struct call_to *to,
+                        struct err *reterr);
+
 /* The answer to the question how long the table is now. */
 static void commit_asked(const struct call_to *to, const struct err *err, void *result)
 {
     struct commit_context *x = to->user;
     const struct snapwire_merge_run *run = result;
     const bool was_done = err == NULL && run->table_len == x->table_len - x->count;
+    const bool was_not = err == NULL && run->table_len == x->table_len && run->count >= x->count;
 
     x->lease->pending--;
-    x->to.deliver(&x->to, was_done ? NULL : &x->why, NULL);
+    if (!was_not || merge_commit(x->lease, &x->snapshot, x->table_len, x->count, &x->to, NULL) < 0)
+        x->to.deliver(&x->to, was_done ? NULL : &x->why, NULL);
     snapwire_free(result);
     free(x);
 }

@@ -73,13 +73,13 @@ static int read_convert(const struct read_op *op, const struct request_answer *a
                         struct snapwire_extent_list **ret, struct err *reterr)
 {
     const uint64_t payload_bytes = a->payload != NULL ? a->payload->len_bytes : 0;
-    Snapwire__V1__ReadResponse *m =
-        snapwire__v1__read_response__unpack(NULL, a->control_bytes, a->control);
-    int r = 0;
+    ProtobufCMessage *base = NULL;
+    int r = pb_unpack(&snapwire__v1__read_response__descriptor, a, "read", &base, reterr);
+    Snapwire__V1__ReadResponse *m = (Snapwire__V1__ReadResponse *)base;
 
-    if (m == NULL || !extents_are_sound(op, m, payload_bytes)) {
+    if (r == 0 && !extents_are_sound(op, m, payload_bytes)) {
         r = pb_refuse(reterr, "read");
-    } else {
+    } else if (r == 0) {
         struct snapwire_extent_list *list = result_new(sizeof *list);
         struct snapwire_extent *extents =
             list != NULL ? result_alloc(list, m->n_extents, sizeof *extents) : NULL;
@@ -272,13 +272,13 @@ static size_t runs_fill(const struct run_op *op, const Snapwire__V1__RunListResp
 /* Returns 1 when the iteration is over, 0 when another page is to be asked for. */
 static int run_page(struct run_op *op, const struct request_answer *a, struct err *reterr)
 {
-    Snapwire__V1__RunListResponse *m =
-        snapwire__v1__run_list_response__unpack(NULL, a->control_bytes, a->control);
-    int r = 0;
+    ProtobufCMessage *base = NULL;
+    int r = pb_unpack(&snapwire__v1__run_list_response__descriptor, a, "runs", &base, reterr);
+    Snapwire__V1__RunListResponse *m = (Snapwire__V1__RunListResponse *)base;
 
-    if (m == NULL || !runs_are_sound(op, m)) {
+    if (r == 0 && !runs_are_sound(op, m)) {
         r = pb_refuse(reterr, "runs");
-    } else {
+    } else if (r == 0) {
         struct snapwire_run *runs = calloc(m->n_count > 0 ? m->n_count : 1, sizeof *runs);
         const bool over =
             !m->more || (op->args.end_chunk != 0 && m->next_chunk >= op->args.end_chunk);

@@ -90,7 +90,7 @@ uint32_t snapwire_stream_put_max(const struct snapwire_stream *s)
 
 static bool stream_is_still(const struct snapwire_stream *s)
 {
-    return s->lease->quiesce == QUIESCE_READY || s->lease->quiesce == QUIESCE_SENT;
+    return s->lease->quiesce >= QUIESCE_READY;
 }
 
 static bool stream_has_room(const struct snapwire_stream *s, uint32_t count, uint64_t bytes)

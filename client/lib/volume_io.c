@@ -233,11 +233,11 @@ static int read_take(struct io_piece *p, const struct request_answer *a, struct 
     const uint64_t payload_bytes = a->payload != NULL ? a->payload->len_bytes : 0;
     const uint8_t *payload = a->payload != NULL ? a->payload->data : NULL;
     uint8_t *to = p->op->buf + (p->offset_bytes - p->op->offset_bytes);
-    Snapwire__V1__ReadResponse *m =
-        snapwire__v1__read_response__unpack(NULL, a->control_bytes, a->control);
-    int r = 0;
+    ProtobufCMessage *base = NULL;
+    int r = pb_unpack(&snapwire__v1__read_response__descriptor, a, "read", &base, reterr);
+    Snapwire__V1__ReadResponse *m = (Snapwire__V1__ReadResponse *)base;
 
-    if (m == NULL || !read_is_sound(p, m, payload_bytes))
+    if (r == 0 && !read_is_sound(p, m, payload_bytes))
         r = pb_refuse(reterr, "read");
     for (size_t i = 0; r == 0 && i < m->n_extents; i++) {
         const size_t len = (size_t)m->extents[i]->len_bytes;

@@ -163,7 +163,7 @@ static int copy_read(const struct guard *g, struct guard_copy *c)
     struct err err = ERR_INIT;
     uint64_t offset = c->first * c->chunk_bytes, whole = c->count * c->chunk_bytes;
     uint64_t len = u64_min(whole, g->origin.size_bytes - offset);
-    if (origin_read(&g->origin, offset, c->data, len, &err) < 0)
+    if (origin_read_once(&g->origin, offset, c->data, len, &err) < 0)
         return err.sys_errno != 0 ? err.sys_errno : EIO;
     memset(c->data + len, 0, whole - len);
     for (uint32_t i = 0; i < c->count; i++)

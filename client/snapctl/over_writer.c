@@ -6,7 +6,8 @@
  * the page cache is sent on its way to the disk at once, so that the sync at the end is
  * short.
  *
- * Must not know of leases and daemons: only of a time up to which it may write.
+ * Must not know of leases and daemons: only of a time up to which it may write. What it began
+ * before may end after that, since a disk may take long: then it is late.
  *
  * Thread: what is under `lock` belongs to whoever has it.
  */
@@ -34,6 +35,8 @@ struct over_writer {
     struct over_slot *first, **last; /* the queue */
     struct over_slot *done;
     bool writing; /* a slot that is in neither list */
+    bool late;
+    uint64_t valid_until_ns; /* see over_writer_lease() */
     bool stop;
     int code; /* the first failure */
     struct err err;
@@ -106,12 +109,15 @@ static void *writer_main(void *arg)
             continue;
         }
         struct err err = ERR_INIT;
+        const uint64_t before = s->written.bytes_written;
         w->writing = true;
         (void)pthread_mutex_unlock(&w->lock);
         int rc = write_slot(w, s, &err);
+        const bool wrote = rc < 0 || s->written.bytes_written > before;
         (void)pthread_mutex_lock(&w->lock);
         bool first = !w->done;
         w->writing = false;
+        w->late = w->late || (wrote && clock_now_ns(clock_asleep_too()) >= w->valid_until_ns);
         if (rc < 0) {
             w->code = rc;
             w->err = err;
@@ -187,6 +193,22 @@ void over_writer_put(struct over_writer *w, struct over_slot *slot, uint64_t unt
     w->last = &slot->link;
     (void)pthread_cond_broadcast(&w->changed);
     (void)pthread_mutex_unlock(&w->lock);
+}
+
+void over_writer_lease(struct over_writer *w, uint64_t until_ns)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->valid_until_ns = until_ns;
+    w->late = false;
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+bool over_writer_is_late(struct over_writer *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    const bool late = w->late;
+    (void)pthread_mutex_unlock(&w->lock);
+    return late;
 }
 
 void over_writer_hold(struct over_writer *w)

@@ -14,6 +14,7 @@
 
 #include "common/base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct over_slot;
@@ -28,6 +29,10 @@ int over_writer_new(const struct origin *origin, uint64_t chunk_bytes, void (*wa
 void over_writer_free(struct over_writer *w);
 /* Write the slot's chunks from `next` on. until_ns: on clock_asleep_too(), not later. */
 void over_writer_put(struct over_writer *w, struct over_slot *slot, uint64_t until_ns);
+/* The lease is good until then, on clock_asleep_too(): that of now, not one of after it. */
+void over_writer_lease(struct over_writer *w, uint64_t until_ns);
+/* Has a write ended after that, and the lease not been good since? */
+bool over_writer_is_late(struct over_writer *w);
 /* Nothing is written when this returns, and nothing will be of what was put before. */
 void over_writer_hold(struct over_writer *w);
 /* Slots that have come back since, linked by `link`; NULL: none.

@@ -76,15 +76,20 @@ static void collect(struct over *o)
         over_fail(o, rc, &err);
 }
 
+/* 0: the lease is not good now. */
+static uint64_t lease_until_ns(const struct over *o)
+{
+    const uint64_t now = clock_now_ns(clock_asleep_too());
+    const uint64_t left_ms = snapwire_lease_remaining_ms(o->writer->lease); /* rounded up */
+    return left_ms > 0 ? now + (left_ms - 1) * UINT64_C(1000000) : 0;
+}
+
 static void slot_hand_over(struct over_slot *s)
 {
-    const struct remote_writer *w = s->over->writer;
-    if (!remote_writer_may_write(w))
+    if (!remote_writer_may_write(s->over->writer))
         return;
     s->state = OVER_WRITING;
-    over_writer_put(s->over->disk, s,
-                    clock_now_ns(clock_asleep_too()) +
-                        snapwire_lease_remaining_ms(w->lease) * UINT64_C(1000000));
+    over_writer_put(s->over->disk, s, lease_until_ns(s->over));
 }
 
 /* -- making it ------------------------------------------------------------------------------- */
@@ -127,6 +132,10 @@ void over_stop(struct over *o)
 {
     if (o->writer)
         o->writer->hold = NULL;
+    if (o->disk) {
+        over_writer_hold(o->disk);
+        o->writer->late = over_writer_is_late(o->disk);
+    }
     over_writer_free(o->disk);
     o->disk = NULL;
 }
@@ -344,6 +353,9 @@ static bool is_given_up(const struct over *o)
 static int over_pump(struct over *o, struct err *reterr)
 {
     struct err err = ERR_INIT;
+    const uint64_t until_ns = lease_until_ns(o);
+    if (until_ns != 0)
+        over_writer_lease(o->disk, until_ns);
     collect(o);
     for (unsigned i = 0; i < o->slot_count && o->code == 0; i++)
         slot_step(&o->slots[i]);
@@ -396,7 +408,7 @@ int over_finish(struct over *o, struct err *reterr)
 {
     for (;;) {
         int rc = over_pump(o, reterr);
-        bool busy = false;
+        bool busy = over_writer_is_late(o->disk); /* is the lease good again, or lost? */
         for (unsigned i = 0; i < o->slot_count; i++)
             busy = busy || o->slots[i].state != OVER_FREE;
         if (rc < 0)

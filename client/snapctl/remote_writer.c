@@ -13,13 +13,14 @@
 #include "client/snapctl/remote_writer.h"
 
 #include "common/base/bytes.h"
+#include "common/base/check.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
 
 #include <string.h>
 
-enum { TURN_MS = 200 };
+enum { TURN_MS = 200, TELL_MS = 10000 };
 #define SETTLE_NS UINT64_C(2000000000)
 
 static void end_with(struct remote_writer *w, int code)
@@ -133,30 +134,35 @@ int remote_writer_open(struct remote_writer *w, struct remote *r,
 {
     struct snapwire_error why = {0};
     *w = (struct remote_writer){.client = r->client, .cli = ask->cli, .target = ask->target};
-    struct snapwire_lease_config config = {
-        .size = sizeof config,
+    CHECK(ask->fingerprint_bytes <= sizeof w->fingerprint);
+    if (ask->fingerprint_bytes > 0)
+        memcpy(w->fingerprint, ask->fingerprint, ask->fingerprint_bytes);
+    w->asked = (struct snapwire_lease_config){
+        .size = sizeof w->asked,
         .volume = ask->target->volume,
         .origin_size_bytes = ask->origin_size_bytes,
-        .origin_fingerprint = ask->fingerprint_bytes > 0 ? ask->fingerprint : NULL,
+        .origin_fingerprint = ask->fingerprint_bytes > 0 ? w->fingerprint : NULL,
         .origin_fingerprint_bytes = ask->fingerprint_bytes,
-        .new_origin = ask->new_origin,
-        .steal = ask->steal,
-        .quiesce = on_quiesce,
-        .head_changed = on_head_changed,
-        .lapsed = on_lapsed,
-        .resumed = on_resumed,
-        .lost = on_lost,
-        .user = w,
     };
     if (ask->sole)
-        config.instance =
+        w->asked.instance =
             remote_writer_instance(&ask->target->volume, ask->fingerprint, ask->fingerprint_bytes);
+    struct snapwire_lease_config config = w->asked;
+    config.new_origin = ask->new_origin;
+    config.steal = ask->steal;
+    config.quiesce = on_quiesce;
+    config.head_changed = on_head_changed;
+    config.lapsed = on_lapsed;
+    config.resumed = on_resumed;
+    config.lost = on_lost;
+    config.user = w;
     int rc = snapwire_lease_acquire_sync(r->client, &config, &w->lease, &why);
     if (rc < 0) {
         (void)remote_error(&why, reterr);
         return explain_refusal(rc, ask->target, reterr);
     }
     w->head = snapwire_lease_info(w->lease)->head;
+    w->head_seq = snapwire_lease_info(w->lease)->head_seq;
     return 0;
 }
 
@@ -207,15 +213,55 @@ void remote_writer_turn(struct remote_writer *w)
     snapwire_client_turn(w->client, TURN_MS);
 }
 
-void remote_writer_close(struct remote_writer *w)
+/* from an absent daemon nothing is waited for: the lease ends by itself */
+static void give_back(struct remote_writer *w)
 {
-    snapwire_stream_free(w->stream);
-    w->stream = NULL;
-    if (!w->lease)
-        return;
-    /* from an absent daemon nothing is waited for: the lease ends by itself */
     if (w->lost || snapwire_client_state(w->client) != SNAPWIRE_STATE_CONNECTED ||
         snapwire_lease_release_sync(w->lease, NULL) == SNAPWIRE_EBUSY)
         snapwire_lease_free(w->lease);
     w->lease = NULL;
+}
+
+/* The disk had a write for longer than the lease lasted. Snapshots that were made after that may
+ * hold what it wrote, and only we know. */
+static void tell_late(struct remote_writer *w)
+{
+    static const char what[] = "a write took the disk longer than the lease lasted";
+    struct snapwire_error why = {.text = "it is away"};
+    const char *volume = w->target->name.volume;
+    bool told = false;
+    w->asked.late = true;
+    w->asked.late_after_seq = w->head_seq;
+    snapwire_client_set_timeout(w->client, TELL_MS);
+    if (snapwire_client_state(w->client) == SNAPWIRE_STATE_CONNECTED &&
+        snapwire_lease_acquire_sync(w->client, &w->asked, &w->lease, &why) == 0) {
+        const struct snapwire_lease_info *info = snapwire_lease_info(w->lease);
+        told = info->head_seq != 0 || snapwire_uuid_is_zero(&info->head);
+        if (!told)
+            (void)snprintf(why.text, sizeof why.text, "it is too old to know of such writes");
+        else if (info->head_seq > w->head_seq)
+            cli_note(w->cli,
+                     "%s, and snapshots of %s were made meanwhile, the newest is %s: they may hold "
+                     "what it wrote and are unverified for good",
+                     what, volume, info->head_name);
+        w->lost = false;
+        give_back(w);
+    }
+    if (!told)
+        cli_note(w->cli,
+                 "%s: snapshots of %s that were made meanwhile may hold what it wrote, and the "
+                 "daemon could not be told: %s",
+                 what, volume, why.text);
+}
+
+void remote_writer_close(struct remote_writer *w)
+{
+    const bool late = w->late && w->lease && !snapwire_lease_valid(w->lease);
+    snapwire_stream_free(w->stream);
+    w->stream = NULL;
+    if (!w->lease)
+        return;
+    give_back(w);
+    if (late)
+        tell_late(w);
 }

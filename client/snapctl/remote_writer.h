@@ -4,12 +4,14 @@
  *   writing ──quiesce──> still ──the same head──> writing
  *      │                   └────a new head──────> over: SNAP_ESTALE
  *      ├──lapsed──> waiting ──resumed──> writing
- *      └──lost──> over
+ *      └──lost──> over ──(a write was late)──> the daemon is told, with another lease
  */
 #ifndef SNAP_SNAPCTL_REMOTE_WRITER_H
 #define SNAP_SNAPCTL_REMOTE_WRITER_H
 
 #include "client/snapctl/remote_connect.h"
+
+enum { REMOTE_WRITER_FINGERPRINT_BYTES = 64 };
 
 struct remote_writer {
     struct snapwire_client *client;
@@ -18,12 +20,17 @@ struct remote_writer {
     const struct cli *cli;
     const struct remote_target *target;
     struct snapwire_uuid head; /* when the lease was taken */
+    uint32_t head_seq;
+    struct snapwire_lease_config asked; /* the lease, of this one without callbacks */
+    uint8_t fingerprint[REMOTE_WRITER_FINGERPRINT_BYTES];
     /* Before standing still, and when the lease is lost: to return when nothing is being written
      * any more. NULL: the driver writes by itself, between two turns. */
     void (*hold)(void *user);
     void *hold_user;
     bool still; /* a snapshot is being made */
     bool lost;  /* the lease */
+    bool late;  /* by the driver: an origin write has ended after the lease, which is not good again
+                 */
     bool over;
     int over_code;
     struct err why;
@@ -60,7 +67,8 @@ int remote_writer_check(const struct remote_writer *w, struct err *reterr) SNAP_
 void remote_writer_turn(struct remote_writer *w);
 /* A put was stale: the library finds out why. Comes back when it has, or soon. */
 void remote_writer_settle(struct remote_writer *w);
-/* Stream and lease are given back, where the daemon is still there to take them. Takes zeros. */
+/* Stream and lease are given back, where the daemon is still there to take them; it is told of what
+ * is late, and the operator is. Takes zeros. */
 void remote_writer_close(struct remote_writer *w);
 
 #endif

@@ -160,9 +160,13 @@ int resume_forget(const struct resume *s, struct err *reterr)
     (void)unlink(half);
     if (unlink(s->path) == 0)
         return file_sync_parent(s->path, reterr);
-    if (errno == ENOENT || errno == ENOTDIR)
+    const int why = errno;
+    struct stat st;
+    /* nothing there that we could go on with: also on a file system that is only read, or in the
+     * home of somebody else */
+    if (lstat(s->path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES))
         return 0;
-    return err_set_errno(reterr, err_code_of_errno(errno), errno, "remove %s", s->path);
+    return err_set_errno(reterr, err_code_of_errno(why), why, "remove %s", s->path);
 }
 
 int resume_forget_output(const struct resume_file *file, struct err *reterr)

@@ -270,9 +270,8 @@ static bool flush_pages(struct sum_dev *d)
         next = TAILQ_NEXT(p, link);
         if (p->dirty && p->due && p->dirty_gen <= d->gen) {
             clear = false;
-            if (p->state != SUM_PAGE_READY || p->writing)
-                continue;
-            d->failed = sum_page_write(p, d->gen);
+            if (p->state == SUM_PAGE_READY && !p->writing && sum_page_write(p, d->gen) < 0)
+                break; /* until the one that is on its way has been written */
         } else if (p->writing && p->write_gen <= d->gen) {
             clear = false;
         }
@@ -477,7 +476,7 @@ static void sum_free(struct sum_dev *d)
         d->free_ops = TAILQ_NEXT(op, link);
         free(op);
     }
-    free(d->mark_copy);
+    free(d->spare_copy);
     free(d);
 }
 
@@ -522,8 +521,8 @@ struct sum_dev *sum_dev_make(struct blk_dev *dev, struct blk_dev *side,
     struct sum_dev *d = calloc(1, sizeof *d);
     if (d == NULL)
         return NULL;
-    d->mark_copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
-    if (d->mark_copy == NULL) {
+    d->spare_copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
+    if (d->spare_copy == NULL) {
         free(d);
         return NULL;
     }

@@ -42,14 +42,23 @@ static struct sum_page *page_new(struct sum_dev *d, uint64_t no)
     return p;
 }
 
+static void page_free_copy(struct sum_page *p)
+{
+    struct sum_dev *d = p->dev;
+    if (p->copy == d->spare_copy)
+        d->spare_used = false;
+    else
+        free(p->copy);
+    p->copy = NULL;
+}
+
 void sum_page_free(struct sum_page *p)
 {
     struct sum_dev *d = p->dev;
     LIST_REMOVE(p, bucket);
     TAILQ_REMOVE(p->busy ? &d->busy : &d->clean, p, link);
     d->clean_count -= p->busy ? 0 : 1;
-    if (p->copy != d->mark_copy)
-        free(p->copy);
+    page_free_copy(p);
     free(p->data);
     free(p);
 }
@@ -105,8 +114,7 @@ static void page_loaded(struct blk_req *req, int result)
             d->doubt_count++;
         }
     }
-    free(p->copy);
-    p->copy = NULL;
+    page_free_copy(p);
     sum_page_sort(p);
     sum_dev_step(d);
 }
@@ -228,10 +236,6 @@ static void marks_flushed(struct blk_req *req, int result)
     sum_dev_step(d);
 }
 
-static void page_write_from(struct sum_page *p, uint64_t gen, void *copy);
-
-/* Without memory one page at a time, from the copy at hand: a mark that is not made is a device
- * that cannot be written any more. */
 void sum_marks_step(struct sum_dev *d)
 {
     struct sum_page *p;
@@ -241,11 +245,8 @@ void sum_marks_step(struct sum_dev *d)
         TAILQ_FOREACH (p, &d->busy, link) {
             if (!p->doubt || p->doubt_durable || p->writing || p->state != SUM_PAGE_READY)
                 continue;
-            if (sum_page_write(p, d->gen) < 0) {
-                if (d->marking > 0)
-                    return;
-                page_write_from(p, d->gen, d->mark_copy);
-            }
+            if (sum_page_write(p, d->gen) < 0)
+                return;
             p->doubt_writing = true;
             d->marking++;
         }
@@ -288,9 +289,7 @@ static void page_written(struct blk_req *req, int result)
     struct sum_op *writer = p->writer;
     p->writing = false;
     p->writer = NULL;
-    if (p->copy != d->mark_copy)
-        free(p->copy);
-    p->copy = NULL;
+    page_free_copy(p);
     if (result < 0) {
         d->failed = result;
         d->failed_errno = req->sys_errno;
@@ -304,10 +303,17 @@ static void page_written(struct blk_req *req, int result)
         sum_change_part_end(writer);
 }
 
-static void page_write_from(struct sum_page *p, uint64_t gen, void *copy)
+/* Without memory one page at a time, from the spare copy: a mark that is not made is a device that
+ * cannot be written any more, and a page that a flush leaves out one that has lost it. */
+int sum_page_write(struct sum_page *p, uint64_t gen)
 {
+    struct sum_dev *d = p->dev;
     CHECK(p->state == SUM_PAGE_READY && !p->writing);
-    p->copy = copy;
+    void *copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
+    if (copy == NULL && d->spare_used)
+        return SNAP_ENOMEM;
+    d->spare_used = d->spare_used || copy == NULL;
+    p->copy = copy != NULL ? copy : d->spare_copy;
     memcpy(p->copy, p->data, SUM_PAGE_BYTES);
     p->dirty = p->due = false;
     p->writing = true;
@@ -318,14 +324,6 @@ static void page_write_from(struct sum_page *p, uint64_t gen, void *copy)
                               .data = p->copy,
                               .done = page_written,
                               .user = p};
-    blk_submit(p->dev->side, &p->req);
-}
-
-int sum_page_write(struct sum_page *p, uint64_t gen)
-{
-    void *copy = aligned_alloc(SUM_PAGE_BYTES, SUM_PAGE_BYTES);
-    if (copy == NULL)
-        return SNAP_ENOMEM;
-    page_write_from(p, gen, copy);
+    blk_submit(d->side, &p->req);
     return 0;
 }

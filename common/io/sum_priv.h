@@ -70,6 +70,8 @@ struct sum_dev {
     LIST_HEAD(, sum_page) buckets[SUM_BUCKETS];
     struct sum_page_list busy, clean; /* clean: used last at the end */
     unsigned clean_count;
+    void *spare_copy; /* of the page that is written when there is no memory for its copy */
+    bool spare_used;
     uint64_t gen;               /* flushes begun: the number of the one under way */
     uint64_t side_promised;     /* bytes up to which a grow has asked for */
     uint64_t side_written;      /* pages written */
@@ -80,7 +82,6 @@ struct sum_dev {
     unsigned doubt_count;
     unsigned marking; /* pages being written for their mark */
     bool mark_flushing;
-    void *mark_copy; /* of the page that is written where there is no memory for a copy of it */
     struct blk_req mark_flush;
     uint64_t mark_side; /* pages written when it was submitted */
     TAILQ_HEAD(, sum_lookup) lookups;
@@ -99,7 +100,9 @@ struct sum_page *sum_page_get(struct sum_dev *d, uint64_t no);
 /* The block's content is another now (0: unknown); due: not only when its write has ended. */
 void sum_page_set(struct sum_page *p, uint64_t block_no, uint64_t now, bool due);
 void sum_page_slot(const struct sum_page *p, uint64_t block_no, struct sum_slot *ret);
-/* Begin to write it, for flush gen; it is ready and not being written. Errors: SNAP_ENOMEM. */
+/* Begin to write it, for flush gen; it is ready and not being written.
+ * Errors: SNAP_ENOMEM: another one has the spare copy; when that has been written sum_marks_step()
+ * and sum_dev_step() run. */
 int sum_page_write(struct sum_page *p, uint64_t gen) SNAP_WUR;
 /* The change has had it written, and waits for that. */
 void sum_page_written_for(struct sum_page *p, struct sum_op *op);

@@ -10,6 +10,7 @@
 #include "common/net/chan_priv.h"
 
 #include "common/base/bytes.h"
+#include "common/net/unpack.h"
 #include "proto/snapwire.pb-c.h"
 
 #include <ctype.h>
@@ -96,10 +97,14 @@ static void adopt_hello(struct chan *c, const Snapwire__V1__Hello *hello)
 
 int chan_take_hello(struct chan *c, const uint8_t *control, size_t len, struct err *reterr)
 {
-    Snapwire__V1__Hello *hello = snapwire__v1__hello__unpack(NULL, len, control);
-    if (hello == NULL)
-        return err_set(reterr, SNAP_EPROTO, "hello: %zu bytes are no Hello message", len);
-    const int r = check_hello(hello, reterr);
+    ProtobufCMessage *message = NULL;
+    int r = unpack_message(&snapwire__v1__hello__descriptor, control, len, &message);
+    if (r == SNAP_ENOMEM)
+        return err_set(reterr, r, "hello: out of memory");
+    if (r < 0)
+        return err_set(reterr, r, "hello: %zu bytes are no Hello message", len);
+    Snapwire__V1__Hello *hello = (Snapwire__V1__Hello *)message;
+    r = check_hello(hello, reterr);
     if (r == 0)
         adopt_hello(c, hello);
     snapwire__v1__hello__free_unpacked(hello, NULL);

@@ -5,13 +5,20 @@
  * have ended the very timer or descriptor that it was called for: after it only
  * the loop is touched.
  *
+ * A timer is always libevent's, also while it is not set: then for a time that is far off. So it
+ * has its place there from the beginning, and to set it takes no memory, which may fail to come.
+ *
  * Thread: the loop's.
  */
 #include "common/net/loop_priv.h"
 
+#include "common/base/bytes.h"
+
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <stdlib.h>
+
+#define FAR_OFF_MS (UINT64_C(10000) * 86400 * 1000)
 
 /* What stands behind the `void *event` of timers and descriptors. */
 struct loop_event {
@@ -37,13 +44,24 @@ struct timeval loop_timeval(uint64_t ms)
 
 /* -- timers ------------------------------------------------------------------------------ */
 
+static int timer_rest(struct loop_event *e)
+{
+    const struct timeval far_off = loop_timeval(FAR_OFF_MS);
+    e->wanted = false;
+    return event_add(&e->ev, &far_off);
+}
+
 static void timer_cb(evutil_socket_t fd, short what, void *arg)
 {
     struct loop_event *e = arg;
     struct loop *l = e->loop;
     const struct loop_timer *t = e->owner;
+    const bool wanted = e->wanted;
     (void)fd;
     (void)what;
+    (void)timer_rest(e); /* in the place that it has just left */
+    if (!wanted)
+        return;
     t->fn(t->user); /* may end the timer: e and t are not touched again */
     loop_mark_turn(l);
 }
@@ -77,22 +95,23 @@ int loop_timer_init(struct loop *l, struct loop_timer *t, void (*fn)(void *), vo
     t->fn = fn;
     t->user = user;
     t->event = loop_event_new(l, -1, 0, timer_cb, t);
-    if (t->event == NULL)
-        return err_set(reterr, SNAP_ENOMEM, "timer: out of memory");
-    return 0;
+    if (t->event != NULL && timer_rest(t->event) == 0)
+        return 0;
+    loop_timer_done(t);
+    return err_set(reterr, SNAP_ENOMEM, "timer: out of memory");
 }
 
 void loop_timer_set(struct loop_timer *t, uint64_t delay_ms)
 {
     struct loop_event *e = t->event;
-    const struct timeval tv = loop_timeval(delay_ms);
+    const struct timeval tv = loop_timeval(u64_min(delay_ms, FAR_OFF_MS));
+    e->wanted = true;
     (void)event_add(&e->ev, &tv);
 }
 
 void loop_timer_stop(struct loop_timer *t)
 {
-    struct loop_event *e = t->event;
-    (void)event_del(&e->ev);
+    (void)timer_rest(t->event);
 }
 
 void loop_timer_done(struct loop_timer *t)

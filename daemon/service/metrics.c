@@ -208,7 +208,11 @@ static struct scrape *scrape_ask(struct server *server)
     if (s == NULL)
         return NULL;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->cond, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC); /* the other one may be set meanwhile */
+    pthread_cond_init(&s->cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     s->count = s->pending = n;
     s->refs = n + 1;
     for (unsigned i = 0; i < n; i++) {
@@ -218,7 +222,7 @@ static struct scrape *scrape_ask(struct server *server)
         shard_post(server->parts[i].shard, &s->parts[i].msg);
     }
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += SCRAPE_WAIT_S;
     pthread_mutex_lock(&s->lock);
     while (s->pending > 0 && pthread_cond_timedwait(&s->cond, &s->lock, &until) == 0)

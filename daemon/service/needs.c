@@ -48,8 +48,8 @@ const char *service_remedy(const struct err *err)
         return "mount that file system to be written (mount -o remount,rw; ReadWritePaths=), or "
                "choose another state_dir";
     if (err->code == SNAP_EPERM)
-        return "the daemon's user may not: what is in the state directory has to be its own "
-               "(chown -R)";
+        return "the daemon's user may not: what is in the state directory and the folders of its "
+               "sockets have to be its own (chown), ports below 1024 take CAP_NET_BIND_SERVICE";
     if (err->code == SNAP_ENOSPC)
         return "make room there: df and df -i tell how much there is";
     return NULL;

@@ -20,6 +20,7 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/net/unpack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -429,21 +430,6 @@ static void session_dispatch(struct session *s, struct request *req)
     request_go(req, to, session_run_at_volume);
 }
 
-/* protobuf-c does not say why it could not unpack: a message that is wrong, or no memory. */
-static void *session_unpack_alloc(void *user, size_t bytes)
-{
-    bool *no_memory = user;
-    void *p = malloc(bytes);
-    *no_memory |= p == NULL;
-    return p;
-}
-
-static void session_unpack_free(void *user, void *p)
-{
-    (void)user;
-    free(p);
-}
-
 static int session_decode(struct request *req, struct err *reterr)
 {
     const struct frame_header *h = &req->frame->header;
@@ -457,16 +443,11 @@ static int session_decode(struct request *req, struct err *reterr)
         return err_set(reterr, SNAP_ENOTSUP, "method %u is not known", h->method);
     if (h->payload_bytes > 0 && !req->method->payload)
         return err_set(reterr, SNAP_EPROTO, "%s takes no payload", req->method->name);
-    bool no_memory = false;
-    ProtobufCAllocator memory = {
-        .alloc = session_unpack_alloc, .free = session_unpack_free, .allocator_data = &no_memory};
-    req->in =
-        protobuf_c_message_unpack(req->method->in, &memory, h->control_bytes, req->frame->control);
-    if (no_memory)
-        return err_set(reterr, SNAP_ENOMEM, "no memory for the request");
-    if (req->in == NULL)
-        return err_set(reterr, SNAP_EPROTO, "the control message of %s cannot be read",
-                       req->method->name);
+    int rc = unpack_message(req->method->in, req->frame->control, h->control_bytes, &req->in);
+    if (rc == SNAP_ENOMEM)
+        return err_set(reterr, rc, "no memory for the request");
+    if (rc < 0)
+        return err_set(reterr, rc, "the control message of %s cannot be read", req->method->name);
     return 0;
 }
 

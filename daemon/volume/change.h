@@ -88,8 +88,6 @@ enum { HAND_DOWN_SUBJECT_BYTES = 2 * LIMIT_NAME_BYTES + 2 };
 void hand_down_subject(const struct snapshot *s, char ret[HAND_DOWN_SUBJECT_BYTES]);
 /* Of a hidden one. */
 void hand_down_status_of(const struct snapshot *s, struct hand_down_status *ret, bool *ret_runs);
-/* Remove a file on the control thread; the outcome is not waited for. */
-void volume_unlink_later(struct volume *v, const char *path);
 
 /* -- warnings, warn.c -- */
 /* Texts for people: what is wrong soon. fn gets each. */

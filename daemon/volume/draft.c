@@ -5,7 +5,7 @@
 #include "daemon/volume/draft.h"
 
 #include "common/base/bytes.h"
-#include "daemon/volume/change.h"
+#include "daemon/volume/sums.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,30 +34,34 @@ void draft_end(const struct volume *v, const struct uuid *node)
         (void)!s->note(s->user, path, false, NULL); /* one that stays goes at the next start */
 }
 
-struct draft_job {
+struct draft_removal {
     struct control_job job;
     const struct volume_storage *storage;
-    char path[LIMIT_PATH_BYTES];
+    char cow[LIMIT_PATH_BYTES], sum[LIMIT_PATH_BYTES], note[LIMIT_PATH_BYTES];
 };
 
-static void draft_job_run(struct control_job *job)
+static void draft_remove_run(struct control_job *job)
 {
-    struct draft_job *d = CONTAINER_OF(job, struct draft_job, job);
-    (void)!d->storage->note(d->storage->user, d->path, false, NULL);
+    struct draft_removal *d = CONTAINER_OF(job, struct draft_removal, job);
+    const struct volume_storage *s = d->storage;
+    bool gone = d->cow[0] == '\0' || s->remove(s->user, d->cow, NULL) == 0;
+    gone = s->remove(s->user, d->sum, NULL) == 0 && gone;
+    if (gone && s->note != NULL)
+        (void)!s->note(s->user, d->note, false, NULL);
     free(d);
 }
 
-void draft_end_later(struct volume *v, const struct uuid *node)
+void draft_remove_later(struct volume *v, const struct uuid *node, const char *cow_path)
 {
-    const struct volume_storage *s = v->set->env->storage;
-    struct draft_job *d = s->note != NULL ? calloc(1, sizeof *d) : NULL;
-    if (d == NULL)
-        return;
-    d->job.run = draft_job_run;
-    d->storage = s;
-    if (draft_path(v, node, d->path, NULL) < 0) {
-        free(d);
+    struct draft_removal *d = calloc(1, sizeof *d);
+    char name[SUMS_NAME_BYTES];
+    if (d == NULL || volume_cow_path(v, sums_name(node, name), d->sum, sizeof d->sum, NULL) < 0 ||
+        draft_path(v, node, d->note, NULL) < 0) {
+        free(d); /* they go at the next start */
         return;
     }
+    d->job.run = draft_remove_run;
+    d->storage = v->set->env->storage;
+    (void)snprintf(d->cow, sizeof d->cow, "%s", cow_path);
     control_submit(v->set->env->control, &d->job);
 }

@@ -3,7 +3,7 @@
  *
  *   draft_begin ──> files are made ──> record lists the node ──> draft_end
  *        └────────────(refused)──> files are removed ──────────────^
- *   draft_begin ──> record drops the node ──> files are removed ──> draft_end_later
+ *   draft_begin ──> record drops the node ──> draft_remove_later
  *
  * A note is an empty file "<uuid>.draft" in the volume's folder. What a daemon that was killed in
  * between leaves is its own: at the next start the files of a node that has a note and is not in
@@ -20,7 +20,9 @@
  * along. Errors: SNAP_ENOSPC … */
 int draft_begin(const struct volume *v, const struct uuid *node, struct err *reterr) SNAP_WUR;
 void draft_end(const struct volume *v, const struct uuid *node);
-/* Behind what has been handed to volume_unlink_later(). */
-void draft_end_later(struct volume *v, const struct uuid *node);
+/* Remove the files of a node that the record has dropped, on the control thread: its COW device's
+ * (empty: that is no file of ours), its checksums', then the note, which stays with what cannot be
+ * removed. */
+void draft_remove_later(struct volume *v, const struct uuid *node, const char *cow_path);
 
 #endif

@@ -47,7 +47,6 @@
 #include "daemon/volume/job.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/put.h"
-#include "daemon/volume/sums.h"
 #include "daemon/volume/tree.h"
 
 #include <stdio.h>
@@ -79,31 +78,6 @@ void hand_down_wait(struct hand_down *j)
 
 /* -- dropping ------------------------------------------------------------------- */
 
-struct unlink_job {
-    struct control_job job;
-    const struct volume_storage *storage;
-    char path[LIMIT_PATH_BYTES];
-};
-
-static void unlink_job_run(struct control_job *job)
-{
-    struct unlink_job *u = CONTAINER_OF(job, struct unlink_job, job);
-    /* one that stays goes at the next start, or is told as unlisted */
-    (void)!u->storage->remove(u->storage->user, u->path, NULL);
-    free(u);
-}
-
-void volume_unlink_later(struct volume *v, const char *path)
-{
-    struct unlink_job *u = calloc(1, sizeof *u);
-    if (u == NULL)
-        return;
-    u->job.run = unlink_job_run;
-    u->storage = v->set->env->storage;
-    (void)snprintf(u->path, sizeof u->path, "%s", path);
-    control_submit(v->set->env->control, &u->job);
-}
-
 static void hand_down_closed(void *user, int code, const struct err *err)
 {
     struct hand_down *j = user;
@@ -114,10 +88,7 @@ static void hand_down_closed(void *user, int code, const struct err *err)
                            "a dropped snapshot's exceptions stay in memory", err);
     else if (name != NULL)
         volume_notice_gone(v, name + 1, "snapshot dropped", NULL);
-    if (j->path[0] != '\0')
-        volume_unlink_later(v, j->path);
-    sums_remove_later(v, &j->source->id);
-    draft_end_later(v, &j->source->id);
+    draft_remove_later(v, &j->source->id, j->path);
     snapshot_free(j->source);
     v->job = NULL;
     v->job_wait = ERR_INIT;

@@ -75,6 +75,7 @@ struct volume_record {
     uint64_t lease_epoch;                    /* of the last lease ever given */
     char lease_holder[LIMIT_NAME_BYTES + 1]; /* identity; empty: released */
     struct uuid lease_instance;
+    uint32_t lease_ttl_ms; /* as the holder was told; 0: an older release gave it */
     struct uuid guard; /* the writer that may go on without the daemon, see guard.h; nil: none */
     uint8_t fingerprint[FINGERPRINT_BYTES_MAX];
     uint32_t fingerprint_bytes;

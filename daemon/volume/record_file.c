@@ -163,12 +163,11 @@ static int record_text(const struct volume_record *r, char **ret, size_t *ret_le
                        struct err *reterr)
 {
     int rc = volume_record_check(r, reterr); /* or it could not be read back */
+    if (rc == 0)
+        rc = volume_record_format(r, ret, ret_len, reterr);
     if (rc < 0)
         err_prefix(reterr, "this change cannot be written down");
-    else
-        rc = volume_record_format(r, ret, ret_len, reterr);
-    err_prefix(reterr, "this change cannot be written down");
-    if (rc == 0 && file_size_for(*ret_len) > LIMIT_RECORD_BYTES)
+    else if (file_size_for(*ret_len) > LIMIT_RECORD_BYTES)
         rc = err_set(reterr, SNAP_ELIMIT,
                      "the record of volume '%s' would have %zu bytes, about the limit of %d",
                      r->name, *ret_len, LIMIT_RECORD_BYTES);

@@ -175,6 +175,8 @@ static void put_lease(struct text *t, const struct volume_record *r)
     text_key(t, "lease_holder", r->lease_holder);
     text_printf(t, ", \"lease_instance\": \"%s\", \"fingerprint\": \"%s\"",
                 uuid_format(&r->lease_instance, id), hex);
+    if (r->lease_ttl_ms != 0 && r->lease_holder[0] != '\0')
+        text_printf(t, ", \"lease_ttl_ms\": %" PRIu32, r->lease_ttl_ms);
     if (!uuid_is_zero(&r->guard))
         text_printf(t, ", \"guard\": \"%s\"", uuid_format(&r->guard, id));
 }

@@ -152,7 +152,7 @@ static int reader_end(struct reader *r)
             "chunk_size_sectors limit_bytes hidden merging unverified cow_path key clone "
             "parent_seq undo group broken guard origin_path rollback job to_seq undo_seq merge "
             "drop_newer "
-            "cancelled started_s scrubbed_s grouped lost ";
+            "cancelled started_s scrubbed_s grouped lost lease_ttl_ms ";
         json_object_foreach ((json_t *)r->object, key, v) {
             char word[80];
             (void)snprintf(word, sizeof word, " %.70s ", key);
@@ -360,6 +360,8 @@ static int parse_object(const json_t *root, struct volume_record *ret, struct er
     ret->lease_epoch = get_u64(&r, "lease_epoch", INT64_MAX);
     get_text(&r, "lease_holder", ret->lease_holder, sizeof ret->lease_holder);
     get_uuid(&r, "lease_instance", &ret->lease_instance);
+    if (has(&r, "lease_ttl_ms"))
+        ret->lease_ttl_ms = (uint32_t)get_u64(&r, "lease_ttl_ms", UINT32_MAX);
     if (has(&r, "guard"))
         get_uuid(&r, "guard", &ret->guard);
     get_fingerprint(&r, ret);

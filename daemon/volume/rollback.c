@@ -34,16 +34,15 @@ static void rollback_retry(void *user);
 
 /* -- who asked ---------------------------------------------------------------------------- */
 
-static void rollback_ask(struct rollback_askers *askers, volume_done_fn *done, void *user)
+static int rollback_ask(struct rollback_askers *askers, volume_done_fn *done, void *user,
+                        struct err *reterr)
 {
-    struct err err = ERR_INIT;
     struct rollback_asker *a = malloc(sizeof *a);
-    if (a == NULL) {
-        done(user, err_set(&err, SNAP_ENOMEM, "rollback"), &err);
-        return;
-    }
+    if (a == NULL)
+        return err_set(reterr, SNAP_ENOMEM, "rollback");
     *a = (struct rollback_asker){.done = done, .user = user};
     STAILQ_INSERT_TAIL(askers, a, link);
+    return 0;
 }
 
 static void rollback_answer(struct rollback_askers *askers, int code, const struct err *err)
@@ -149,17 +148,17 @@ static void rollback_job_cancel(struct volume_job *j, volume_done_fn *done, void
 {
     struct rollback *r = j->user;
     struct err err = ERR_INIT;
+    bool ending = r->phase > ROLLBACK_WORK && !r->waiting && !r->cancelling;
     if (r->back) {
         done(user, 0, &err);
-    } else if (r->cancelling) {
-        rollback_ask(&r->cancelled, done, user);
-    } else if (r->phase > ROLLBACK_WORK && !r->waiting) {
+    } else if (ending) {
         done(user, err_set(&err, SNAP_EBUSY, "the job is ending"), &err);
-    } else {
+    } else if (rollback_ask(&r->cancelled, done, user, &err) < 0) {
+        done(user, err.code, &err);
+    } else if (!r->cancelling) {
         bool still = r->waiting;
         r->cancelling = true;
         r->waiting = false;
-        rollback_ask(&r->cancelled, done, user);
         loop_timer_stop(&r->timer);
         if (still)
             rollback_cancel_commit(r);
@@ -340,13 +339,16 @@ static void rollback_refuse(struct rollback *r)
 {
     struct volume *v = r->volume;
     struct snapshot *undo = volume_snapshot_find(v, &r->undo);
+    struct rollback_askers begun = STAILQ_HEAD_INITIALIZER(begun);
+    const struct err err = r->err;
     if (undo != NULL)
         tree_set_hidden(undo, true);
     if (r->gated)
         volume_gate_open(v);
-    rollback_answer(&r->begun, r->err.code, &r->err);
+    STAILQ_CONCAT(&begun, &r->begun);
     volume_ref(v);
-    rollback_free(r);
+    rollback_free(r); /* who asks again as he is answered begins another one */
+    rollback_answer(&begun, err.code, &err);
     hand_down_start(v);
     volume_unref(v);
 }
@@ -553,11 +555,16 @@ void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, v
     struct rollback *first = v->rollback;
     if (first != NULL && first->phase == ROLLBACK_BEGIN &&
         uuid_equal(&first->spec.job, &spec->job)) {
-        rollback_ask(&first->begun, done, user);
+        if (rollback_ask(&first->begun, done, user, &err) < 0)
+            done(user, err.code, &err);
         return;
     }
     int rc = rollback_check(v, spec, &err);
     struct rollback *r = rc < 0 ? NULL : rollback_new(v, spec, &err);
+    if (r != NULL && rollback_ask(&r->begun, done, user, &err) < 0) {
+        rollback_free(r);
+        r = NULL;
+    }
     if (r == NULL) {
         done(user, err.code, &err);
         return;
@@ -566,6 +573,5 @@ void volume_rollback_start(struct volume *v, const struct rollback_spec *spec, v
     (void)snprintf(r->name, sizeof r->name, "%s",
                    snapshot_record(volume_snapshot_find(v, &spec->snapshot))->name);
     r->to_seq = volume_snapshot_find(v, &spec->snapshot)->seq;
-    rollback_ask(&r->begun, done, user);
     rollback_count(r);
 }

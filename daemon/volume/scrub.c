@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* When the next scrub is due: an interval after the last one that ended, which the record tells of,
- * so that restarts change nothing. A volume that never was scrubbed begins somewhere in its first
- * interval, by its uuid: volumes made together are not all read together.
+ * so that restarts change nothing. A volume that never was scrubbed begins somewhere in the first
+ * interval after it was made, by its uuid: volumes made together are not all read together.
  *
  * It must not know how content is verified. Thread: the shard's.
  */
@@ -14,7 +14,7 @@
 
 enum {
     SCRUB_SLEEP_MS = 3600000, /* at most: the wall clock may be set meanwhile */
-    SCRUB_RETRY_MS = 600000,  /* another verification runs */
+    SCRUB_RETRY_MS = 600000,  /* another verification runs, or the last one could not be noted */
 };
 
 static void scrub_set(struct volume *v);
@@ -52,7 +52,7 @@ static void scrub_schedule(struct volume *v)
     uint64_t interval_s = v->set->env->scrub_interval_s;
     v->scrub_due_s = v->record.scrubbed_s > 0
                          ? v->record.scrubbed_s + (int64_t)interval_s
-                         : clock_wall_s() + (int64_t)(uuid_hash(&v->record.id) % interval_s);
+                         : v->record.created_s + (int64_t)(uuid_hash(&v->record.id) % interval_s);
     scrub_set(v);
 }
 
@@ -89,15 +89,22 @@ static void scrub_noted(struct volume_commit *commit, int code, const struct err
     free(commit);
     if (code < 0)
         volume_notice(v, NULL, "that it was scrubbed cannot be noted", err);
-    if (v->scrub_ready && !v->leaving)
+    if (!v->scrub_ready || v->leaving)
+        return;
+    if (code < 0)
+        loop_timer_set(&v->scrub_timer, SCRUB_RETRY_MS);
+    else
         scrub_schedule(v);
 }
 
 void scrub_ended(struct volume *v)
 {
     struct volume_commit *commit = v->leaving ? NULL : calloc(1, sizeof *commit);
-    if (commit == NULL)
+    if (commit == NULL) {
+        if (v->scrub_ready && !v->leaving)
+            loop_timer_set(&v->scrub_timer, SCRUB_RETRY_MS);
         return;
+    }
     commit->change = scrub_change;
     commit->done = scrub_noted;
     volume_commit_start(v, commit);

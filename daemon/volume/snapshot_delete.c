@@ -4,11 +4,10 @@
  *   refuse new puts ──> drain ──> commit: hidden, tombstone ──> answer ──> hand-down job
  *                        └─ damaged, and by force: what reads through it becomes invalid first
  *
- * The tombstone is in the same commit, so a client that lost the answer and asks again
- * with its key hears the same; one that asks while the first try is under way is answered with it.
- * Puts to a head that is being deleted are stale from the
- * first moment; what was in flight is durable in it and is handed down like the rest. Writes of a
- * clone that are under way end first.
+ * The tombstone is in the same commit, so a client that lost the answer and asks again with its key
+ * hears the same; one that asks while the first try is under way is answered with it. Puts to a
+ * head that is being deleted are stale from the first moment; what was in flight is durable in it
+ * and is handed down like the rest. Writes of a clone that are under way end first.
  *
  * It must not know of connections. Thread: the shard's.
  */
@@ -96,7 +95,6 @@ static void delete_committed(struct volume_commit *commit, int code, const struc
 
 static void delete_commit(struct snapshot_delete *d)
 {
-
     d->commit =
         (struct volume_commit){.change = delete_change, .done = delete_committed, .user = d};
     volume_commit_start(d->volume, &d->commit);

@@ -55,8 +55,9 @@ static enum snapshot_state snapshot_own_state(const struct snapshot *s)
 {
     if (s->lost)
         return SNAPSHOT_INVALID;
+    bool opens = s->reopening || s->closing || s->open_done != NULL; /* or closes to be opened */
     if (s->store == NULL)
-        return s->reopening || s->open_done != NULL ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
+        return opens ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
     switch (cow_store_state(s->store)) {
     case COW_INVALID: /* who hears it keeps nothing for it any more: not before it is durable */
         return cow_store_invalidating(s->store) ? SNAPSHOT_POISONED : SNAPSHOT_INVALID;

@@ -70,9 +70,9 @@ static void sums_opened(void *user, struct blk_dev *dev, int code, const struct 
     }
     blk_dev_close(a->side);
     sums_say(s, err->text);
-    if (!a->create)
+    if (!a->create && code != SNAP_ENOMEM)
         volume_notice(s->volume, s, "checksums cannot be used", err);
-    sums_end(a, a->create ? code : 0, err);
+    sums_end(a, a->create || code == SNAP_ENOMEM ? code : 0, err);
 }
 
 static int sums_open_side(struct sums_attach *a, struct err *reterr)
@@ -105,11 +105,12 @@ void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume
     if (rc == 0)
         rc = sums_open_side(a, &err);
     if (rc < 0) {
+        /* somebody still has it, or there is no memory: the COW device is waited for likewise */
+        bool passes = rc == SNAP_EBUSY || rc == SNAP_ENOMEM;
         sums_say(s, rc == SNAP_ENOENT ? "it has no checksums" : err.text);
-        if (rc != SNAP_ENOENT && rc != SNAP_EBUSY && !create)
+        if (rc != SNAP_ENOENT && !passes && !create)
             volume_notice(s->volume, s, "checksums cannot be used", &err);
-        /* somebody still has it: the COW device is waited for likewise */
-        sums_end(a, create || rc == SNAP_EBUSY ? rc : 0, &err);
+        sums_end(a, create || passes ? rc : 0, &err);
         return;
     }
     struct sum_options options = {.block_bytes = geometry.chunk_bytes,
@@ -126,11 +127,4 @@ void sums_remove(struct volume *v, const struct uuid *node)
     char name[SUMS_NAME_BYTES], path[LIMIT_PATH_BYTES];
     if (volume_cow_path(v, sums_name(node, name), path, sizeof path, NULL) == 0)
         (void)!st->remove(st->user, path, NULL);
-}
-
-void sums_remove_later(struct volume *v, const struct uuid *node)
-{
-    char name[SUMS_NAME_BYTES], path[LIMIT_PATH_BYTES];
-    if (volume_cow_path(v, sums_name(node, name), path, sizeof path, NULL) == 0)
-        volume_unlink_later(v, path);
 }

@@ -16,13 +16,12 @@ const char *sums_name(const struct uuid *node, char buf[SUMS_NAME_BYTES]);
 
 /* s->dev is open: put its checksums beside it, if it has some or (create) is to have new ones.
  * done runs later or inside the call; code is 0 even if there are none, s->sums_text then says why.
- * With create: errors of making them, s->dev as it was. chunk_sectors: of the COW device; 0: it is
- * not known yet, so there are none. */
+ * chunk_sectors: of the COW device; 0: it is not known yet, so there are none.
+ * Errors: SNAP_EBUSY, SNAP_ENOMEM: they pass; with create, those of making them. s->dev is as it
+ * was then. */
 void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume_done_fn *done,
                  void *user);
 /* Remove the side file of a node that never was, at once: the same uuid may be asked for again. */
 void sums_remove(struct volume *v, const struct uuid *node);
-/* Remove the side file of a node that is gone, later. */
-void sums_remove_later(struct volume *v, const struct uuid *node);
 
 #endif

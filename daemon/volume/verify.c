@@ -364,9 +364,8 @@ static enum verify_gathered verify_gather(struct verify *y, const struct cow_map
 
 /* -- a new side file ------------------------------------------------------------------ */
 
-static void verify_reopened(void *user, int code, const struct err *err)
+static void verify_rebuilt(struct verify *y, int code, const struct err *err)
 {
-    struct verify *y = user;
     struct snapshot *s = y->rebuilding;
     y->rebuilding = NULL;
     s->busy = false;
@@ -377,11 +376,22 @@ static void verify_reopened(void *user, int code, const struct err *err)
         shard_kick_later(y->volume->set->shard, &y->kick);
 }
 
+static void verify_reopened(void *user, int code, const struct err *err)
+{
+    struct verify *y = user;
+    struct snapshot *s = y->rebuilding;
+    if (code < 0)
+        s->sums_create = false; /* whoever opens it next takes those that there are */
+    if (code == SNAP_ENOMEM)
+        snapshot_open_later(s);
+    verify_rebuilt(y, code, err);
+}
+
 static void verify_closed(void *user, int code, const struct err *err)
 {
     struct verify *y = user;
     if (code < 0) { /* its exceptions could not leave the map */
-        verify_reopened(y, code, err);
+        verify_rebuilt(y, code, err);
         return;
     }
     y->rebuilding->sums_create = true;

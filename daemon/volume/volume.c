@@ -246,7 +246,7 @@ int volume_make(struct volume_set *set, struct volume_record *take_record, struc
         return rc;
     }
     lease_init(&v->lease, v->record.lease_epoch, v->record.lease_holder, &v->record.lease_instance,
-               (uint64_t)set->env->lease_ttl_ms * 1000000, volume_now_ns(v));
+               volume_lease_ttl_ns(v), volume_now_ns(v));
     *ret = v;
     return 0;
 }

@@ -397,6 +397,8 @@ void snapshot_flush_failed(struct snapshot *s, const struct err *err);
 void snapshot_cancel_reopen(struct snapshot *s);
 
 /* -- the lease, see volume_lease.c -- */
+/* How long the recorded holder's runs. */
+uint64_t volume_lease_ttl_ns(const struct volume *v);
 struct volume_lease_request {
     struct lease_request ask;
     uint64_t origin_size_bytes;

@@ -5,7 +5,9 @@
  *          ├──> new ──> commit epoch + 1 ──> grant ──> answer; the fenced one is told
  *          └──> wait for the creation under way, then ask again
  *
- * The epoch is durable before anybody hears of it, so no two writers ever had the same.
+ * The epoch is durable before anybody hears of it, so no two writers ever had the same. So is the
+ * time that the lease runs: its holder goes by what it was told, also when the daemon is started
+ * again with another configuration.
  * Thread: the shard's.
  */
 #include "daemon/volume/change.h"
@@ -34,6 +36,13 @@ struct lease_acquire {
 
 static void acquire_ask(struct lease_acquire *a);
 
+uint64_t volume_lease_ttl_ns(const struct volume *v)
+{
+    const uint32_t ms =
+        v->record.lease_ttl_ms != 0 ? v->record.lease_ttl_ms : v->set->env->lease_ttl_ms;
+    return (uint64_t)ms * 1000000;
+}
+
 static void acquire_end(struct lease_acquire *a, int code, const struct err *err)
 {
     struct volume *v = a->volume;
@@ -48,6 +57,8 @@ static void acquire_grant(struct lease_acquire *a)
     struct volume *v = a->volume;
     struct volume_holder old = v->holder;
     uint64_t epoch_before = v->lease.epoch;
+    if (a->new_lease)
+        v->lease.ttl_ns = volume_lease_ttl_ns(v);
     lease_grant(&v->lease, v->record.lease_epoch, a->identity, &a->ask.instance, a->holder.session,
                 volume_now_ns(v));
     v->holder = a->holder;
@@ -79,6 +90,7 @@ static int acquire_change(struct volume_commit *commit, struct volume_record *ne
         next->lease_epoch = v->record.lease_epoch + 1;
         (void)snprintf(next->lease_holder, sizeof next->lease_holder, "%s", a->identity);
         next->lease_instance = a->ask.instance;
+        next->lease_ttl_ms = v->set->env->lease_ttl_ms;
     }
     guard_hear(next, &a->guard);
     if (a->fingerprint_bytes > 0) {

@@ -21,10 +21,29 @@ BUILD = os.environ.get("SNAPWIRE_BUILD", "build/gcc")
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 START_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 180
+CC = os.environ.get("CC", "cc").split()[-1]  # for what is loaded before a program's libraries
 
 
 def program(name):
     return os.path.join(ROOT, BUILD, name)
+
+
+def preload_library(name, folder):
+    """NAME.c of this folder, as a library for LD_PRELOAD."""
+    library = os.path.join(folder, f"{name}.so")
+    subprocess.run([CC, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-fno-omit-frame-pointer", "-o",
+                    library, os.path.join(ROOT, "tests", "integration", f"{name}.c")], check=True)
+    return library
+
+
+def until(what, timeout=30):
+    """What it says, once that is something."""
+    end = time.monotonic() + timeout
+    while not (got := what()):
+        if time.monotonic() > end:
+            raise AssertionError("it did not happen in time")
+        time.sleep(0.02)
+    return got
 
 
 def program_for_others(name, folder):

@@ -6,21 +6,11 @@ import os
 import re
 import subprocess
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CC = os.environ.get("CC", "cc").split()[-1]
 OFF, COUNT, ONE, ALL_FROM = range(4)
 OWN, ALL = range(2)
 MODE, SEEN, AT, FAILED, WHOSE, BASE, HURRY = range(7)
 SITE, SITE_WORDS = 8, 24
 WORDS = SITE + SITE_WORDS
-
-
-def build(folder):
-    """The library to be loaded before all others."""
-    library = os.path.join(folder, "failing_memory.so")
-    subprocess.run([CC, "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-fno-omit-frame-pointer",
-                    "-o", library, os.path.join(HERE, "failing_memory.c")], check=True)
-    return library
 
 
 class Memory:

@@ -16,7 +16,7 @@ import time
 import rawclient as rc
 from hosted import CHUNK, KIB, Model
 from memory_out import ALL_FROM
-from rawclient import Gone, Refused, connect_tls, connect_unix, fields, get, num, raw
+from rawclient import Gone, Refused, connect_tls, connect_unix, get, num, raw
 
 SIZE = 256 * KIB
 BLOCK = os.urandom(CHUNK)

@@ -9,25 +9,15 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import time
 import urllib.request
 
 import rawclient as rc
 from cowimage import read_table
-from harness import Case, program, seed
+from harness import Case, program, seed, until
 from rawclient import Gone, Refused, connect_unix, num, raw
 
 MIB = 1 << 20
 CHUNK = 4096
-
-
-def wait_for(what, timeout=15):
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if got := what():
-            return got
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
 
 
 class DaemonCase(Case):
@@ -230,7 +220,7 @@ class Registry(DaemonCase):
                 wreck()
                 if wreck is not delete:
                     d.spawn()
-                    wait_for(lambda: d.process.poll() is not None or "ready" in d.log())
+                    until(lambda: d.process.poll() is not None or "ready" in d.log())
                     if d.process.poll() is not None:  # it refuses and says what to do
                         self.assertRegex(d.log(), r"registry.*--rebuild-registry")
                         d.process = None
@@ -450,7 +440,7 @@ class Running(DaemonCase):
         d.config_text = "limits { connections_per_client = 2 }\n"
         d.write_config()
         d.hang_up()
-        wait_for(lambda: "configuration reloaded" in d.log())
+        until(lambda: "configuration reloaded" in d.log())
         second = connect_unix(d.socket)
         second.ping()
         with self.assertRaises((Gone, Refused)) as got:
@@ -461,14 +451,14 @@ class Running(DaemonCase):
         d.config_text = "limits { connections_per_client = many }\n"
         d.write_config()
         d.hang_up()
-        wait_for(lambda: "reload failed" in d.log())
+        until(lambda: "reload failed" in d.log())
         self.assertRegex(d.log(), r"reload failed.*snapwired\.conf:\d+")
         keep.ping()
         second.close()
         d.config_text = "shards = 7\n"
         d.write_config()
         d.hang_up()
-        wait_for(lambda: "need a restart" in d.log())
+        until(lambda: "need a restart" in d.log())
 
     def families(self, text):
         """The families of an OpenMetrics text by name, each in one piece with its type and help
@@ -616,7 +606,7 @@ class Limits(DaemonCase):
         self.remote("delete", "here@s", on="here")
         self.remote("delete", "here@t", on="here")
         self.remote("create", "here@u", on="here")
-        wait_for(lambda: self.remote("apply", "here@u", "--origin", self.path("here.origin"),
+        until(lambda: self.remote("apply", "here@u", "--origin", self.path("here.origin"),
                                      "--source", self.changed(self.path("here.origin"), "few",
                                                               self.rng, percent=1), on="here",
                                      code=None).code == 0)
@@ -629,7 +619,7 @@ class Limits(DaemonCase):
         if isinstance(got.exception, Refused):
             self.assertEqual(got.exception.code, rc.ELIMIT)
         held[0].close()
-        wait_for(lambda: self._connects(d))
+        until(lambda: self._connects(d))
         for r in held[1:]:
             r.ping()
 

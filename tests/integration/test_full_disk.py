@@ -13,12 +13,10 @@ import unittest
 from unittest import mock
 
 import rawclient as rc
-from harness import Case
+from harness import CC, Case, preload_library
 from hosted import CHUNK, KIB, MIB, SIZE, HostedCase
 from rawclient import Refused, connect_unix, get, raw
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CC = os.environ.get("CC", "cc")
 BLOCK = 4096
 
 
@@ -176,9 +174,7 @@ class FullDisk(Case):
 
     @unittest.skipUnless(shutil.which(CC), f"no {CC}")
     def test_a_failed_flush_is_on_record(self):
-        library, sign = self.path("failing.so"), self.path("fail")
-        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library,
-                        os.path.join(HERE, "failing_flush.c")], check=True)
+        library, sign = preload_library("failing_flush", self.dir), self.path("fail")
         asan = os.environ.get("ASAN_OPTIONS", "")
         with mock.patch.dict(os.environ, {
                 "LD_PRELOAD": library, "FAILING_FLUSH": sign,

@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import Case, program, seed
+from harness import Case, preload_library, program, seed, until
 from nbdclient import FUA, NO_HOLE, Nbd, NbdError
 
 MIB = 1 << 20
@@ -19,14 +19,6 @@ CHUNK = 4096
 PLUGIN = program("nbdkit-snapwire-guard-plugin.so")
 TTL = "lease_ttl_ms = 1500\n"
 UNVERIFIED = 24  # the exit code
-
-
-def until(what, timeout=30):
-    end = time.monotonic() + timeout
-    while not what():
-        if time.monotonic() > end:
-            raise AssertionError("it did not happen in time")
-        time.sleep(0.02)
 
 
 def sanitizer():
@@ -550,10 +542,7 @@ class Late(GuardCase):
         super().setUp()
         self.name = self.path("way")
         self.slow = self.path("slow")
-        lib = self.path("slow_disk.so")
-        subprocess.run([os.environ.get("CC", "cc").split()[-1], "-shared", "-fPIC", "-O2",
-                        "-D_GNU_SOURCE", "-o", lib,
-                        os.path.join(os.path.dirname(__file__), "slow_disk.c")], check=True)
+        lib = preload_library("slow_disk", self.dir)
         before = self.preload.get("LD_PRELOAD")
         self.preload = dict(self.preload, SLOW_DISK=self.slow,
                             LD_PRELOAD=f"{before}:{lib}" if before else lib)

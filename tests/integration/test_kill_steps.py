@@ -4,18 +4,15 @@ knows of, what grows with each kill least of all, and the same request again suc
 
 import os
 import shutil
-import subprocess
 import time
 import unittest
 from unittest import mock
 
 import rawclient as rc
-from harness import Case
+from harness import CC, Case, preload_library
 from hosted import CHUNK, SIZE
 from rawclient import Gone, Refused, connect_unix, raw
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CC = os.environ.get("CC", "cc")
 STEPS_MAX = 200  # more than anything here takes
 
 
@@ -23,9 +20,7 @@ STEPS_MAX = 200  # more than anything here takes
 class KilledAtEachStep(Case):
     def setUp(self):
         super().setUp()
-        self.library, self.sign = self.path("kill.so"), self.path("kill-at")
-        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", self.library,
-                        os.path.join(HERE, "kill_at.c")], check=True)
+        self.library, self.sign = preload_library("kill_at", self.dir), self.path("kill-at")
         # the threads engine, since its system calls can be counted
         self.d = self.daemon(tls=False, config='io_engine = "threads"\nshards = 1\n')
         self.raws = []

@@ -96,6 +96,16 @@ class TooLittle(Case):
         d = self.daemon(tls=False)
         self.ends([f"{d.state}/volumes: Permission denied", "chown"], user=NOBODY, d=d)
 
+    def test_a_socket_in_a_folder_of_somebody_else(self):
+        """The state directory is its own: what helps is something else."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can become somebody else")
+        os.chmod(self.dir, 0o755)
+        self.program = program_for_others("snapwired", self.dir)
+        d = self.daemon(tls=False)
+        os.chown(d.state, NOBODY, NOBODY)
+        self.ends([f"{d.socket}: bind: Permission denied.*sockets"], user=NOBODY, d=d)
+
     def test_a_state_directory_without_room_for_files(self):
         d = self.mounted("size=16M,nr_inodes=4")
         self.ends([f"{d.state}/.*No space left", "df -i"], d=d)

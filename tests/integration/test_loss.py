@@ -5,17 +5,14 @@ import contextlib
 import os
 import select
 import shutil
-import subprocess
 import unittest
 from unittest import mock
 
 import rawclient as rc
-from harness import Case
+from harness import CC, Case, preload_library
 from hosted import CHUNK, SIZE
 from rawclient import Refused, connect_tls, connect_unix, tls_context
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CC = os.environ.get("CC", "cc")
 INSTANCE, OTHER = b"i" * 16, b"o" * 16
 
 
@@ -23,10 +20,7 @@ INSTANCE, OTHER = b"i" * 16, b"o" * 16
 class FailedFlush(Case):
     def setUp(self):
         super().setUp()
-        library, self.sign = self.path("failing.so"), self.path("fail")
-        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library,
-                        os.path.join(HERE, "failing_flush.c")], check=True)
-        self.library = library
+        self.library, self.sign = preload_library("failing_flush", self.dir), self.path("fail")
         self.d = self.daemon(config='io_engine = "threads"\n')
         self.start()
         self.remote("add", "admin", f"unix:{self.d.socket}")

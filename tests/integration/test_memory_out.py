@@ -14,9 +14,9 @@ import unittest
 from unittest import mock
 
 import memory_steps
-from harness import Case, program, seed
+from harness import CC, Case, preload_library, program, seed
 from hosted import CHUNK, KIB
-from memory_out import ALL_FROM, CC, COUNT, ONE, Memory, build
+from memory_out import ALL_FROM, COUNT, ONE, Memory
 from memory_steps import OUT_S, TURN_S, World
 from rawclient import tls_context
 
@@ -32,7 +32,7 @@ class MemoryOut(Case):
         super().setUp()
         self.rng = seed()
         self.pki()  # with all the memory it wants
-        self.library = build(self.dir)
+        self.library = preload_library("failing_memory", self.dir)
 
     def numbers(self, count):
         """From 1 to count, or as many of them as there is time for."""
@@ -175,8 +175,8 @@ class ClientMemory(MemoryOut):
         self.remote("create", "v", "--like", self.origin)
         self.remote("create", "v@a", "--chunk-size", str(CHUNK))
         self.remote("apply", "v@a", "--origin", self.origin, "--source", self.second)
-        self.remote("create", "h", "--hosted", "--size", "64K", code=None)
-        self.remote("import", self.first, "w", code=None)
+        self.remote("create", "w", "--hosted", "--size", "64K")
+        self.remote("import", "w", self.first)
 
     def without(self, mode, at, *args):
         """Run it. False: it did not ask for so much."""

@@ -12,14 +12,13 @@ import time
 import unittest
 from unittest import mock
 
-from harness import Case, program, seed
+from harness import CC, Case, preload_library, program, seed
 from rawclient import connect_unix
 
 KIB = 1 << 10
 MIB = 1 << 20
 DISK = 32 * MIB
 LARGE = 128 * MIB
-CC = os.environ.get("CC", "cc")
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
@@ -604,9 +603,7 @@ class ImportsFlush(Case):
         return dict(super().environment(), XDG_STATE_HOME=self.path("xdg"))
 
     def test_import__what_its_last_flush_lost_is_written_again(self):
-        library, sign = self.path("failing.so"), self.path("fail")
-        subprocess.run([CC, "-shared", "-fPIC", "-O1", "-o", library,
-                        os.path.join(os.path.dirname(__file__), "failing_flush.c")], check=True)
+        library, sign = preload_library("failing_flush", self.dir), self.path("fail")
         d = self.daemon(config='io_engine = "threads"\n')
         asan = os.environ.get("ASAN_OPTIONS", "")
         with mock.patch.dict(os.environ, {

@@ -9,19 +9,11 @@ import subprocess
 import time
 
 import rawclient as rc
-from harness import Case, program, seed
+from harness import Case, seed, until
 from rawclient import Refused, connect_unix, num, raw
 
 MIB = 1 << 20
 CHUNK = 4096
-
-
-def until(what, timeout=20):
-    end = time.monotonic() + timeout
-    while not what():
-        if time.monotonic() > end:
-            raise AssertionError("it did not happen in time")
-        time.sleep(0.01)
 
 
 class WriterCase(Case):
@@ -152,6 +144,28 @@ class Two(WriterCase):
         with self.assertRaises(Refused) as got:
             r.acquire(volume, MIB, b"i" * 16, epoch=epoch)
         self.assertEqual(got.exception.code, rc.ESTALE)
+
+    def test_a_lease_keeps_its_time_over_a_restart_with_another_configuration(self):
+        """Its holder goes by what it was told: nobody else may write before that is over."""
+        d = self.up(tls=False, config="lease_ttl_ms = 3600000\n")
+        r = connect_unix(d.socket)
+        volume = r.create_volume("v", MIB)
+        epoch, _ = r.acquire(volume, MIB, b"i" * 16)
+        d.stop()
+        d.config_text = "lease_ttl_ms = 1000\n"
+        d.start()
+        time.sleep(1.3)
+        other = connect_unix(d.socket)
+        for _ in range(2):  # gone, and back
+            with self.assertRaises(Refused) as got:
+                other.acquire(volume, MIB, b"j" * 16)
+            self.assertEqual(got.exception.code, rc.EBUSY)
+            r = connect_unix(d.socket)
+            self.assertEqual(r.acquire(volume, MIB, b"i" * 16, epoch=epoch)[0], epoch)
+            time.sleep(1.3)
+        other.acquire(volume, MIB, b"j" * 16, steal=True)  # a new one has the new time
+        time.sleep(1.3)
+        connect_unix(d.socket).acquire(volume, MIB, b"k" * 16)
 
     def test_the_same_origin_cannot_be_applied_twice_at_once(self):
         self.up()

@@ -8,7 +8,6 @@ is read first counts from then on. A change of the tree that was not answered is
 with the same uuid and must then be there, once.
 """
 
-import os
 import threading
 
 import rawclient as rc

@@ -19,13 +19,17 @@
 #include <unistd.h>
 
 static struct tmpdir dir;
-static atomic_uint slept_s; /* how long the machine has */
+static atomic_uint slept_s;    /* how long the machine has */
+static atomic_int looks_first; /* at the time, after which it sleeps for an hour; 0: not */
 
 int clock_gettime(clockid_t id, struct timespec *t)
 {
     int rc = (int)syscall(SYS_clock_gettime, id, t);
     if (id == CLOCK_BOOTTIME)
         t->tv_sec += (time_t)atomic_load(&slept_s);
+    if (id == CLOCK_BOOTTIME && atomic_load(&looks_first) > 0 &&
+        atomic_fetch_sub(&looks_first, 1) == 1)
+        atomic_store(&slept_s, 3600);
     return rc;
 }
 
@@ -289,6 +293,32 @@ static void writer__the_time_is_over_too_while_the_machine_sleeps(void **state)
     written_end(&x);
 }
 
+static void writer__a_write_that_ends_after_the_lease_is_late_until_that_is_good_again(void **state)
+{
+    (void)state;
+    struct written x;
+    written_begin(&x);
+    const uint64_t until_ns = in_one_minute();
+    over_writer_lease(x.writer, until_ns);
+    over_writer_put(x.writer, &x.slots[0], until_ns);
+    assert_ptr_equal(collect(&x), &x.slots[0]);
+    assert_false(over_writer_is_late(x.writer));
+    atomic_store(&looks_first, 1); /* at which it is begun */
+    over_writer_put(x.writer, &x.slots[1], until_ns);
+    assert_ptr_equal(collect(&x), &x.slots[1]);
+    assert_int_equal(x.slots[1].next, W_CHUNKS);
+    assert_true(over_writer_is_late(x.writer));
+    over_writer_lease(x.writer, in_one_minute());
+    assert_false(over_writer_is_late(x.writer));
+    over_writer_lease(x.writer, until_ns);
+    over_writer_put(x.writer, &x.slots[2], until_ns); /* over: nothing is begun */
+    assert_ptr_equal(collect(&x), &x.slots[2]);
+    assert_int_equal(x.slots[2].next, 0);
+    assert_false(over_writer_is_late(x.writer));
+    atomic_store(&slept_s, 0);
+    written_end(&x);
+}
+
 static void writer__after_hold_nothing_is_written(void **state)
 {
     (void)state;
@@ -345,6 +375,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(writer__what_is_late_comes_back_unwritten, setup, teardown),
         cmocka_unit_test_setup_teardown(writer__the_time_is_over_too_while_the_machine_sleeps,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            writer__a_write_that_ends_after_the_lease_is_late_until_that_is_good_again, setup,
+            teardown),
         cmocka_unit_test_setup_teardown(writer__after_hold_nothing_is_written, setup, teardown),
         cmocka_unit_test(instance__is_the_same_for_the_same_origin_only),
     };

@@ -89,6 +89,23 @@ static void resume_forget__what_cannot_be_removed_is_told(void **state)
     assert_non_null(strstr(e.text, s.path));
 }
 
+/* As after `sudo -u somebody`, which leaves HOME as it was. */
+static void resume_forget__what_cannot_be_reached_is_none(void **state)
+{
+    const uid_t self = geteuid();
+    struct resume s = work(SIZE);
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_ok(resume_save(&s, &file, 4096, &e), &e);
+    assert_int_equal(chmod(home, 0), 0);
+    assert_int_equal(self == 0 ? seteuid(65534) : 0, 0);
+    const int rc = resume_forget(&s, &e), of_output = resume_forget_output(&file, &e);
+    assert_int_equal(seteuid(self), 0);
+    assert_int_equal(chmod(home, 0700), 0);
+    assert_ok(rc, &e);
+    assert_ok(of_output, &e);
+}
+
 static void resume_save__keeps_the_largest_numbers(void **state)
 {
     const struct resume_file large = {.device = UINT64_MAX, .inode = UINT64_MAX - 1};
@@ -268,6 +285,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(resume_load__a_damaged_note_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(resume_forget__what_cannot_be_removed_is_told, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(resume_forget__what_cannot_be_reached_is_none, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(resume_save__keeps_the_largest_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(resume_init_output__a_file_has_one_note_whatever_goes_there,

@@ -382,6 +382,24 @@ static void quiesce__an_error_leads_back_to_the_head_there_is(void **state)
     writer_end(&w);
 }
 
+/* Of either side: the daemon goes on waiting for it. */
+static void quiesce__ready_is_sent_again_when_there_was_no_memory(void **state)
+{
+    struct fake *f = fake_new();
+    struct writer w;
+
+    (void)state;
+    writer_begin(&w, f);
+    fake_answer_error(f, writer_stand_still(&w), SNAP_ENOMEM, "lease");
+    (void)await_asked(f, METHOD(HEAD_READY), 2);
+    assert_int_equal(w.heads, 0);
+    f->head = snapwire_uuid_make();
+    fake_answer_lease(f, fake_nth(f, METHOD(HEAD_READY), 1));
+    RUN_UNTIL(f, w.heads == 1);
+    assert_memory_equal(w.head.b, f->head.b, 16);
+    writer_end(&w);
+}
+
 static void quiesce__ready_is_sent_again_after_a_disconnect(void **state)
 {
     struct fake *f = fake_new();
@@ -507,6 +525,7 @@ int main(void)
         cmocka_unit_test(quiesce__ready_is_sent_when_told_and_the_new_head_follows),
         cmocka_unit_test(quiesce__without_a_callback_is_answered_by_the_library),
         cmocka_unit_test(quiesce__an_error_leads_back_to_the_head_there_is),
+        cmocka_unit_test(quiesce__ready_is_sent_again_when_there_was_no_memory),
         cmocka_unit_test(quiesce__ready_is_sent_again_after_a_disconnect),
         cmocka_unit_test(quiesce__a_head_made_during_the_disconnect_ends_it),
         cmocka_unit_test(head_ready__after_it_is_over_tells_the_head_again),

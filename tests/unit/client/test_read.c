@@ -392,6 +392,37 @@ static void merge_commit__over_another_table_stays_a_mismatch(void **state)
     assert_int_equal(commit_twice(7), SNAPWIRE_EMISMATCH);
 }
 
+/* The daemon was started again in between: it has forgotten what it had prepared. */
+static void merge_commit__that_was_not_done_before_the_disconnect_is_sent_once_more(void **state)
+{
+    (void)state;
+    for (int refused = 0; refused < 2; refused++) {
+        struct fake *f = fake_new();
+        struct writer w;
+        struct outcome o = {0};
+        const Snapwire__V1__Empty empty = SNAPWIRE__V1__EMPTY__INIT;
+
+        writer_begin(&w, f);
+        f->hold = METHOD(MERGE_COMMIT);
+        assert_int_equal(snapwire_merge_commit(w.lease, &f->head, 10, 4, outcome_cb, &o, NULL), 0);
+        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 1);
+        fake_drop(f);
+        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 2);
+        fake_answer_error(f, fake_nth(f, METHOD(MERGE_COMMIT), 1), SNAP_EMISMATCH, "0 prepared");
+        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_PREPARE)) == 1);
+        answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), 4, 10);
+        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 3);
+        assert_int_equal(o.calls, 0);
+        if (refused)
+            fake_answer_error(f, fake_nth(f, METHOD(MERGE_COMMIT), 2), SNAP_EMISMATCH, "no");
+        else
+            fake_answer(f, fake_nth(f, METHOD(MERGE_COMMIT), 2), &empty.base);
+        RUN_UNTIL(f, o.calls == 1);
+        assert_int_equal(o.code, refused ? SNAPWIRE_EMISMATCH : 0);
+        writer_end(&w);
+    }
+}
+
 static void merge_commit__refused_at_once_is_not_asked_about(void **state)
 {
     struct fake *f = fake_new();
@@ -448,6 +479,7 @@ int main(void)
         cmocka_unit_test(runs__out_of_order_or_without_progress_are_refused),
         cmocka_unit_test(merge_commit__that_was_done_before_the_disconnect_is_success),
         cmocka_unit_test(merge_commit__over_another_table_stays_a_mismatch),
+        cmocka_unit_test(merge_commit__that_was_not_done_before_the_disconnect_is_sent_once_more),
         cmocka_unit_test(merge_commit__refused_at_once_is_not_asked_about),
         cmocka_unit_test(merge_end__of_a_consumed_snapshot_is_success_on_the_second_try),
     };

@@ -3,25 +3,13 @@
  * durable is lost, and the store can be closed and opened again.
  *
  * The allocator is replaced for this program, which a sanitizer does as well: skipped there. */
+#include "tests/lib/allocator.h"
 #include "tests/unit/cow/store_fixture.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ALLOCATOR_IS_TAKEN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
-    __has_feature(memory_sanitizer)
-#define ALLOCATOR_IS_TAKEN 1
-#endif
-#endif
 
 static unsigned left_until_failure; /* 0: none fails */
 static bool armed;
 
 #ifndef ALLOCATOR_IS_TAKEN
-void *__libc_malloc(size_t len);
-void *__libc_calloc(size_t count, size_t len);
-void *__libc_realloc(void *p, size_t len);
-
 static bool fails_now(void)
 {
     return armed && left_until_failure && --left_until_failure == 0;
@@ -172,10 +160,7 @@ static void every_allocation__fails_in_turn(void **state)
     unsigned nth = 1;
 
     (void)state;
-#ifdef ALLOCATOR_IS_TAKEN
-    printf("SKIPPED: the sanitizer has the allocator\n");
-    skip();
-#endif
+    skip_without_allocator();
     while (torture_once(nth))
         nth++;
     print_message("%u allocations failed\n", nth - 1);

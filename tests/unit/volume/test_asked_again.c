@@ -120,6 +120,30 @@ static void rollback__asked_for_again_meanwhile_is_refused_with_the_first(void *
     three_expect(f, &t, t.now);
 }
 
+static struct call begin_again;
+
+static void then_begin(struct begin *b)
+{
+    b->then = NULL;
+    volume_rollback_start(b->call->f->volume, &b->spec, call_end, &begin_again);
+}
+
+static void rollback__asked_for_again_as_the_first_is_refused_is_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct three t = {.s1 = {{0}}};
+    three_make(f, &t);
+    struct volume_storage storage = volume_storage_files;
+    struct begin b = {.spec = {.job = uuid_make(), .snapshot = t.s1}, .then = then_begin};
+    storage.save = save_no_rollback;
+    f->env.storage = &storage;
+    sem_init(&begin_again.done, 0, 0);
+    assert_int_equal(call(f, fixture_do_begin, &b), SNAP_EIO);
+    assert_int_equal(call_wait(&begin_again), SNAP_EIO);
+    tree_settle(f, 2);
+    three_expect(f, &t, t.now);
+}
+
 static struct call *cancel_again;
 
 static void then_cancel(struct begin *b)
@@ -306,6 +330,7 @@ int main(void)
         CASE(merge__end_asked_for_again_meanwhile_succeeds_with_the_first),
         HOSTED(rollback__asked_for_again_meanwhile_begins_once),
         HOSTED(rollback__asked_for_again_meanwhile_is_refused_with_the_first),
+        HOSTED(rollback__asked_for_again_as_the_first_is_refused_is_answered),
         HOSTED(rollback__cancelled_again_meanwhile_turns_round_once),
         HOSTED(rollback__that_waits_at_its_end_can_be_cancelled),
         HOSTED(clone__asked_for_again_as_the_first_is_answered_is_answered),

@@ -39,6 +39,7 @@ static void fill(struct volume_record *r)
     (void)snprintf(r->lease_holder, sizeof r->lease_holder, "host-a");
     r->lease_instance = uuid_make();
     r->guard = r->lease_instance;
+    r->lease_ttl_ms = 1500;
     memcpy(r->fingerprint, "\x01\xff\x20", 3);
     r->fingerprint_bytes = 3;
     struct record_snapshot a = snapshot("a", 1);
@@ -393,6 +394,7 @@ static void save__what_could_not_be_loaded_again_is_refused(void **state)
     tmpdir_make(&dir);
     fill(&r);
     assert_int_equal(volume_record_save(dir.path, &r, &e), 0);
+    assert_string_equal(e.text, "");
     /* bound devices with the longest paths */
     char path[LIMIT_PATH_BYTES] = "/";
     memset(path + 1, 'd', sizeof path - 2);
@@ -476,6 +478,9 @@ static void save__what_does_not_fit_together_is_refused(void **state)
     assert_int_equal(volume_record_remove_snapshot(&r, &parent, NULL), 0);
     assert_int_equal(volume_record_save(dir.path, &r, &e), SNAP_ECORRUPT);
     assert_non_null(strstr(e.text, "parent_seq"));
+    const char *const prefix = "this change cannot be written down: ";
+    assert_memory_equal(e.text, prefix, strlen(prefix));
+    assert_null(strstr(e.text + 1, prefix));
     assert_loads(&dir, 6);
     volume_record_done(&r);
     tmpdir_remove(&dir);

@@ -280,6 +280,45 @@ static void verify__a_side_file_of_before_goes_on_until_it_is_rebuilt(void **sta
     assert_int_equal(verify(f, s, false).faults_total, 2);
 }
 
+static void do_begin_read(struct call *c)
+{
+    snapshot_reader_begin(volume_snapshot_find(c->f->volume, c->arg));
+    call_end(c, 0, NULL);
+}
+
+static void do_end_read(struct call *c)
+{
+    snapshot_reader_end(volume_snapshot_find(c->f->volume, c->arg));
+    call_end(c, 0, NULL);
+}
+
+static void do_look_closing(struct call *c)
+{
+    const struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
+    call_end(c, s->closing && s->store == NULL, NULL);
+}
+
+/* A read takes its time, and whoever reads meanwhile is to try again: it is sound. */
+static void verify__rebuild_tells_nobody_that_the_node_is_damaged(void **state)
+{
+    struct fixture *f = *state;
+    struct verify_spec spec = {.job = uuid_make(), .rebuild = true};
+    struct uuid s = snapshot_of_half(f);
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    side_of_before(f, s, CHUNKS / 2);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(call(f, do_begin_read, &s), 0);
+    struct verified y = {.spec = spec};
+    assert_int_equal(call(f, do_verify, &y), 0);
+    for (int i = 0; i < 4000 && call(f, do_look_closing, &s) == 0; i++)
+        (void)usleep(1000);
+    assert_int_equal(call(f, do_look_closing, &s), 1);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_POISONED);
+    assert_int_equal(call(f, do_end_read, &s), 0);
+    assert_int_equal(fixture_job_end(f, spec.job), JOB_DONE);
+    assert_int_equal(fixture_look(f, s).state, SNAPSHOT_OK);
+}
+
 /* One write over chunks that stand in any order, and over one that is not there yet. */
 static void verify__overwriting_in_place_keeps_checksums_of_the_right_chunks(void **state)
 {
@@ -485,6 +524,20 @@ static void scrub__is_done_when_due_and_noted_in_the_record(void **state)
     fixture_expect_byte(f, s, 0, SIZE, 1);
 }
 
+/* A daemon that is started again more often than the volume's turn comes would never come to it. */
+static void scrub__a_first_one_is_not_put_off_by_restarts(void **state)
+{
+    struct fixture *f = *state;
+    int64_t done = 0;
+    f->env.scrub_interval_s = UINT64_C(10) * 365 * 86400; /* the volume is older, by its record */
+    fixture_reopen(f);
+    for (int i = 0; i < 2000 && done == 0; i++) {
+        (void)usleep(5000);
+        assert_int_equal(call(f, do_scrubbed, &done), 0);
+    }
+    assert_true(done > 0);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
@@ -495,6 +548,7 @@ int main(void)
         CASE(verify__finds_new_chunks_that_have_changed_places),
         CASE(verify__tells_where_each_entry_stands),
         CASE(verify__a_side_file_of_before_goes_on_until_it_is_rebuilt),
+        CASE(verify__rebuild_tells_nobody_that_the_node_is_damaged),
         CASE(verify__overwriting_in_place_keeps_checksums_of_the_right_chunks),
         CASE(verify__faults_are_warned_of_until_there_are_none),
         CASE(verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so),
@@ -503,6 +557,7 @@ int main(void)
         CASE(verify__a_side_file_of_another_device_is_not_used),
         CASE(verify__the_same_again_is_the_same_job_and_two_at_once_are_refused),
         CASE(scrub__is_done_when_due_and_noted_in_the_record),
+        CASE(scrub__a_first_one_is_not_put_off_by_restarts),
         CASE(delete__takes_the_side_file_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
