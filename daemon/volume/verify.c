@@ -243,6 +243,16 @@ static bool verify_reads_again(struct verify *y)
     return true;
 }
 
+/* The next step, when the loop has had its turn; a scrub leaves the disk some time as well. */
+static void verify_go_on(void *user)
+{
+    struct verify *y = user;
+    if (y->spec.scrub)
+        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
+    else
+        shard_kick_later(y->volume->set->shard, &y->kick);
+}
+
 static void verify_batch_end(struct verify *y)
 {
     if (verify_reads_again(y))
@@ -258,10 +268,7 @@ static void verify_batch_end(struct verify *y)
         snapshot_reader_end(held);
     }
     y->count = 0;
-    if (y->spec.scrub)
-        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
-    else
-        shard_kick_later(y->volume->set->shard, &y->kick);
+    verify_go_on(y);
 }
 
 static void verify_item_end(struct verify_item *i, int code)
@@ -460,21 +467,12 @@ static void verify_batch(struct verify *y)
 
 /* -- where the faults stand ------------------------------------------------------------- */
 
-static void verify_placed(void *user)
-{
-    struct verify *y = user;
-    if (y->spec.scrub)
-        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
-    else
-        shard_kick_later(y->volume->set->shard, &y->kick);
-}
-
 static bool verify_place_next(struct verify *y)
 {
     y->place.volume = y->volume;
     y->place.found = &y->found;
     y->place.area = y->buf->data;
-    y->place.done = verify_placed;
+    y->place.done = verify_go_on;
     y->place.user = y;
     return verify_place_step(&y->place);
 }

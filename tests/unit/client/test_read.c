@@ -358,21 +358,28 @@ static void answer_merge_run(struct fake *f, struct fake_asked *a, uint32_t coun
     fake_answer(f, a, &m.base);
 }
 
-/* A commit whose answer is lost; the daemon then says EMISMATCH and a table of that length. */
+/* A commit whose answer is lost; sent again, the daemon says EMISMATCH, and is asked for the
+ * table's length. */
+static void commit_begin_twice(struct fake *f, struct writer *w, struct outcome *o,
+                               const char *mismatch)
+{
+    writer_begin(w, f);
+    f->hold = METHOD(MERGE_COMMIT);
+    assert_int_equal(snapwire_merge_commit(w->lease, &f->head, 10, 4, outcome_cb, o, NULL), 0);
+    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 1);
+    fake_drop(f);
+    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 2);
+    fake_answer_error(f, fake_nth(f, METHOD(MERGE_COMMIT), 1), SNAP_EMISMATCH, mismatch);
+    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_PREPARE)) == 1);
+}
+
 static int commit_twice(uint64_t table_len_after)
 {
     struct fake *f = fake_new();
     struct writer w;
     struct outcome o = {0};
 
-    writer_begin(&w, f);
-    f->hold = METHOD(MERGE_COMMIT);
-    assert_int_equal(snapwire_merge_commit(w.lease, &f->head, 10, 4, outcome_cb, &o, NULL), 0);
-    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 1);
-    fake_drop(f);
-    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 2);
-    fake_answer_error(f, fake_nth(f, METHOD(MERGE_COMMIT), 1), SNAP_EMISMATCH, "table length");
-    RUN_UNTIL(f, fake_count(f, METHOD(MERGE_PREPARE)) == 1);
+    commit_begin_twice(f, &w, &o, "table length");
     answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), table_len_after > 0,
                      table_len_after);
     RUN_UNTIL(f, o.calls == 1);
@@ -402,14 +409,7 @@ static void merge_commit__that_was_not_done_before_the_disconnect_is_sent_once_m
         struct outcome o = {0};
         const Snapwire__V1__Empty empty = SNAPWIRE__V1__EMPTY__INIT;
 
-        writer_begin(&w, f);
-        f->hold = METHOD(MERGE_COMMIT);
-        assert_int_equal(snapwire_merge_commit(w.lease, &f->head, 10, 4, outcome_cb, &o, NULL), 0);
-        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 1);
-        fake_drop(f);
-        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 2);
-        fake_answer_error(f, fake_nth(f, METHOD(MERGE_COMMIT), 1), SNAP_EMISMATCH, "0 prepared");
-        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_PREPARE)) == 1);
+        commit_begin_twice(f, &w, &o, "0 prepared");
         answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), 4, 10);
         RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 3);
         assert_int_equal(o.calls, 0);

@@ -142,6 +142,16 @@ static void http__serves_get_and_refuses_the_rest(void **state)
     serve_end(&f);
 }
 
+/* A second server, at the port of the first. */
+static void expect_busy(struct fixture *f, const char *text, struct err *ret)
+{
+    struct http_server *second;
+    struct addr a;
+    assert_int_equal(addr_parse(text, &a, NULL), 0);
+    a.port = http_server_port(f->http);
+    assert_int_equal(http_server_new(f->loop, &a, get, f, &second, ret), SNAP_EBUSY);
+}
+
 static void http_server_new__says_why_it_cannot_listen(void **state)
 {
     struct fixture f = {0};
@@ -150,9 +160,7 @@ static void http_server_new__says_why_it_cannot_listen(void **state)
     struct err e = ERR_INIT;
     (void)state;
     serve(&f, "127.0.0.1:0");
-    assert_int_equal(addr_parse("127.0.0.1:0", &a, NULL), 0);
-    a.port = http_server_port(f.http);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EBUSY);
+    expect_busy(&f, "127.0.0.1:0", &e);
     assert_non_null(strstr(e.text, "serve HTTP on 127.0.0.1:"));
     assert_int_equal(addr_parse("unix:/tmp/x", &a, NULL), 0);
     assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EINVAL);
@@ -191,14 +199,10 @@ static void http__on_all_of_ipv6_is_not_on_ipv4(void **state)
 static void http_server_new__takes_all_addresses_or_none(void **state)
 {
     struct fixture f = {0};
-    struct http_server *second;
-    struct addr a;
     struct err e = ERR_INIT;
     (void)state;
     serve(&f, "127.0.0.1:0");
-    assert_int_equal(addr_parse("both.test:0", &a, NULL), 0);
-    a.port = http_server_port(f.http);
-    assert_int_equal(http_server_new(f.loop, &a, get, &f, &second, &e), SNAP_EBUSY);
+    expect_busy(&f, "both.test:0", &e);
     assert_int_equal(connect_to(&f, AF_INET6), -1);
     serve_end(&f);
 }
