@@ -433,26 +433,22 @@ static void sum_submit(struct blk_dev *dev, struct blk_req *req)
     blk_engine_poke(dev->engine);
 }
 
-/* Those whose page is still on its way go back to the list: each is looked at once. */
-static void lookups_step(struct sum_dev *d)
-{
-    TAILQ_HEAD(, sum_lookup) again = TAILQ_HEAD_INITIALIZER(again);
-    struct sum_lookup *l;
-    TAILQ_CONCAT(&again, &d->lookups, link);
-    while ((l = TAILQ_FIRST(&again)) != NULL) {
-        TAILQ_REMOVE(&again, l, link);
-        sum_dev_lookup(&d->base, l);
-    }
-}
-
+/* All that wait are taken first, each is looked at once, and goes back to the list if its page is
+ * still on its way. Whoever ends may end the device, but not while others wait or a flush is under
+ * way: what none of these needs is not touched. */
 void sum_dev_step(struct sum_dev *d)
 {
-    lookups_step(d);
-    struct sum_op *op;
-    /* whoever ends may end the device, but not while others wait or a flush is under way */
+    struct sum_lookup_list lookups = TAILQ_HEAD_INITIALIZER(lookups);
     struct sum_op_list waiting = TAILQ_HEAD_INITIALIZER(waiting);
+    struct sum_lookup *l;
+    struct sum_op *op;
     bool flushing = d->flush != NULL, waits = false;
+    TAILQ_CONCAT(&lookups, &d->lookups, link);
     TAILQ_CONCAT(&waiting, &d->waiting, link);
+    while ((l = TAILQ_FIRST(&lookups)) != NULL) {
+        TAILQ_REMOVE(&lookups, l, link);
+        sum_dev_lookup(&d->base, l);
+    }
     while ((op = TAILQ_FIRST(&waiting)) != NULL) {
         TAILQ_REMOVE(&waiting, op, link);
         if (change_step(op))

@@ -84,7 +84,8 @@ struct sum_lookup {
     uint32_t next;
     TAILQ_ENTRY(sum_lookup) link;
 };
-/* done may run inside the call; it does not close the device. Errors: SNAP_EIO, SNAP_ENOMEM. */
+/* done may run inside the call, and may close the device if nothing else is under way.
+ * Errors: SNAP_EIO, SNAP_ENOMEM. */
 void sum_dev_lookup(struct blk_dev *d, struct sum_lookup *l);
 /* What stands in a block now is right: the slot becomes its checksum, durable with the next
  * flush. For building sums anew, from the done of a look-up of that block.

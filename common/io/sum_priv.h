@@ -58,6 +58,7 @@ struct sum_op {
     LIST_ENTRY(sum_op) under_way;
 };
 TAILQ_HEAD(sum_op_list, sum_op);
+TAILQ_HEAD(sum_lookup_list, sum_lookup);
 
 struct sum_dev {
     struct blk_dev base;
@@ -83,8 +84,8 @@ struct sum_dev {
     unsigned marking; /* pages being written for their mark */
     bool mark_flushing;
     struct blk_req mark_flush;
-    uint64_t mark_side; /* pages written when it was submitted */
-    TAILQ_HEAD(, sum_lookup) lookups;
+    uint64_t mark_side;             /* pages written when it was submitted */
+    struct sum_lookup_list lookups; /* that wait for their pages */
     LIST_HEAD(, sum_op) under_way;
     struct sum_op *free_ops;
 };

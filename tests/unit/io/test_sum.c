@@ -516,6 +516,34 @@ static void lookup__of_pages_that_are_all_on_their_way_ends(void **state)
     }
 }
 
+static void look_done_closes(struct sum_lookup *l, int code, const struct err *err)
+{
+    struct world *w = l->user;
+    (void)err;
+    assert_int_equal(code, 0);
+    blk_dev_close(w->dev);
+    w->dev = NULL;
+}
+
+static void lookup__may_close_the_device_when_its_page_comes(void **state)
+{
+    (void)state;
+    struct world w;
+    struct sum_slot slot = {0};
+    world_new(&w, 1, BLOCKS * BLOCK);
+    put(&w, 5, 'a');
+    flush(&w);
+    plug(&w);
+    struct sum_lookup l = {
+        .first_block = 5, .count = 1, .slots = &slot, .done = look_done_closes, .user = &w};
+    sum_dev_lookup(w.dev, &l);
+    assert_non_null(w.dev);
+    while (w.dev != NULL)
+        assert_true(mem_engine_step(w.engine));
+    assert_true(slot.now != 0);
+    blk_engine_free(w.engine);
+}
+
 /* -- power loss at any moment ----------------------------------------------------------- */
 
 struct flight {
@@ -636,6 +664,7 @@ int main(void)
         cmocka_unit_test(open__refuses_what_is_not_its_own),
         cmocka_unit_test(set__makes_a_sum_anew),
         cmocka_unit_test(lookup__of_pages_that_are_all_on_their_way_ends),
+        cmocka_unit_test(lookup__may_close_the_device_when_its_page_comes),
         cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
