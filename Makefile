@@ -71,7 +71,7 @@ libs_service  := -lconfuse -lsystemd
 libs_client   :=
 libs_host     := -lconfuse -lmount
 libs_cli      := -ljansson -lsmartcols -lmount -lblkid -lcrypto
-libs_nbdkit   :=
+libs_nbdkit   := -luring
 
 src        = $(sort $(wildcard $(dir_$(1))/*.c))
 obj_of     = $(patsubst %.c,$(BUILD)/%.o,$(1))

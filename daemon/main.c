@@ -9,6 +9,7 @@
  */
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/base/std_fds.h"
 #include "common/net/loop.h"
 #include "daemon/service/config.h"
 #include "daemon/service/notify.h"
@@ -281,6 +282,8 @@ static int daemon_run(struct daemon *d)
 
 int main(int argc, char **argv)
 {
+    if (std_fds_occupy() < 0) /* no line of the log is to be written to a volume */
+        return err_exit_code(SNAP_EINTERNAL);
     struct daemon *d = calloc(1, sizeof *d);
     struct err err = ERR_INIT;
     if (d == NULL) {

@@ -455,28 +455,12 @@ int remote_conf_format(const struct remote_conf *conf, char **ret_text, size_t *
     return 0;
 }
 
-/* Every folder above path. */
-static int make_folders(const char *path, struct err *reterr)
-{
-    char folder[LIMIT_PATH_BYTES];
-    struct stat st;
-    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-        if (stat(folder, &st) == 0 && S_ISDIR(st.st_mode))
-            continue;
-        int rc = file_make_dir(folder, 0700, reterr);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
-
 /* The lock is on the folder, as the file is replaced. */
 int remote_conf_lock(const char *path, int *ret_fd, struct err *reterr)
 {
     char folder[LIMIT_PATH_BYTES];
     const char *slash = strrchr(path, '/');
-    int rc = make_folders(path, reterr);
+    int rc = file_make_parents(path, 0700, reterr);
     if (rc < 0)
         return rc;
     (void)snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
@@ -496,13 +480,36 @@ int remote_conf_lock(const char *path, int *ret_fd, struct err *reterr)
     return 0;
 }
 
+/* Where the file is, or will be, that path leads to over symbolic links: it is the user's to say
+ * where it stands, and a link that leads nowhere yet says so too. */
+static int follow_links(const char *path, char ret[LIMIT_PATH_BYTES], struct err *reterr)
+{
+    enum { LINKS_MAX = 40 };
+    char to[LIMIT_PATH_BYTES], next[LIMIT_PATH_BYTES];
+    int n = snprintf(ret, LIMIT_PATH_BYTES, "%s", path);
+    for (int i = 0; i < LINKS_MAX && n < LIMIT_PATH_BYTES; i++) {
+        ssize_t len = readlink(ret, to, sizeof to - 1);
+        if (len < 0) /* no link, or not there */
+            return 0;
+        to[len] = '\0';
+        const char *slash = *to == '/' ? NULL : strrchr(ret, '/');
+        n = snprintf(next, sizeof next, "%.*s%s", slash ? (int)(slash - ret) + 1 : 0, ret, to);
+        memcpy(ret, next, sizeof next);
+    }
+    return err_set(reterr, SNAP_EINVAL, "%s: too many symbolic links, or too long ones", path);
+}
+
 int remote_conf_save(const char *path, const struct remote_conf *conf, struct err *reterr)
 {
     CLEANUP_FREE char *text = NULL;
-    CLEANUP_FREE char *real = realpath(path, NULL);
+    char real[LIMIT_PATH_BYTES];
     size_t len = 0;
     int rc = remote_conf_format(conf, &text, &len, reterr);
     if (rc == 0)
-        rc = file_replace(real ? real : path, text, len, 0600, reterr);
+        rc = follow_links(path, real, reterr);
+    if (rc == 0)
+        rc = file_make_parents(real, 0700, reterr);
+    if (rc == 0)
+        rc = file_replace(real, text, len, 0600, reterr);
     return rc;
 }

@@ -177,15 +177,19 @@ static void batch_done(struct request *rq, const struct request_answer *a)
 /* -- gathering -- */
 
 /* A batch is at most a quarter of what may be in flight: one that is gathered, one on the wire,
- * one being made durable and one whose answer is on its way keep both sides at work at once. */
+ * one being made durable and one whose answer is on its way keep both sides at work at once.
+ * Zeros have no bytes here; the daemon has a bound for what they stand for. */
 static bool batch_takes(const struct batch *b, uint32_t count, uint64_t bytes)
 {
     const struct snapwire_stream_config *k = &b->stream->config;
 
     if (b->chunks == 0)
         return true;
+    if (b->bytes + bytes > b->stream->client->payload_peer_max)
+        return false;
     return b->chunks + count <= k->batch_chunks_max &&
            b->chunks + count <= k->inflight_chunks_max / 4 &&
+           (b->chunks + count) * stream_chunk_bytes(b->stream) <= LIMIT_BATCH_ZERO_BYTES &&
            b->bytes + bytes <= k->batch_bytes_max && b->bytes + bytes <= k->inflight_bytes_max / 4;
 }
 

@@ -473,8 +473,10 @@ static bool root_merge_run(struct snapwire_merge_run *r, const Snapwire__V1__Mer
     r->new_chunk = m->new_chunk;
     r->count = m->count;
     r->table_len = m->table_len;
-    *ret_sound = m->count <= m->table_len && (m->count > 0 || m->table_len == 0) &&
-                 m->old_chunk <= LIMIT_VOLUME_BYTES && m->new_chunk <= LIMIT_VOLUME_BYTES;
+    r->commit_max = m->commit_max > 0 ? m->commit_max : m->count; /* an older daemon tells none */
+    *ret_sound = m->count <= r->commit_max && r->commit_max <= m->table_len &&
+                 (m->count > 0 || m->table_len == 0) && m->old_chunk <= LIMIT_VOLUME_BYTES &&
+                 m->new_chunk <= LIMIT_VOLUME_BYTES;
     return *ret_sound;
 }
 CONVERT(merge_run, snapwire_merge_run, snapwire__v1__merge_run, root_merge_run)

@@ -57,5 +57,12 @@ install-lib: $(BUILD)/libsnapwire.so $(BUILD)/libsnapwire.a
 	install -m 644 $(lib_headers) $(DESTDIR)$(includedir)/
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@VERSION@|$(VERSION)|' \
 	    client/lib/snapwire.pc.in > $(DESTDIR)$(libdir)/pkgconfig/snapwire.pc
+	chmod 644 $(DESTDIR)$(libdir)/pkgconfig/snapwire.pc
+
+.PHONY: uninstall-lib
+uninstall-lib:
+	rm -f $(patsubst %,$(DESTDIR)$(libdir)/%,$(SNAPWIRE_FULL) $(SNAPWIRE_SO) libsnapwire.so \
+	    libsnapwire.a pkgconfig/snapwire.pc) \
+	    $(patsubst %,$(DESTDIR)$(includedir)/%,$(notdir $(lib_headers)))
 
 $(patsubst %,%.o,$(call unit_bin,client)): | $(PB_H)

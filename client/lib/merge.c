@@ -144,7 +144,8 @@ static void commit_asked(const struct call_to *to, const struct err *err, void *
     struct commit_context *x = to->user;
     const struct snapwire_merge_run *run = result;
     const bool was_done = err == NULL && run->table_len == x->table_len - x->count;
-    const bool was_not = err == NULL && run->table_len == x->table_len && run->count >= x->count;
+    const bool was_not =
+        err == NULL && run->table_len == x->table_len && run->commit_max >= x->count;
 
     x->lease->pending--;
     if (!was_not || merge_commit(x->lease, &x->snapshot, x->table_len, x->count, &x->to, NULL) < 0)

@@ -36,6 +36,7 @@ extern "C" {
 enum snapwire_io_flags {
     SNAPWIRE_IO_FUA = 1 << 0,     /* write, zero: durable when the callback runs */
     SNAPWIRE_IO_DISCARD = 1 << 1, /* zero: the space may be given back */
+    SNAPWIRE_IO_ALONE = 1 << 2,   /* write, zero: SNAPWIRE_EBUSY while another client writes so */
 };
 
 /* buf, len_bytes long, is the library's until the callback; then it holds the content. Works on

@@ -215,6 +215,7 @@ struct snapwire_merge_run {
     uint64_t old_chunk, new_chunk;
     uint32_t count; /* 0: nothing is left */
     uint64_t table_len;
+    uint32_t commit_max; /* so many may go with one commit; count of them are this run */
 };
 typedef void (*snapwire_merge_state_cb)(void *user, const struct snapwire_error *error,
                                         const struct snapwire_merge_state *state);
@@ -236,7 +237,8 @@ SNAPWIRE_API int snapwire_merge_prepare_sync(struct snapwire_lease *lease,
                                              const struct snapwire_uuid *snapshot,
                                              struct snapwire_merge_run **ret,
                                              struct snapwire_error *reterr) SNAPWIRE_WUR;
-/* table_len: as prepare said; count: its run's, or fewer from the run's end. */
+/* table_len: as prepare said; count: its run's, or fewer from the run's end; up to commit_max
+ * where the origin has durably what all the table's exceptions hold. */
 SNAPWIRE_API int snapwire_merge_commit(struct snapwire_lease *lease,
                                        const struct snapwire_uuid *snapshot, uint64_t table_len,
                                        uint32_t count, snapwire_done_cb cb, void *user,

@@ -180,6 +180,7 @@ static void io_pack(struct io_piece *p)
         write.snapshot = snapshot;
         write.offset_bytes = p->offset_bytes;
         write.fua = (op->flags & SNAPWIRE_IO_FUA) != 0;
+        write.alone = (op->flags & SNAPWIRE_IO_ALONE) != 0;
         m = &write.base;
     } else if (op->method == M(ZERO)) {
         zero.volume = volume;
@@ -188,6 +189,7 @@ static void io_pack(struct io_piece *p)
         zero.len_bytes = p->len_bytes;
         zero.fua = (op->flags & SNAPWIRE_IO_FUA) != 0;
         zero.discard = (op->flags & SNAPWIRE_IO_DISCARD) != 0;
+        zero.alone = (op->flags & SNAPWIRE_IO_ALONE) != 0;
         m = &zero.base;
     } else if (op->method == M(SNAPSHOT_READ)) {
         read.volume = volume;
@@ -341,8 +343,12 @@ static int io_check(const struct io_op *op, struct err *reterr)
     if ((op->method == M(SNAPSHOT_READ) && op->buf == NULL) ||
         (op->method == M(WRITE) && op->data == NULL))
         return err_set(reterr, SNAP_EINVAL, "no memory given to read to or write from");
-    if (op->flags &
-        ~(unsigned)(SNAPWIRE_IO_FUA | (op->method == M(ZERO) ? SNAPWIRE_IO_DISCARD : 0)))
+    unsigned known = SNAPWIRE_IO_FUA;
+    if (op->method == M(WRITE) || op->method == M(ZERO))
+        known |= SNAPWIRE_IO_ALONE;
+    if (op->method == M(ZERO))
+        known |= SNAPWIRE_IO_DISCARD;
+    if (op->flags & ~known)
         return err_set(reterr, SNAP_EINVAL, "flags 0x%x are not known here", op->flags);
     return 0;
 }

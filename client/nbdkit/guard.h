@@ -4,7 +4,7 @@
  *
  *   nbdkit's threads                     the link's thread
  *   write ─> gate ─> chunks kept? ─yes─> origin
- *                     │ no: claim, read old ─> queue ─> stream ─> durable ─> chunks kept
+ *                     │ no: claim ─> unread ─> read old ─> stream ─> durable ─> chunks kept
  *                     └────────── wait <──────────────────────────────────────┘
  *
  * What happens to a write that needs more than the daemon gives now:
@@ -55,7 +55,7 @@ struct guard;
 /* Old content on its way. */
 struct guard_copy {
     struct guard *guard;
-    TAILQ_ENTRY(guard_copy) link; /* the queue, then the link's lists */
+    TAILQ_ENTRY(guard_copy) link; /* unread or queue, then the link's lists */
     TAILQ_ENTRY(guard_copy) own;  /* the writer's */
     uint64_t first;
     uint32_t count;
@@ -65,6 +65,7 @@ struct guard_copy {
     uint32_t next;       /* chunks before it are put; the link's */
     uint32_t unanswered; /* the link's */
     int code;            /* the first failure; the link's until done */
+    int read_errno;      /* the origin could not be read; as code */
     char text[120];
     bool done;       /* under the guard's lock */
     unsigned refs;   /* under the guard's lock: the link's and the writer's */
@@ -135,7 +136,8 @@ struct guard {
     struct guard_late late;
     uint32_t head_seq;   /* of the head, 0: there is none */
     uint64_t copy_bytes; /* in memory */
-    struct guard_copies queue;
+    bool link_reads;     /* else each write does for itself */
+    struct guard_copies unread, queue;
     struct guard_spares spares;
     struct guard_waiters waiters;
     uint64_t away_ns;    /* since when the daemon is of no use; 0: it is */
@@ -149,6 +151,7 @@ struct guard {
     struct snapwire_lease *lease;
     struct snapwire_stream *stream;
     struct snapwire_uuid volume, head;
+    struct guard_reader *reader;
     struct guard_copies held_back; /* the stream is full, or stands still */
     struct guard_copies ended;     /* in this turn */
     bool blocked;                  /* … until it says so */

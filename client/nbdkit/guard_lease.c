@@ -379,7 +379,7 @@ void guard_lease_close(struct guard *g)
         snapwire_stream_free(g->stream);
     g->stream = NULL;
     g->blocked = false;
-    guard_put_all(g); /* without a stream all end */
+    guard_put_all(g, 0); /* without a stream all end */
     if (g->lease)
         snapwire_lease_free(g->lease);
     g->lease = NULL;

@@ -13,10 +13,15 @@
  * Thread: the link's; what is shared is under the guard's lock.
  */
 #include "client/nbdkit/guard_link.h"
+#include "client/nbdkit/guard_read.h"
 
 #include "common/base/bytes.h"
 
 #include <time.h>
+
+/* For old content that is being read: as long as a disk takes, and no longer, since the daemon's
+ * answers wait too. */
+enum { READ_WAIT_US = 2000, LAST_READ_WAIT_US = 100000 };
 
 static bool link_stopping(struct guard *g)
 {
@@ -28,7 +33,7 @@ static bool link_stopping(struct guard *g)
 
 static void link_step(struct guard *g)
 {
-    guard_put_all(g);
+    guard_put_all(g, guard_reader_is_busy(g->reader) ? READ_WAIT_US : 0);
     guard_late_note(g);
     (void)pthread_mutex_lock(&g->lock);
     bool still = g->held && g->inflight == 0;
@@ -71,7 +76,7 @@ static void link_again(struct guard *g)
     struct err err = ERR_INIT;
     if (g->client)
         guard_lease_close(g);
-    guard_put_all(g);
+    guard_put_all(g, 0);
     guard_late_note(g);
     (void)pthread_mutex_lock(&g->lock);
     g->break_wanted = g->break_wanted && g->mode != GUARD_IS_BROKEN;
@@ -115,21 +120,41 @@ static void link_leave(struct guard *g)
     guard_lease_close(g);
 }
 
+/* The ring is this thread's. */
+static void link_open_reader(struct guard *g)
+{
+    g->reader = guard_reader_new(&g->origin);
+    (void)pthread_mutex_lock(&g->lock);
+    g->link_reads = g->reader != NULL;
+    (void)pthread_mutex_unlock(&g->lock);
+}
+
+/* There is no stream any more: what is still being read ends, too. */
+static void link_close_reader(struct guard *g)
+{
+    while (guard_reader_is_busy(g->reader))
+        guard_put_all(g, LAST_READ_WAIT_US);
+    guard_reader_free(g->reader);
+    g->reader = NULL;
+}
+
 static void *link_main(void *arg)
 {
     struct guard *g = arg;
+    link_open_reader(g);
     while (!link_stopping(g)) {
         if (!g->client || g->lost) {
             link_again(g);
             continue;
         }
         link_step(g);
-        snapwire_client_turn(g->client, GUARD_TURN_MS);
+        snapwire_client_turn(g->client, guard_reader_is_busy(g->reader) ? 0 : GUARD_TURN_MS);
         guard_put_settle(g);
         if (!g->lost)
             guard_lease_publish(g);
     }
     link_leave(g);
+    link_close_reader(g);
     return NULL;
 }
 

@@ -39,8 +39,9 @@ int guard_late_recall(struct guard *g, struct err *reterr) SNAP_WUR;
 void guard_late_told(struct guard *g, uint32_t after_seq, const struct snapwire_lease_info *info);
 
 /* -- copies to the stream, guard_put.c -- */
-/* As many as there is room for. Without a stream all end. */
-void guard_put_all(struct guard *g);
+/* As many as there is room for, of those that are read. Without a stream all end. Waits for the
+ * origin at most that long, if it is being read. */
+void guard_put_all(struct guard *g, unsigned wait_us);
 /* Tell the writes of those that have ended, all in one. */
 void guard_put_settle(struct guard *g);
 void guard_put_drained(void *user, struct snapwire_stream *stream);

@@ -238,6 +238,7 @@ static int guard_init(struct err *reterr)
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     int rc = pthread_cond_init(&guard.woken, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
+    TAILQ_INIT(&guard.unread);
     TAILQ_INIT(&guard.queue);
     TAILQ_INIT(&guard.waiters);
     TAILQ_INIT(&guard.at_disk);

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From the queue to the stream, and what the daemon says to it.
+/* From the origin to the stream, and what the daemon says to it.
  *
+ *   unread ──> read ──> queue;  not to be read ──> ended
  *   queue ──> put, in runs of zeros and of others ──> all answered ──> ended ──(turn's end)──> told
  *                  └─ no room: held back until the stream has drained
  *
- * A copy that was claimed for another head, or while there is no stream, ends as stale.
+ * A copy that was claimed for another head, or while there is no stream, ends as stale, and so does
+ * one of a head for which nothing is kept any more.
  * Thread: the link's.
  */
 #include "client/nbdkit/guard_link.h"
+#include "client/nbdkit/guard_read.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -98,9 +101,9 @@ static bool put_send(struct guard *g, struct guard_copy *c)
 {
     struct snapwire_error why = {0};
     int rc = 0;
-    if (!g->stream || c->generation != g->generation) {
-        rc = SNAP_ESTALE;
-        (void)snprintf(why.text, sizeof why.text, "the head is another");
+    if (!g->stream || c->generation != g->generation || g->mode != GUARD_KEEPING) {
+        rc = SNAP_ESTALE; /* writes may have gone past it before it was read */
+        (void)snprintf(why.text, sizeof why.text, "the head is another, or keeps nothing");
     }
     while (rc == 0 && c->next < c->count) {
         bool zero = c->zeros[c->next];
@@ -122,13 +125,31 @@ static bool put_send(struct guard *g, struct guard_copy *c)
     return true;
 }
 
-void guard_put_all(struct guard *g)
+/* The origin is told of those that are unread; what it has read by now is put behind *ret. */
+static void put_read(struct guard *g, struct guard_copies *unread, unsigned wait_us,
+                     struct guard_copies *ret)
 {
-    struct guard_copies all = TAILQ_HEAD_INITIALIZER(all);
+    struct guard_copies read = TAILQ_HEAD_INITIALIZER(read);
+    struct guard_copy *c;
+    guard_reader_turn(g->reader, unread, wait_us, &read);
+    while ((c = TAILQ_FIRST(&read))) {
+        TAILQ_REMOVE(&read, c, link);
+        if (c->read_errno != 0)
+            c->code = SNAP_EIO;
+        TAILQ_INSERT_TAIL(c->read_errno != 0 ? &g->ended : ret, c, link);
+    }
+}
+
+void guard_put_all(struct guard *g, unsigned wait_us)
+{
+    struct guard_copies unread = TAILQ_HEAD_INITIALIZER(unread), all = TAILQ_HEAD_INITIALIZER(all);
     struct guard_copy *c;
     (void)pthread_mutex_lock(&g->lock);
+    TAILQ_CONCAT(&unread, &g->unread, link);
     TAILQ_CONCAT(&all, &g->queue, link);
     (void)pthread_mutex_unlock(&g->lock);
+    if (g->reader)
+        put_read(g, &unread, wait_us, &all);
     TAILQ_CONCAT(&g->held_back, &all, link);
     while (!g->blocked && (c = TAILQ_FIRST(&g->held_back))) {
         TAILQ_REMOVE(&g->held_back, c, link);

@@ -6,17 +6,18 @@
  *                ^                   │
  *                └──── not kept ─────┘
  *
- * Who finds a chunk neither kept nor claimed claims it, reads it and hands it to the link; all
- * others wait. No write to a chunk is under way while it is not kept: so what is read is whole,
- * and a part of a chunk may be written as soon as it is. Claims of one request are made all at
- * once, and end by themselves whoever made them: nobody waits in a circle.
+ * Who finds a chunk neither kept nor claimed claims it and hands it to the link, which reads it
+ * (where the kernel gives it no ring, who claims reads); then all wait. No write to a chunk is
+ * under way while it is not kept: so what is read is whole, and a part of a chunk may be written as
+ * soon as it is. Claims of one request are made all at once, and end by themselves whoever made
+ * them: nobody waits in a circle.
  *
  * The lease is looked at last, with the lock, immediately before the disk is written, and once more
  * behind that: a disk may take longer than the lease lasts, see guard_late.c.
  *
  * Must not know of connections. Thread: any, under the guard's lock as said there.
  */
-#include "client/nbdkit/guard.h"
+#include "client/nbdkit/guard_read.h"
 
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
@@ -157,45 +158,38 @@ static struct guard_copy *copy_new(struct guard *g, uint64_t first, uint32_t cou
     return NULL;
 }
 
-/* Read what is to be kept. The last chunk of an origin is padded with zeros. */
-static int copy_read(const struct guard *g, struct guard_copy *c)
+/* By its writer. An errno: it is gone. The lock is let go meanwhile. */
+static int copy_read(struct guard *g, struct guard_copy *c)
 {
-    struct err err = ERR_INIT;
-    uint64_t offset = c->first * c->chunk_bytes, whole = c->count * c->chunk_bytes;
-    uint64_t len = u64_min(whole, g->origin.size_bytes - offset);
-    if (origin_read_once(&g->origin, offset, c->data, len, &err) < 0)
-        return err.sys_errno != 0 ? err.sys_errno : EIO;
-    memset(c->data + len, 0, whole - len);
-    for (uint32_t i = 0; i < c->count; i++)
-        c->zeros[i] = bytes_are_zero(c->data + i * c->chunk_bytes, c->chunk_bytes);
-    return 0;
-}
-
-/* Claim some chunks and send them on their way; the lock is let go meanwhile. */
-static int guard_claim(struct guard *g, uint64_t first, uint32_t count, struct guard_copies *mine)
-{
-    struct guard_copy *c = copy_new(g, first, count);
-    if (!c)
-        return ENOMEM;
-    guard_map_set(&g->claimed, first, count, true);
-    g->copy_bytes += count * c->chunk_bytes;
     (void)pthread_mutex_unlock(&g->lock);
-    int rc = copy_read(g, c);
+    int rc = guard_read_now(&g->origin, c);
     if (rc != 0) {
         struct guard_copies failed = TAILQ_HEAD_INITIALIZER(failed);
         c->code = SNAP_EIO;
         TAILQ_INSERT_TAIL(&failed, c, link);
         guard_copies_end(g, &failed);
-        (void)pthread_mutex_lock(&g->lock);
-        return rc;
     }
     (void)pthread_mutex_lock(&g->lock);
-    struct guard_copy *w = c; /* the link takes the one reference, this request the other */
-    w->refs++;
-    bool first_queued = TAILQ_EMPTY(&g->queue);
-    TAILQ_INSERT_TAIL(&g->queue, c, link);
+    return rc;
+}
+
+/* Claim some chunks and send them on their way; the lock may be let go meanwhile. */
+static int guard_claim(struct guard *g, uint64_t first, uint32_t count, struct guard_copies *mine)
+{
+    struct guard_copy *c = copy_new(g, first, count);
+    struct guard_copies *to = g->link_reads ? &g->unread : &g->queue;
+    if (!c)
+        return ENOMEM;
+    guard_map_set(&g->claimed, first, count, true);
+    g->copy_bytes += count * c->chunk_bytes;
+    int rc = to == &g->queue ? copy_read(g, c) : 0;
+    if (rc != 0)
+        return rc;
+    c->refs++; /* the link has the one reference, this request the other */
+    bool first_there = TAILQ_EMPTY(to);
+    TAILQ_INSERT_TAIL(to, c, link);
     TAILQ_INSERT_TAIL(mine, c, own);
-    if (first_queued) {
+    if (first_there) {
         (void)pthread_mutex_unlock(&g->lock);
         guard_link_wake(g);
         (void)pthread_mutex_lock(&g->lock);
@@ -242,9 +236,11 @@ static int guard_collect(struct guard *g, struct guard_copies *mine, bool *ret_a
         if (!c->done)
             continue;
         TAILQ_REMOVE(mine, c, own);
-        int code = c->code;
+        const int code = c->code, read_errno = c->read_errno;
         copy_unref(c);
-        if (code == 0)
+        if (read_errno != 0)
+            rc = read_errno;
+        if (code == 0 || read_errno != 0)
             continue;
         *ret_again = true;
         switch (code) {

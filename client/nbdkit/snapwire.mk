@@ -28,3 +28,7 @@ install-nbdkit: $(NBDKIT_SO) $(GUARD_SO)
 	install -d $(DESTDIR)$(nbdkitdir)
 	install -m 644 $(NBDKIT_SO) $(GUARD_SO) $(DESTDIR)$(nbdkitdir)/
 install: install-nbdkit
+
+.PHONY: uninstall-nbdkit
+uninstall-nbdkit:
+	rm -f $(patsubst %,$(DESTDIR)$(nbdkitdir)/%,$(notdir $(NBDKIT_SO) $(GUARD_SO)))

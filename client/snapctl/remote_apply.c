@@ -161,10 +161,11 @@ static int explain_full(int rc, struct err *reterr)
     if ((rc != SNAP_ENOSPC && rc != SNAP_EINVALID) || !reterr)
         return rc;
     (void)snprintf(text, sizeof text, "%s", reterr->text);
-    return err_set(
-        reterr, rc, "%.340s; to go on, make %sa new snapshot%s, then run again naming %s", text,
-        rc == SNAP_ENOSPC ? "room on that disk or " : "",
-        rc == SNAP_ENOSPC ? " with a higher limit" : "", rc == SNAP_ENOSPC ? "the newest" : "it");
+    return err_set(reterr, rc,
+                   "%.340s; to go on, make %sa new snapshot%s, then run again naming %s", text,
+                   rc == SNAP_ENOSPC ? "room on the daemon's disk or " : "",
+                   rc == SNAP_ENOSPC ? " with a higher --cow-size" : "",
+                   rc == SNAP_ENOSPC ? "the newest" : "it");
 }
 
 static int apply(struct apply *a, struct cli *cli, const struct apply_args *args,

@@ -107,10 +107,11 @@ static int send_piece(struct slot *s, uint64_t at_bytes, uint64_t len_bytes, con
     struct snapwire_error why = {0};
     for (;;) {
         s->unanswered++; /* before: a waiting turn may run other callbacks only */
-        int rc = data ? snapwire_io_write(im->remote.client, volume, node, at_bytes, len_bytes,
-                                          data, 0, on_answer, s, &why)
-                      : snapwire_io_zero(im->remote.client, volume, node, at_bytes, len_bytes,
-                                         SNAPWIRE_IO_DISCARD, on_answer, s, &why);
+        int rc =
+            data ? snapwire_io_write(im->remote.client, volume, node, at_bytes, len_bytes, data,
+                                     SNAPWIRE_IO_ALONE, on_answer, s, &why)
+                 : snapwire_io_zero(im->remote.client, volume, node, at_bytes, len_bytes,
+                                    SNAPWIRE_IO_DISCARD | SNAPWIRE_IO_ALONE, on_answer, s, &why);
         if (rc == 0)
             break;
         s->unanswered--;

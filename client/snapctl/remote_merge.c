@@ -4,8 +4,7 @@
  *   begin ──> write the view back ──> sync the origin ──> (table mode: prepare, commit)* ──> end
  *     │            │                                              │
  *     │            └── not the newest: put what is overwritten    └── from the table's end
- *     └── stopped: abort; the snapshot stays, and the next merge finds the origin equal
- *         where it was written already
+ *     └── stopped: abort; the snapshot stays, and the next merge writes it all again
  *
  * In table mode (the volume's only snapshot) entries may go as soon as the origin has
  * durably what they hold; all of it is written first, in large pieces, then the table
@@ -101,25 +100,47 @@ static void on_read(void *user, const struct snapwire_error *error,
     }
     for (size_t i = 0; i < count; i++) { /* the rest is in the buffer already */
         uint64_t at = extents[i].offset_bytes - s->offset_bytes;
-        if (extents[i].kind == SNAPWIRE_EXTENT_ORIGIN)
+        int rc = 0;
+        if (extents[i].kind != SNAPWIRE_EXTENT_ORIGIN)
+            continue;
+        if (!s->unread)
             memcpy(s->new + at, s->old + at, extents[i].len_bytes);
+        else /* a run that is none any more */
+            rc = origin_read(s->over->origin, extents[i].offset_bytes, s->new + at,
+                             extents[i].len_bytes, &err);
+        if (rc < 0) {
+            over_fail(s->over, rc, &err);
+            return;
+        }
     }
     if (remote_sparse_has_holes(s->over->origin))
         mark_zeros(s);
     over_filled(s);
 }
 
-/* A slot from at_bytes on, as far as it reaches but not beyond end_bytes. */
-static int fill_slot(struct merge *m, uint64_t at_bytes, uint64_t end_bytes, uint64_t *ret_end,
-                     struct err *reterr)
+/* What the origin has there is read, unless all of it is a run's, to be overwritten, and nobody is
+ * to keep it: that would take as long as to write it. */
+static int read_old(struct merge *m, struct over_slot *s, uint64_t run_end_bytes,
+                    struct err *reterr)
+{
+    uint64_t end = s->offset_bytes + s->len_bytes;
+    s->unread = !m->preserve && end <= run_end_bytes;
+    if (s->unread)
+        return 0;
+    origin_will_need(&m->origin, end, AHEAD_BYTES);
+    return remote_sparse_read(&m->origin, s->offset_bytes, s->len_bytes, s->old, 0, NULL, reterr);
+}
+
+/* A slot from at_bytes on, as far as it reaches but not beyond end_bytes. A run goes on from
+ * at_bytes to run_end_bytes. */
+static int fill_slot(struct merge *m, uint64_t at_bytes, uint64_t end_bytes, uint64_t run_end_bytes,
+                     uint64_t *ret_end, struct err *reterr)
 {
     struct over_slot *s = NULL;
     struct snapwire_error why = {0};
     int rc = over_take(&m->over, at_bytes, end_bytes - at_bytes, &s, reterr);
-    if (rc < 0)
-        return rc;
-    origin_will_need(&m->origin, at_bytes + s->len_bytes, AHEAD_BYTES);
-    rc = remote_sparse_read(&m->origin, at_bytes, s->len_bytes, s->old, 0, NULL, reterr);
+    if (rc == 0)
+        rc = read_old(m, s, run_end_bytes, reterr);
     if (rc < 0)
         return rc;
     const struct snapwire_read args = {
@@ -158,7 +179,7 @@ static int write_page_back(struct merge *m, struct err *reterr)
         while (at < end) {
             if (cli_interrupted())
                 return err_set(reterr, SNAP_ECANCELED, "stopped; run it again to go on");
-            int rc = fill_slot(m, at, span_end(m, i, at), &done, reterr);
+            int rc = fill_slot(m, at, span_end(m, i, at), end, &done, reterr);
             if (rc < 0)
                 return rc;
             at = done;
@@ -195,7 +216,7 @@ static int empty_table(struct merge *m, struct err *reterr)
         if (rc < 0)
             return rc;
         rc = snapwire_merge_prepare_sync(m->writer.lease, &m->target.snapshot, &run, &why);
-        uint32_t count = rc == 0 ? run->count : 0;
+        uint32_t count = rc == 0 ? run->commit_max : 0;
         if (count > 0)
             rc = snapwire_merge_commit_sync(m->writer.lease, &m->target.snapshot, run->table_len,
                                             count, &why);

@@ -106,6 +106,10 @@ int over_init(struct over *o, struct remote_writer *writer, struct origin *origi
         .ask_known = preserve,
     };
     over_dimension(o->chunk_bytes, &o->slot_bytes, &o->slot_count);
+    /* what fills a slot may come in one answer */
+    const uint64_t most = snapwire_client_payload_bytes_max(writer->client);
+    if (o->slot_bytes > most)
+        o->slot_bytes = u64_max(most - most % o->chunk_bytes, o->chunk_bytes);
     o->slots = calloc(o->slot_count, sizeof *o->slots);
     o->known = preserve ? malloc(KNOWN_CHUNKS / 8) : NULL;
     if (!o->slots || (preserve && !o->known))
@@ -177,7 +181,7 @@ uint32_t over_compare(struct over_slot *s, uint64_t chunk_bytes)
     uint32_t differ = 0;
     for (uint32_t i = 0; i < s->chunks; i++) {
         uint64_t at = i * chunk_bytes;
-        if (memcmp(s->old + at, s->new + at, chunk_len(s, chunk_bytes, i)) == 0) {
+        if (!s->unread && memcmp(s->old + at, s->new + at, chunk_len(s, chunk_bytes, i)) == 0) {
             s->verdicts[i] = OVER_SAME;
             continue;
         }
@@ -380,6 +384,7 @@ static void slot_take(struct over_slot *s, uint64_t offset_bytes, uint64_t len_b
                            u64_min(len_bytes, o->origin->size_bytes - offset_bytes));
     s->chunks = (uint32_t)u64_div_round_up(s->len_bytes, o->chunk_bytes);
     s->next = s->unanswered = 0;
+    s->unread = false;
     memset(s->verdicts, OVER_SAME, s->chunks);
 }
 

@@ -38,6 +38,7 @@ struct over_slot {
     uint64_t offset_bytes; /* of a chunk */
     uint64_t len_bytes;    /* whole chunks, but for the origin's end */
     uint32_t chunks;
+    bool unread;         /* `old` holds nothing: all of the slot is overwritten */
     uint8_t *old, *new;  /* slot_bytes each, aligned */
     uint8_t *verdicts;   /* a chunk: enum over_verdict; the filler may set OVER_ZERO */
     uint32_t next;       /* chunks before it are put (then: written), or need it not */

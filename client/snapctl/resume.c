@@ -115,23 +115,6 @@ bool resume_load(const struct resume *s, const struct resume_file *file, uint64_
     return true;
 }
 
-/* The folders that the state stands in. */
-static int make_folders(const char *path, struct err *reterr)
-{
-    char folder[LIMIT_PATH_BYTES];
-    (void)snprintf(folder, sizeof folder, "%s", path);
-    for (char *p = folder + 1; (p = strchr(p, '/')); p++) {
-        *p = '\0';
-        if (access(folder, F_OK) != 0) {
-            int rc = file_make_dir(folder, 0700, reterr);
-            if (rc < 0)
-                return rc;
-        }
-        *p = '/';
-    }
-    return 0;
-}
-
 int resume_save(const struct resume *s, const struct resume_file *file, uint64_t done_bytes,
                 struct err *reterr)
 {
@@ -145,7 +128,7 @@ int resume_save(const struct resume *s, const struct resume_file *file, uint64_t
                      ", \"done_bytes\": %" PRId64 "}\n",
                      STATE_VERSION, s->subject, (int64_t)s->size_bytes, (int64_t)file->device,
                      (int64_t)file->inode, file->changed_ns, (int64_t)done_bytes);
-    int rc = make_folders(s->path, reterr);
+    int rc = file_make_parents(s->path, 0700, reterr);
     if (rc == 0)
         rc = file_replace(s->path, text, (size_t)n, 0600, reterr);
     return rc;

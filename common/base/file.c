@@ -179,3 +179,22 @@ int file_make_dir(const char *path, mode_t mode, struct err *reterr)
     }
     return file_sync_parent(path, reterr);
 }
+
+int file_make_parents(const char *path, mode_t mode, struct err *reterr)
+{
+    char folder[LIMIT_PATH_BYTES];
+    struct stat st;
+
+    if (*path == '\0' || strlen(path) >= sizeof folder)
+        return err_set(reterr, SNAP_EINVAL, "path is empty or longer than %d bytes",
+                       (int)LIMIT_PATH_BYTES);
+    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+        if (stat(folder, &st) == 0 && S_ISDIR(st.st_mode))
+            continue;
+        int rc = file_make_dir(folder, mode, reterr);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}

@@ -23,5 +23,7 @@ int file_sync_parent(const char *path, struct err *reterr) SNAP_WUR;
 /* Make a folder unless it is there (parents must exist), and make that durable.
  * Errors: SNAP_EEXIST when something else has that name. */
 int file_make_dir(const char *path, mode_t mode, struct err *reterr) SNAP_WUR;
+/* Make the folders above path that are missing, from the top, as file_make_dir() does. */
+int file_make_parents(const char *path, mode_t mode, struct err *reterr) SNAP_WUR;
 
 #endif

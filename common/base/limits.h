@@ -23,7 +23,8 @@ enum {
 
     LIMIT_FRAME_CONTROL_BYTES = 256 * 1024,
     LIMIT_FRAME_PAYLOAD_BYTES = 16 * 1024 * 1024,
-    LIMIT_BATCH_CHUNKS = 4096,             /* old_chunks in one COW request */
+    LIMIT_BATCH_CHUNKS = 4096,             /* old_chunks in one COW request, zero_chunks likewise */
+    LIMIT_BATCH_ZERO_BYTES = 1 << 30,      /* … and what the zero_chunks stand for */
     LIMIT_PAGE_RUNS = 8192,                /* runs in one answer of a listing */
     LIMIT_REQUESTS_INFLIGHT = 1024,        /* a connection */
     LIMIT_WINDOW_BYTES = 64 * 1024 * 1024, /* a connection, each way */

@@ -70,8 +70,8 @@ static void room_grow(struct cow_store *s, uint64_t needed_bytes)
 static int room_none(const struct cow_store *s, struct err *reterr)
 {
     char room[16];
-    return err_set(reterr, SNAP_ENOSPC, "%s is full: chunk %llu does not fit in %s",
-                   blk_dev_info(s->dev)->name, (unsigned long long)s->next_free,
+    /* without the device's path: writers are told, who may not know it */
+    return err_set(reterr, SNAP_ENOSPC, "the COW device is full: one chunk more does not fit in %s",
                    size_format(cow_room_bytes(s), room, sizeof room));
 }
 

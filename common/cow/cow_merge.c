@@ -5,7 +5,9 @@
  *                     └──── cleared ────┘
  *
  * prepare looks, and reads the area before when the current one is empty; commit
- * clears entries on disk, flushes, and only then takes them out of the map; end
+ * clears entries on disk, flushes, and only then takes them out of the map. It takes a run,
+ * or a part of its end, or further entries of the area before it: who has the content of all
+ * of them on the origin empties a table an area at a time, in whatever order it is. end
  * reads the table anew, since chunks above the figure that the kernel shows as
  * next_free while merging may still be live.
  *
@@ -54,6 +56,7 @@ static void merge_find_run(struct cow_store *s, struct cow_merge_run *run)
 
     cow_exception_decode(&x, s->areas, index);
     run->count = 1;
+    run->commit_max = index + 1;
     while (index > 0) {
         cow_exception_decode(&before, s->areas, --index);
         if (before.old_chunk + 1 != x.old_chunk || before.new_chunk + 1 != x.new_chunk)
@@ -65,7 +68,7 @@ static void merge_find_run(struct cow_store *s, struct cow_merge_run *run)
     run->new_chunk = x.new_chunk;
     run->table_len = s->table_len;
     s->prepared_len = s->table_len;
-    s->prepared_count = run->count;
+    s->prepared_count = run->commit_max;
 }
 
 static void merge_area_read(struct cow_store *s, struct cow_io *io, int result)
@@ -131,18 +134,30 @@ void cow_store_merge_prepare(struct cow_store *s, cow_merge_fn *done, void *user
 
 /* -- commit ------------------------------------------------------------------------ */
 
+static void merge_commit_end(struct cow_store *s, int code, const struct err *err)
+{
+    free(s->op_buf);
+    s->op_buf = NULL;
+    if (code)
+        merge_io_failed(s, err);
+    cow_op_finish(s, code, err);
+}
+
 static void merge_cleared(struct cow_store *s, struct cow_io *io, int result)
 {
+    uint32_t first = (uint32_t)(s->table_len - s->image_area * s->g.area_exceptions);
     struct err err = ERR_INIT;
     int code = result;
 
     if (result < 0)
         cow_io_err(s, io, result, "merge: flush area", s->image_area, &err);
-    for (uint32_t i = 0; !code && i < s->op->count; i++)
-        code = cow_map_remove(s->map, s->op->run.old_chunk + i, s->seq, &err);
-    if (code)
-        merge_io_failed(s, &err);
-    cow_op_finish(s, code, &err);
+    for (uint32_t i = 0; !code && i < s->op->count; i++) {
+        struct cow_exception x;
+
+        cow_exception_decode(&x, s->op_buf, first + i);
+        code = cow_map_remove(s->map, x.old_chunk, s->seq, &err);
+    }
+    merge_commit_end(s, code, &err);
 }
 
 static void merge_area_written(struct cow_store *s, struct cow_io *io, int result)
@@ -151,8 +166,7 @@ static void merge_area_written(struct cow_store *s, struct cow_io *io, int resul
 
     if (result < 0) {
         cow_io_err(s, io, result, "merge: write area", s->image_area, &err);
-        merge_io_failed(s, &err);
-        cow_op_finish(s, result, &err);
+        merge_commit_end(s, result, &err);
         return;
     }
     cow_io_flush(s, io, merge_cleared);
@@ -161,7 +175,6 @@ static void merge_area_written(struct cow_store *s, struct cow_io *io, int resul
 static void merge_commit_start(struct cow_store *s, struct cow_op *op)
 {
     struct err err = ERR_INIT;
-    struct cow_exception x;
     uint32_t first, last;
     int code = merge_refusal(s, &err);
 
@@ -172,15 +185,16 @@ static void merge_commit_start(struct cow_store *s, struct cow_op *op)
                        (unsigned long long)op->table_len,
                        s->prepared_len == s->table_len ? s->prepared_count : 0,
                        (unsigned long long)s->table_len);
+    if (!code && !(s->op_buf = cow_store_alloc(s, s->g.chunk_bytes)))
+        code = err_set(&err, SNAP_ENOMEM, "no memory for an area");
     if (code) {
         cow_op_finish(s, code, &err);
         return;
     }
+    memcpy(s->op_buf, s->areas, s->g.chunk_bytes); /* which they were */
     s->state = COW_MERGING;
     last = (uint32_t)(s->table_len - s->image_area * s->g.area_exceptions) - 1;
     first = last + 1 - op->count;
-    cow_exception_decode(&x, s->areas, first);
-    op->run.old_chunk = x.old_chunk;
     memset(s->areas + first * COW_EXCEPTION_BYTES, 0, op->count * COW_EXCEPTION_BYTES);
     s->table_len -= op->count;
     s->staged_len = s->table_len;

@@ -136,8 +136,9 @@ void cow_store_drain(struct cow_store *s, cow_done_fn *done, void *user);
 struct cow_merge_run {
     uint64_t old_chunk;
     uint64_t new_chunk;
-    uint32_t count;     /* 0: the table is empty, merge finished */
-    uint64_t table_len; /* exceptions in the table before these are cleared */
+    uint32_t count;      /* 0: the table is empty, merge finished */
+    uint64_t table_len;  /* exceptions in the table before these are cleared */
+    uint32_t commit_max; /* one commit takes so many: the run, and what is before it in its area */
 };
 typedef void cow_merge_fn(void *user, const struct cow_merge_run *run, int code,
                           const struct err *err);
@@ -148,7 +149,7 @@ typedef void cow_merge_fn(void *user, const struct cow_merge_run *run, int code,
 void cow_store_merge_prepare(struct cow_store *s, cow_merge_fn *done, void *user);
 /* Clear the last `count` exceptions durably (and from the map), provided the table holds
  * table_len. The caller has made their content durable on the origin.
- * Errors: SNAP_EMISMATCH (table_len differs or count is not the prepared run's or less). */
+ * Errors: SNAP_EMISMATCH (table_len differs or count is above commit_max of the prepared run). */
 void cow_store_merge_commit(struct cow_store *s, uint64_t table_len, uint32_t count,
                             cow_done_fn *done, void *user);
 /* Leave the merging state: next_free is found anew as at open; puts work again. */

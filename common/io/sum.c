@@ -20,7 +20,7 @@
  * until it is opened again.
  *
  * No side request is without a request of ours that waits for it, so a device without
- * requests can be closed. Thread: the engine's.
+ * requests can be closed. What fails waits for all that are under way. Thread: the engine's.
  */
 #include "common/io/sum_priv.h"
 
@@ -228,10 +228,14 @@ static bool change_is_ready(const struct sum_op *op)
 static bool change_step(struct sum_op *op)
 {
     struct sum_dev *d = op->dev;
-    bool ready = change_is_ready(op);
-    if (!ready && d->failed == 0) {
+    bool over = d->failed < 0 || op->result < 0;
+    if (over ? d->side_requests > 0 : !change_is_ready(op)) {
         TAILQ_INSERT_TAIL(&d->waiting, op, link);
         return true;
+    }
+    if (op->result < 0) { /* its pages are not held */
+        op_end(op, op->result, 0);
+        return false;
     }
     if (d->failed < 0) {
         change_end(op, d->failed, d->failed_errno);
@@ -252,8 +256,9 @@ static int change_begin(struct sum_op *op)
         return 0;
     }
     int rc = d->failed < 0 ? d->failed : change_hold_pages(d, op->outer);
-    if (rc < 0)
+    if (rc < 0 && d->side_requests == 0)
         return rc;
+    op->result = rc;
     if (change_step(op))
         sum_marks_step(d);
     return 0;
@@ -261,12 +266,14 @@ static int change_begin(struct sum_op *op)
 
 /* -- flushes --------------------------------------------------------------------------- */
 
-/* True: every page that the flush under way must cover has been written. */
+/* True: every page that the flush under way must cover has been written; or never will be. */
 static bool flush_pages(struct sum_dev *d)
 {
     bool clear = true;
     struct sum_page *p, *next;
-    for (p = TAILQ_FIRST(&d->busy); p != NULL && d->failed == 0; p = next) {
+    if (d->failed < 0)
+        return d->side_requests == 0;
+    for (p = TAILQ_FIRST(&d->busy); p != NULL; p = next) {
         next = TAILQ_NEXT(p, link);
         if (p->dirty && p->due && p->dirty_gen <= d->gen) {
             clear = false;
@@ -276,7 +283,7 @@ static bool flush_pages(struct sum_dev *d)
             clear = false;
         }
     }
-    return clear || d->failed < 0;
+    return clear;
 }
 
 static void flush_part_end(struct sum_op *op, int result, int sys_errno)
@@ -479,7 +486,7 @@ static void sum_free(struct sum_dev *d)
 static void sum_close(struct blk_dev *dev)
 {
     struct sum_dev *d = CONTAINER_OF(dev, struct sum_dev, base);
-    CHECK(LIST_EMPTY(&d->under_way) && TAILQ_EMPTY(&d->lookups));
+    CHECK(LIST_EMPTY(&d->under_way) && TAILQ_EMPTY(&d->lookups) && d->side_requests == 0);
     blk_dev_close(d->below);
     blk_dev_close(d->side);
     sum_free(d);

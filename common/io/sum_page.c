@@ -102,6 +102,7 @@ static void page_loaded(struct blk_req *req, int result)
 {
     struct sum_page *p = req->user;
     struct sum_dev *d = p->dev;
+    d->side_requests--;
     p->state = result < 0 ? SUM_PAGE_FAILED : SUM_PAGE_READY;
     if (result < 0) {
         d->failed = result;
@@ -143,6 +144,7 @@ struct sum_page *sum_page_get(struct sum_dev *d, uint64_t no)
                               .data = copy,
                               .done = page_loaded,
                               .user = p};
+    d->side_requests++;
     blk_submit(d->side, &p->req);
     return p;
 }
@@ -218,6 +220,7 @@ void sum_page_doubt(struct sum_page *p)
 static void marks_flushed(struct blk_req *req, int result)
 {
     struct sum_dev *d = req->user;
+    d->side_requests--;
     d->mark_flushing = false;
     if (result < 0) {
         d->failed = result;
@@ -259,6 +262,7 @@ void sum_marks_step(struct sum_dev *d)
     d->mark_flushing = true;
     d->mark_side = d->side_written;
     d->mark_flush = (struct blk_req){.op = BLK_FLUSH, .done = marks_flushed, .user = d};
+    d->side_requests++;
     blk_submit(d->side, &d->mark_flush);
 }
 
@@ -287,6 +291,7 @@ static void page_written(struct blk_req *req, int result)
     struct sum_page *p = req->user;
     struct sum_dev *d = p->dev;
     struct sum_op *writer = p->writer;
+    d->side_requests--;
     p->writing = false;
     p->writer = NULL;
     page_free_copy(p);
@@ -324,6 +329,7 @@ int sum_page_write(struct sum_page *p, uint64_t gen)
                               .data = p->copy,
                               .done = page_written,
                               .user = p};
+    d->side_requests++;
     blk_submit(d->side, &p->req);
     return 0;
 }

@@ -73,6 +73,7 @@ struct sum_dev {
     unsigned clean_count;
     void *spare_copy; /* of the page that is written when there is no memory for its copy */
     bool spare_used;
+    unsigned side_requests;     /* of pages, and the flush of marks: those under way */
     uint64_t gen;               /* flushes begun: the number of the one under way */
     uint64_t side_promised;     /* bytes up to which a grow has asked for */
     uint64_t side_written;      /* pages written */

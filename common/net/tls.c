@@ -108,6 +108,22 @@ static const char *refusal(int reason, bool server)
     }
 }
 
+/* Alerts that say nothing against a next try; NULL: it is about something else. OpenSSL sends
+ * decode_error when what it reads ends without close_notify: one direction of ours was cut. */
+static const char *passing_trouble(int reason)
+{
+    switch (reason) {
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+        return "the connection was cut";
+    case SSL_R_TLSV1_ALERT_DECODE_ERROR:
+        return "the connection was cut on its way to the other end";
+    case SSL_R_TLSV1_ALERT_INTERNAL_ERROR:
+        return "the other end has failed";
+    default:
+        return NULL;
+    }
+}
+
 static const char *peer_word(const struct tls_session *s)
 {
     return s->context->server ? "client" : "daemon";
@@ -172,7 +188,7 @@ static int fail_session(struct tls_session *s, int ret, const char *what, struct
         return err_set(reterr, SNAP_ECONN, "%s: the connection was cut", what);
     }
     const int reason = ERR_GET_REASON(ERR_peek_error());
-    const char *why = refusal(reason, s->context->server);
+    const char *why = refusal(reason, s->context->server), *trouble = passing_trouble(reason);
     int r;
     if (why != NULL)
         r = err_set(reterr, SNAP_EAUTH, "the %s refused our certificate: %s", peer_word(s), why);
@@ -180,8 +196,8 @@ static int fail_session(struct tls_session *s, int ret, const char *what, struct
         r = err_set(reterr, SNAP_EAUTH, "the %s gave no certificate", peer_word(s));
     else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
         r = fail_verify(s, SSL_get_verify_result(s->ssl), reterr);
-    else if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-        r = err_set(reterr, SNAP_ECONN, "%s: the connection was cut", what);
+    else if (trouble != NULL)
+        r = err_set(reterr, SNAP_ECONN, "%s: %s", what, trouble);
     else
         return fail_openssl(reterr, SNAP_EPROTO, what);
     ERR_clear_error();

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is counted by identity, over all shards: connections, and the space that an
- * owner's volumes take. Looked up when a connection or a volume comes or goes, never by
- * a request. Thread: any; one lock. */
+/* What is counted by identity, over all shards: connections, an owner's volumes, and the space
+ * that they take. Looked up when a connection or a volume comes or goes, never by another
+ * request. Thread: any; one lock. */
 #include "daemon/service/server.h"
+
+#include "common/base/check.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -18,6 +20,7 @@ struct client {
 struct owner {
     char identity[LIMIT_NAME_BYTES + 1];
     _Atomic int64_t space_bytes;
+    uint32_t volumes; /* that have a record, or are getting one */
     LIST_ENTRY(owner) link;
 };
 
@@ -56,20 +59,55 @@ void clients_free(struct clients *c)
     free(c);
 }
 
+/* Under the lock. NULL: no memory. */
+static struct owner *clients_owner(struct clients *c, const char *identity)
+{
+    struct owner *o;
+    LIST_FOREACH (o, &c->owners, link)
+        if (strcmp(o->identity, identity) == 0)
+            return o;
+    o = calloc(1, sizeof *o);
+    if (o != NULL) {
+        (void)snprintf(o->identity, sizeof o->identity, "%s", identity);
+        LIST_INSERT_HEAD(&c->owners, o, link);
+    }
+    return o;
+}
+
 _Atomic int64_t *clients_space_of(void *user, const char *owner)
 {
     struct clients *c = user;
-    struct owner *o;
     pthread_mutex_lock(&c->lock);
-    LIST_FOREACH (o, &c->owners, link)
-        if (strcmp(o->identity, owner) == 0)
-            break;
-    if (o == NULL && (o = calloc(1, sizeof *o)) != NULL) {
-        (void)snprintf(o->identity, sizeof o->identity, "%s", owner);
-        LIST_INSERT_HEAD(&c->owners, o, link);
-    }
+    struct owner *o = clients_owner(c, owner);
     pthread_mutex_unlock(&c->lock);
     return o == NULL ? NULL : &o->space_bytes;
+}
+
+int clients_add_volume(struct clients *c, const char *owner, uint32_t volumes_max,
+                       struct err *reterr)
+{
+    int rc = 0;
+    pthread_mutex_lock(&c->lock);
+    struct owner *o = clients_owner(c, owner);
+    if (o == NULL)
+        rc = err_set(reterr, SNAP_ENOMEM, "client %s", owner);
+    else if (volumes_max != 0 && o->volumes >= volumes_max)
+        rc = err_set(reterr, SNAP_ELIMIT,
+                     "client %s has %u volumes, and limits.volumes_per_client allows %u", owner,
+                     o->volumes, volumes_max);
+    else
+        o->volumes++;
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+void clients_drop_volume(struct clients *c, const char *owner)
+{
+    pthread_mutex_lock(&c->lock);
+    struct owner *o = clients_owner(c, owner);
+    CHECK(o != NULL && o->volumes > 0);
+    o->volumes--;
+    pthread_mutex_unlock(&c->lock);
 }
 
 int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,

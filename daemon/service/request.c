@@ -132,8 +132,7 @@ void request_free(struct request *req)
 
 static void request_finish(struct request *req)
 {
-    request_fn *answer = req->answer != NULL && req->code == 0 ? req->answer : session_answer;
-    request_go(req, req->session->home, answer);
+    request_go(req, req->session->home, req->answer != NULL ? req->answer : session_answer);
 }
 
 void request_reply(struct request *req, const ProtobufCMessage *answer)

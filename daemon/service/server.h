@@ -31,6 +31,7 @@ struct session;
 struct request;
 struct clients;
 struct client;
+struct group_turns;
 
 /* Limits that a reload may change while shards run. */
 struct server_limits {
@@ -44,7 +45,8 @@ struct part_writer {
     struct uuid instance;
     uint64_t session;
 };
-enum { PART_WRITERS = 4096 }; /* by the instance's hash; a later one takes the place */
+/* Sets by the instance's hash; in each the one that wrote last is first, and the last one goes. */
+enum { PART_WRITER_SETS = 1024, PART_WRITER_WAYS = 8 };
 
 /* What of the server lives on one shard. Thread: that shard's. */
 struct part {
@@ -58,7 +60,7 @@ struct part {
     _Atomic int64_t under_way; /* requests begun less answers given here: only the sum over
                                 * all parts says something, as connections move */
     struct metrics metrics;
-    struct part_writer writers[PART_WRITERS];
+    struct part_writer writers[PART_WRITER_SETS][PART_WRITER_WAYS];
     struct loop_msg events_lost; /* posted once while _posted is set, see session_tell() */
     _Atomic bool events_lost_posted;
 };
@@ -76,6 +78,7 @@ struct server {
     unsigned part_count;
     struct loop *main_loop;
     struct clients *clients;
+    struct group_turns *group_turns;
     struct uuid instance;
     struct uuid boot;          /* see boot.c */
     _Atomic bool flush_failed; /* that is on record */
@@ -98,10 +101,15 @@ struct uuid boot_of(const char *state_dir);
 /* A flush has failed: the next run's boot is another one. user: the server. Thread: any. */
 void boot_flush_failed(void *user);
 
-/* -- sessions, service_session.c ------------------------------------------------------ */
+/* -- sessions, session*.c -------------------------------------------------------------- */
 
+/* A volume that is to be told when the connection ends: its lease is the connection's, or a claim.
+ */
 struct session_lease {
     struct uuid volume;
+    struct server *server;
+    uint64_t session;
+    struct loop_msg gone;
     LIST_ENTRY(session_lease) link;
 };
 
@@ -142,8 +150,11 @@ void part_set_tls(struct part *part, struct tls_context *take_tls);
 /* The lease's holder is to hear something. Thread: any shard's. */
 void session_tell(struct volume *v, const struct volume_holder *h, enum volume_event event);
 void session_events_lost(struct loop_msg *msg);
-/* The lease on v is this session's now: when it ends, the volume is told. */
-void session_add_lease(struct session *s, const struct uuid *volume);
+/* The lease on the volume, or a claim of it, is this session's now: when it ends, the volume is
+ * told. Owns: takes it; NULL: there was no memory, and the volume finds out when the lease is not
+ * renewed. Thread: the session's home's. */
+void session_take_lease(struct session *s, struct session_lease *take);
+struct session_lease *session_lease_new(const struct uuid *volume); /* any thread */
 void session_answer(struct request *req);
 
 /* -- requests, request.c ------------------------------------------------------------------ */
@@ -206,7 +217,7 @@ struct request {
     struct buf *buf;
     struct part *buf_part;
 
-    request_fn *answer; /* at home, with the answer packed; NULL: session_answer */
+    request_fn *answer; /* at home, with the answer packed, or a refusal; NULL: session_answer */
     request_fn *next;   /* when the message arrives */
     request_fn *run;    /* on the control thread */
     struct loop_msg msg;
@@ -342,6 +353,12 @@ void clients_free(struct clients *c);
 int clients_enter(struct clients *c, const char *identity, uint32_t connections_max,
                   struct client **ret, struct err *reterr) SNAP_WUR;
 void clients_leave(struct clients *c, struct client *client);
+/* Count one volume of that owner, before it has its record, unless there are as many already; 0: as
+ * many as there may be. Errors: SNAP_ELIMIT, SNAP_ENOMEM. */
+int clients_add_volume(struct clients *c, const char *owner, uint32_t volumes_max,
+                       struct err *reterr) SNAP_WUR;
+/* It could not be made, or has been deleted. */
+void clients_drop_volume(struct clients *c, const char *owner);
 /* The counter of an owner's space; lives as long as c. NULL: no memory. user: the clients. */
 _Atomic int64_t *clients_space_of(void *user, const char *owner);
 

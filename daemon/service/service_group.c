@@ -17,11 +17,13 @@
  * not stand still must not keep the other volumes closed for long: at the time limit those that
  * are held are let go, and the one that is late is undone when it comes.
  *
- * All state is the coordinator's; to a member's part goes one message, from it comes one.
+ * All state is the coordinator's; to a member's part goes one message, from it comes one. Of groups
+ * of one uuid that are asked for at once each has its turn, see group_turn.h.
  */
 #include "daemon/service/server.h"
 
 #include "common/base/bytes.h"
+#include "daemon/service/group_turn.h"
 #include "daemon/volume/change.h"
 #include "daemon/volume/group.h"
 
@@ -54,6 +56,7 @@ struct group {
     struct part *coordinator;
     struct group_member *members; /* in the request's order */
     struct group_member **order;  /* by volume */
+    struct group_turn turn;
     unsigned count, started;
     unsigned there; /* from an earlier try */
     struct loop_timer timer;
@@ -98,6 +101,22 @@ static void member_done(void *user, int code, const struct err *err)
         member_tell(m, false, code, err);
 }
 
+/* Has the volume another snapshot of that group? */
+static bool member_differs(const struct group_member *m, const struct volume *v)
+{
+    for (uint32_t i = 0; i < v->record.snapshot_count; i++) {
+        const struct record_snapshot *rs = &v->record.snapshots[i];
+        if (uuid_equal(&rs->group, &m->group->id) && !uuid_equal(&rs->id, &m->snapshot))
+            return true;
+    }
+    return false;
+}
+
+static int group_is_other(struct err *reterr)
+{
+    return err_set(reterr, SNAP_EEXIST, "a group of that uuid with other members exists");
+}
+
 static int member_check(struct group_member *m, const struct volume *v, struct err *reterr)
 {
     const struct session *s = m->group->req->session;
@@ -114,7 +133,7 @@ static int member_check(struct group_member *m, const struct volume *v, struct e
     }
     if (v->opening)
         return err_set(reterr, SNAP_EBUSY, "volume %s is being opened", v->record.name);
-    return 0;
+    return member_differs(m, v) ? group_is_other(reterr) : 0;
 }
 
 static void member_start(struct loop_msg *msg)
@@ -239,9 +258,11 @@ static void group_forget_run(struct request *req)
     (void)!group_remove(req->session->server->env.state_dir, &g->id, NULL);
 }
 
-static void group_forgotten(struct request *req)
+/* It is made: whoever asked for it too has their turn. */
+static void group_leave(struct request *req)
 {
-    const struct group *g = req->op;
+    struct group *g = req->op;
+    group_turn_end(req->session->server->group_turns, &g->turn, true);
     request_go(req, g->members[0].part, group_fill);
 }
 
@@ -250,20 +271,15 @@ static void group_end(struct group *g)
     struct request *req = g->req;
     loop_timer_done(&g->timer);
     if (g->code < 0) {
+        group_turn_end(req->session->server->group_turns, &g->turn, false);
         request_fail(req, g->code, &g->err);
-        return;
-    }
-    snapwire__v1__group_create_response__init(&g->out);
-    g->out.snapshots = request_alloc(req, g->count * sizeof(Snapwire__V1__Snapshot *));
-    if (g->out.snapshots == NULL) {
-        request_no_memory(req);
         return;
     }
     g->started = 0;
     if (group_is_finished(g))
-        request_control(req, group_forget_run, group_forgotten);
+        request_control(req, group_forget_run, group_leave);
     else
-        request_go(req, g->members[0].part, group_fill);
+        group_leave(req);
 }
 
 static void group_save_run(struct request *req)
@@ -294,8 +310,7 @@ static void group_commit(struct group *g)
     if (g->there == g->count) {
         group_end(g);
     } else if (g->there > 0) {
-        (void)err_set(&err, SNAP_EEXIST, "a group of that uuid with other members exists");
-        group_fail(g, SNAP_EEXIST, &err);
+        group_fail(g, group_is_other(&err), &err);
     } else {
         request_control(g->req, group_save_run, group_saved);
     }
@@ -374,6 +389,36 @@ static bool group_take_members(struct request *req, struct group *g)
     return true;
 }
 
+static void group_go(struct group_turn *t)
+{
+    struct group *g = CONTAINER_OF(t, struct group, turn);
+    if (t->taken) {
+        g->code = group_is_other(&g->err);
+        group_end(g);
+        return;
+    }
+    loop_timer_set(&g->timer, GROUP_TIMEOUT_MS);
+    group_next(g);
+}
+
+/* All that a group takes while it is made, and for its answer. */
+static bool group_take_turn(struct request *req, struct group *g)
+{
+    struct group_pair *pairs = request_alloc(req, g->count * sizeof *pairs);
+    snapwire__v1__group_create_response__init(&g->out);
+    g->out.snapshots = request_alloc(req, g->count * sizeof(Snapwire__V1__Snapshot *));
+    if (pairs == NULL || g->out.snapshots == NULL) {
+        request_no_memory(req);
+        return false;
+    }
+    for (unsigned i = 0; i < g->count; i++)
+        pairs[i] =
+            (struct group_pair){.volume = g->order[i]->volume, .snapshot = g->order[i]->snapshot};
+    g->turn = (struct group_turn){
+        .id = g->id, .pairs = pairs, .count = g->count, .shard = req->at->shard, .go = group_go};
+    return true;
+}
+
 void service_group_create(struct request *req)
 {
     const Snapwire__V1__GroupCreate *in = REQUEST_IN(req, Snapwire__V1__GroupCreate);
@@ -403,12 +448,11 @@ void service_group_create(struct request *req)
         request_failf(req, SNAP_EINVAL, "a group needs a uuid");
         return;
     }
-    if (!group_take_members(req, g))
+    if (!group_take_members(req, g) || !group_take_turn(req, g))
         return;
     if (loop_timer_init(req->at->shard->loop, &g->timer, group_timeout, g, &err) < 0) {
         request_fail(req, err.code, &err);
         return;
     }
-    loop_timer_set(&g->timer, GROUP_TIMEOUT_MS);
-    group_next(g);
+    group_turn_begin(req->session->server->group_turns, &g->turn);
 }

@@ -11,14 +11,18 @@
  * instance, the newest connection that it has seen a write of, and refuses those of older ones.
  * What an older one has begun is in front in the volume's own queues.
  *
+ * Who writes `alone` claims the volume with it, until its connection ends: daemon/volume/claim.h.
+ *
  * Thread: the volume's shard.
  */
 #include "daemon/service/server.h"
 
 #include "common/base/bytes.h"
+#include "daemon/volume/claim.h"
 #include "daemon/volume/read.h"
 #include "daemon/volume/write.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* `snapshot` of a request: empty is the volume itself. */
@@ -31,13 +35,17 @@ static bool io_node(struct request *req, const ProtobufCBinaryData *b, struct uu
 static bool io_is_of_older_connection(struct request *req)
 {
     const struct session *s = req->session;
-    if (uuid_is_zero(&s->peer.instance))
+    const struct uuid *instance = &s->peer.instance;
+    if (uuid_is_zero(instance))
         return false;
-    struct part_writer *w = &req->at->writers[uuid_hash(&s->peer.instance) % PART_WRITERS];
-    if (uuid_equal(&w->instance, &s->peer.instance) && w->session > s->id)
+    struct part_writer *set = req->at->writers[uuid_hash(instance) % PART_WRITER_SETS];
+    unsigned i = 0;
+    while (i < PART_WRITER_WAYS - 1 && !uuid_equal(&set[i].instance, instance))
+        i++;
+    if (uuid_equal(&set[i].instance, instance) && set[i].session > s->id)
         return true;
-    w->instance = s->peer.instance;
-    w->session = s->id;
+    memmove(&set[1], &set[0], i * sizeof *set);
+    set[0] = (struct part_writer){.instance = *instance, .session = s->id};
     return false;
 }
 
@@ -84,6 +92,42 @@ static struct volume_write *io_new(struct request *req, enum volume_write_op op,
     return w;
 }
 
+/* The request, on its way home with the answer, leaves word that the session has a claim: it may
+ * have ended meanwhile. */
+static void io_note_claim(struct request *req)
+{
+    session_take_lease(req->session, req->op);
+    session_answer(req);
+}
+
+/* False: the request has been answered. */
+static bool io_claim(struct request *req, const struct uuid *node)
+{
+    const struct session *s = req->session;
+    const struct claim_ask ask = {.node = *node,
+                                  .instance = s->peer.instance,
+                                  .session = s->id,
+                                  .identity = s->peer.identity,
+                                  .address = s->peer.address};
+    struct err err = ERR_INIT;
+    if (claim_is_held(req->volume, &ask))
+        return true;
+    struct session_lease *note = session_lease_new(&req->volume_id);
+    if (note == NULL) {
+        request_no_memory(req);
+        return false;
+    }
+    int rc = claim_take(req->volume, &ask, &err);
+    if (rc < 0) {
+        free(note);
+        request_fail(req, rc, &err);
+        return false;
+    }
+    req->op = note;
+    req->answer = io_note_claim;
+    return true;
+}
+
 void service_write(struct request *req)
 {
     const Snapwire__V1__WriteRequest *in = REQUEST_IN(req, Snapwire__V1__WriteRequest);
@@ -93,7 +137,7 @@ void service_write(struct request *req)
         return;
     }
     struct volume_write *w = io_new(req, VOLUME_WRITE, &in->snapshot);
-    if (w == NULL)
+    if (w == NULL || (in->alone != 0 && !io_claim(req, &w->node)))
         return;
     w->fua = in->fua != 0;
     w->offset_bytes = in->offset_bytes;
@@ -115,7 +159,7 @@ void service_zero(struct request *req)
     }
     struct volume_write *w =
         io_new(req, in->discard != 0 ? VOLUME_DISCARD : VOLUME_ZERO, &in->snapshot);
-    if (w == NULL)
+    if (w == NULL || (in->alone != 0 && !io_claim(req, &w->node)))
         return;
     w->fua = in->fua != 0;
     w->offset_bytes = in->offset_bytes;

@@ -31,7 +31,7 @@ static void lease_reply(struct request *req)
 /* The request, on its way home with the answer, leaves word that the session has a lease. */
 static void lease_note(struct request *req)
 {
-    session_add_lease(req->session, &req->volume_id);
+    session_take_lease(req->session, session_lease_new(&req->volume_id));
     session_answer(req);
 }
 

@@ -59,6 +59,7 @@ static void merge_prepared(struct volume_merge *m, int code, const struct err *e
     out.new_chunk = m->run.new_chunk;
     out.count = m->run.count;
     out.table_len = m->run.table_len;
+    out.commit_max = m->run.commit_max;
     request_reply(req, &out.base);
 }
 

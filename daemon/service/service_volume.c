@@ -5,7 +5,8 @@
  *            trash/, renamed into volumes/: the commit point; registry ──> volume's part: open
  *            ──> answer
  *
- * The control thread runs one job after another: that is what makes a name unique.
+ * The control thread runs one job after another: that is what makes a name unique. What an owner
+ * has is counted there too, before the folder is made: so many at once pass no limit.
  */
 #include "daemon/service/server.h"
 
@@ -25,7 +26,6 @@ struct volume_creation {
     struct volume_record record; /* until there is a volume that has it */
     struct volume *made;         /* while its record is being stored: then nothing can fail */
     bool there;                  /* of that uuid */
-    unsigned owned;
 };
 
 static void volume_create_end(struct request *req, int code, const struct err *err)
@@ -106,16 +106,12 @@ static int volume_create_files(struct server *server, const struct volume_record
     return rc == 0 ? trash_unstage(server->env.state_dir, &r->id, reterr) : rc;
 }
 
-static int volume_create_store(struct request *req, struct err *reterr)
+/* Is the name free, and the folder? */
+static int volume_create_check_free(struct server *server, const struct volume_record *r,
+                                    struct err *reterr)
 {
-    struct server *server = req->session->server;
-    struct volume_creation *c = req->op;
-    const struct volume_record *r = &c->made->record; /* nobody else knows of it yet */
     struct registry_volume row;
     char dir[LIMIT_PATH_BYTES], path[LIMIT_PATH_BYTES + 8];
-    c->there = registry_get_volume(server->registry, &r->id, &row, NULL) == 0;
-    if (c->there)
-        return 0;
     int rc = registry_find_volume(server->registry, r->name, &row, reterr);
     if (rc == 0)
         return err_set(reterr, SNAP_EEXIST, "volume %s exists", r->name);
@@ -126,14 +122,33 @@ static int volume_create_store(struct request *req, struct err *reterr)
     (void)snprintf(path, sizeof path, "%s/record", dir);
     if (rc == 0 && access(path, F_OK) == 0)
         rc = err_set(reterr, SNAP_EEXIST, "%s has a record already, which is not served", dir);
+    return rc;
+}
+
+static int volume_create_store(struct request *req, struct err *reterr)
+{
+    struct server *server = req->session->server;
+    struct volume_creation *c = req->op;
+    const struct volume_record *r = &c->made->record; /* nobody else knows of it yet */
+    const uint32_t max =
+        atomic_load_explicit(&server->limits.volumes_per_client, memory_order_relaxed);
+    struct registry_volume row;
+    c->there = registry_get_volume(server->registry, &r->id, &row, NULL) == 0;
+    if (c->there)
+        return 0;
+    int rc = volume_create_check_free(server, r, reterr);
+    if (rc == 0)
+        rc = clients_add_volume(server->clients, volume_owner(r), max, reterr);
     if (rc < 0)
         return rc;
     rc = volume_create_files(server, r, reterr);
     const bool unstaged = rc == 0;
     if (rc == 0)
         rc = volume_registry_put(server->registry, r, reterr);
-    if (rc < 0) /* nobody has heard of it */
+    if (rc < 0) { /* nobody has heard of it */
         trash_drop(server->env.state_dir, &r->id, unstaged);
+        clients_drop_volume(server->clients, volume_owner(r));
+    }
     return rc;
 }
 
@@ -153,37 +168,6 @@ static void volume_create_check_there(struct request *req)
         volume_create_end(req, rc, &err);
     else
         request_control(req, volume_create_run, volume_create_made);
-}
-
-static void volume_count_owned(struct volume *v, void *user)
-{
-    struct request *req = user;
-    struct volume_creation *c = req->op;
-    if (strcmp(volume_owner(&v->record), req->session->peer.identity) == 0 &&
-        !uuid_equal(&v->record.id, &c->record.id))
-        c->owned++;
-}
-
-static void volume_create_count(struct request *req)
-{
-    volume_set_each(&req->at->set, volume_count_owned, req);
-}
-
-static void volume_create_counted(struct request *req)
-{
-    struct volume_creation *c = req->op;
-    uint32_t max = atomic_load_explicit(&req->session->server->limits.volumes_per_client,
-                                        memory_order_relaxed);
-    if (max != 0 && c->owned >= max) {
-        struct err err = ERR_INIT;
-        volume_create_end(req,
-                          err_set(&err, SNAP_ELIMIT, "client %s has %u volumes",
-                                  req->session->peer.identity, c->owned),
-                          &err);
-        return;
-    }
-    request_go(req, server_part_of(req->session->server, &req->volume_id),
-               volume_create_check_there);
 }
 
 static bool volume_create_has_label(const struct volume_record *r, const char *key)
@@ -306,5 +290,6 @@ void service_volume_create(struct request *req)
     if (rc < 0)
         volume_create_end(req, rc, &err);
     else
-        request_tour(req, volume_create_count, volume_create_counted);
+        request_go(req, server_part_of(req->session->server, &req->volume_id),
+                   volume_create_check_there);
 }

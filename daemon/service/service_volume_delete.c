@@ -23,6 +23,7 @@
 struct volume_deletion {
     struct volume *volume;
     struct uuid key;
+    const char *owner; /* the record itself is not the control thread's to read */
     bool rights_changed;
     struct acl_publication publication;
 };
@@ -92,6 +93,7 @@ static void volume_delete_run(struct request *req)
     req->code = trash_volume(server->env.state_dir, &req->volume_id, &d->key, &req->err);
     if (req->code < 0)
         return;
+    clients_drop_volume(server->clients, d->owner);
     volume_delete_rights(req);
     struct err err = ERR_INIT;
     if (registry_delete_volume(server->registry, &req->volume_id, &err) < 0 ||
@@ -159,6 +161,11 @@ static void volume_delete_at_volume(struct request *req)
     request_set_target(req, "%s", v->record.name);
     if (!volume_delete_allowed(req, v, in->force != 0))
         return;
+    d->owner = request_strdup(req, volume_owner(&v->record));
+    if (d->owner == NULL) {
+        request_no_memory(req);
+        return;
+    }
     d->volume = v;
     v->leaving = v->deleting = true;
     if (v->lease.phase != LEASE_FREE && v->holder.session != 0)

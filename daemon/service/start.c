@@ -13,6 +13,7 @@
 #include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "common/base/rng.h"
+#include "daemon/service/group_turn.h"
 #include "daemon/service/trash.h"
 
 #include <pthread.h>
@@ -100,11 +101,14 @@ int service_new(const struct config *config, struct loop *main_loop, struct serv
                                       .flush_failed_user = server};
     server->started_ns = clock_now_ns(server->env.clock);
     server->clients = clients_new();
+    server->group_turns = group_turns_new();
     service_set_limits(server, config);
     server->env.space_of = clients_space_of;
     server->env.space_user = server->clients;
     server->env.space_bytes_max = &server->limits.space_per_client_bytes;
-    if (server->clients == NULL) {
+    if (server->clients == NULL || server->group_turns == NULL) {
+        clients_free(server->clients);
+        group_turns_free(server->group_turns);
         free(s);
         return err_set(reterr, SNAP_ENOMEM, "service");
     }
@@ -263,10 +267,22 @@ static void opening_run(struct loop_msg *msg)
         volume_open(v, opening_end, o);
 }
 
+/* More than a limit allows may be there: it was higher then. */
+static int service_count_volumes(struct service *s, struct err *reterr)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < s->found.count; i++)
+        rc = clients_add_volume(s->server.clients, volume_owner(&s->found.records[i]), 0, reterr);
+    return rc;
+}
+
 int service_open_volumes(struct service *s, struct err *reterr)
 {
     struct server *server = &s->server;
     uint32_t count = s->found.count;
+    int rc = service_count_volumes(s, reterr);
+    if (rc < 0)
+        return rc;
     struct open_wait wait = {.pending = count};
     struct opening *all = calloc((size_t)count + 1, sizeof *all);
     if (all == NULL)
@@ -285,7 +301,6 @@ int service_open_volumes(struct service *s, struct err *reterr)
     while (wait.pending > 0)
         pthread_cond_wait(&wait.cond, &wait.lock);
     pthread_mutex_unlock(&wait.lock);
-    int rc = 0;
     for (uint32_t i = 0; i < count; i++)
         if (all[i].code < 0)
             rc = err_copy(reterr, &all[i].err);

@@ -235,6 +235,12 @@ static int scan_volume(struct scan *s, const char *volumes, const char *name, st
         volume_record_done(&r);
         return 0;
     }
+    if (r.label_renamed[0] != '\0')
+        scan_warn(s,
+                  "%s/%s: a label is there twice, as an older release let it be: the later one is "
+                  "called %s now, and written so when the volume changes next; for another name, "
+                  "stop the daemon and change it there, in the line \"labels\"",
+                  dir, RECORD_FILE, r.label_renamed);
     scan_files(s, dir, &r);
     return scan_keep(s->volumes, &r, reterr);
 }

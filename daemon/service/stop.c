@@ -15,6 +15,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/log.h"
+#include "daemon/service/group_turn.h"
 #include "daemon/volume/change.h"
 
 #include <stdlib.h>
@@ -231,6 +232,7 @@ void service_free(struct service *s)
     registry_close(server->registry);
     acl_unref(server->acl);
     clients_free(server->clients);
+    group_turns_free(server->group_turns);
     state_volumes_done(&s->found);
     for (unsigned i = 0; i < server->warning_count; i++)
         free(server->warnings[i]);

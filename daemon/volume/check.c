@@ -4,7 +4,7 @@
  *
  *   puts wait ──> drain ──> open read-only beside the store ──> close ──> puts go on
  *
- * Those who write a hosted volume wait at its gate.
+ * Those who write a hosted volume wait at its gate, a hand-down between two of its batches.
  * With nothing in flight the table on disk stands still while it is read. A damaged
  * snapshot, which has no open store, is checked through a device opened for it.
  * Thread: the shard's.
@@ -97,7 +97,7 @@ static void check_drained(void *user, int code, const struct err *err)
     (void)err;
     struct volume_check *c = user;
     struct snapshot *s = c->node;
-    if (c->dev == NULL && (s->store == NULL || s->closing)) {
+    if (c->dev == NULL && !snapshot_is_open(s)) {
         c->code = err_set(&c->err, SNAP_EPOISONED, "%s@%s is being opened again",
                           c->volume->record.name, snapshot_record(s)->name);
         check_end(c);
@@ -115,7 +115,7 @@ static void check_drained(void *user, int code, const struct err *err)
 static void check_drain(struct volume_check *c)
 {
     struct snapshot *s = c->node;
-    if (s->store == NULL || s->closing) {
+    if (!snapshot_is_open(s)) {
         check_drained(c, 0, NULL);
         return;
     }
@@ -148,7 +148,7 @@ void volume_check_start(struct volume *v, struct volume_check *c)
     struct snapshot *s = NULL;
     char path[LIMIT_PATH_BYTES];
     c->code = volume_snapshot_visible(v, &c->snapshot, &s, &c->err);
-    if (c->code == 0 && (s->busy || s->leaving || s->closing || s->reopening))
+    if (c->code == 0 && (s->busy || s->leaving || snapshot_is_moving(s)))
         c->code =
             err_set(&c->err, SNAP_EBUSY, "%s@%s is busy", v->record.name, snapshot_record(s)->name);
     if (c->code == 0 && s->dev == NULL)

@@ -56,11 +56,12 @@ static void clone_end(struct clone *c)
         c->making->dev = NULL;
         snapshot_free(c->making);
     }
+    bool gone = true;
     if (c->err.code < 0 && c->created) {
-        (void)!storage->remove(storage->user, c->path, NULL);
-        sums_remove(v, &c->record.id);
+        gone = storage->remove(storage->user, c->path, NULL) == 0;
+        gone = sums_remove(v, &c->record.id) == 0 && gone;
     }
-    if (c->noted)
+    if (c->noted && gone) /* else the next start removes what stayed */
         draft_end(v, &c->record.id);
     if (c->gated)
         volume_gate_open(v);

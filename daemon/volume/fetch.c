@@ -178,7 +178,7 @@ static int fetch_plan(struct fetch *f)
             continue;
         }
         struct snapshot *node = tree_extent_node(f->place, &x);
-        if (node == NULL || node->dev == NULL || node->closing)
+        if (node == NULL || !snapshot_is_open(node))
             rc = err_set(f->err, SNAP_EPOISONED, "a COW device is being opened again");
         else
             rc = fetch_add(f, node, x.dev_offset_bytes, x.len_bytes, data);

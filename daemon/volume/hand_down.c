@@ -171,13 +171,13 @@ static void hand_down_begin(struct hand_down *j)
 {
     struct snapshot *source = j->source, *target = tree_only_child(j->volume, source);
     j->target = target;
-    if (source->reopening || source->closing || source->busy || (target != NULL && target->busy)) {
+    if (snapshot_is_moving(source) || source->busy || (target != NULL && target->busy)) {
         (void)err_set(&j->err, SNAP_EBUSY, "a COW device is being %s",
-                      source->reopening || source->closing ? "opened again" : "checked");
+                      snapshot_is_moving(source) ? "opened again" : "checked");
         hand_down_wait(j);
         return;
     }
-    bool target_ready = target != NULL && target->store != NULL && !target->closing;
+    bool target_ready = target != NULL && snapshot_is_open(target);
     if (target == NULL || snapshot_is_invalid(target)) {
         hand_down_drop(j);
         return;
@@ -188,10 +188,9 @@ static void hand_down_begin(struct hand_down *j)
         hand_down_wait(j);
         return;
     }
-    bool source_open = source->store != NULL && !source->closing;
-    enum cow_state state = source->lost  ? COW_INVALID
-                           : source_open ? cow_store_state(source->store)
-                                         : COW_DAMAGED;
+    enum cow_state state = source->lost               ? COW_INVALID
+                           : snapshot_is_open(source) ? cow_store_state(source->store)
+                                                      : COW_DAMAGED;
     if (state == COW_READY) {
         hand_down_reserve(j);
     } else if (state == COW_INVALID) {

@@ -34,9 +34,7 @@ static void hand_down_read_done(struct blk_req *req, int result)
         (void)err_set_errno(&j->err, result, req->sys_errno, "read a hidden snapshot's chunk");
     if (--j->reads_pending > 0)
         return;
-    if (j->err.code == 0 && (j->target->store == NULL || j->target->closing))
-        (void)err_set(&j->err, SNAP_EPOISONED, "the older snapshot is being opened again");
-    if (j->err.code < 0) {
+    if (j->err.code < 0 || hand_down_check(j) < 0) {
         hand_down_wait(j);
         return;
     }
@@ -115,9 +113,10 @@ int hand_down_check(struct hand_down *j)
 {
     if (j->cancelled || j->volume->leaving)
         (void)err_set(&j->err, SNAP_ECANCELED, "stopped");
-    else if (j->source->store == NULL || j->source->closing || j->target->store == NULL ||
-             j->target->closing)
+    else if (!snapshot_is_open(j->source) || !snapshot_is_open(j->target))
         (void)err_set(&j->err, SNAP_EPOISONED, "a store is being opened again");
+    else if (j->target->busy) /* its table stands still meanwhile; the end of that goes on here */
+        (void)err_set(&j->err, SNAP_EBUSY, "a COW device is being checked");
     return j->err.code;
 }
 

@@ -27,7 +27,7 @@ static int hand_down_limit_change(struct volume_commit *commit, struct volume_re
 static void hand_down_limit_raised(struct volume_commit *commit, int code, const struct err *err)
 {
     struct hand_down *j = commit->user;
-    if (code == 0 && j->target->store != NULL && !j->target->closing)
+    if (code == 0 && snapshot_is_open(j->target))
         code = cow_store_set_limit(j->target->store, j->limit_bytes, &j->err);
     else if (code < 0)
         (void)err_copy(&j->err, err);

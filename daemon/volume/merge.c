@@ -96,7 +96,7 @@ static void merge_marked(struct volume_commit *commit, int code, const struct er
     struct volume_merge *m = commit->user;
     if (code < 0) {
         merge_finish(m, code, err);
-    } else if (m->node->store == NULL || m->node->closing) {
+    } else if (!snapshot_is_open(m->node)) {
         merge_begun(m);
     } else {
         snapshot_kick(m->node);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The origin: its file, and the gate in front of its writes.
  *
+ *   not open ──(no memory)──> a second later, then two … ──> open, or not for good
+ *
  *   open ──close()──> closing: no write begins, those under way end ──> flush ──> closed: told
  *    ^                                                                              │
  *    └──────────────────────────(as often opened as closed)────────────────────────┘
@@ -12,12 +14,13 @@
 
 #include "common/base/bytes.h"
 #include "common/base/check.h"
+#include "daemon/volume/change.h"
 #include "daemon/volume/write.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ORIGIN_BLOCK_BYTES = 4096 };
+enum { ORIGIN_BLOCK_BYTES = 4096, OPEN_DELAY_MS = 1000, OPEN_DELAYS_MAX = 10 };
 
 /* -- the file ------------------------------------------------------------------------------- */
 
@@ -84,6 +87,32 @@ int origin_open(struct volume *v, struct err *reterr)
     return rc;
 }
 
+void origin_open_later(struct volume *v, const struct err *why)
+{
+    struct origin *o = v->origin;
+    if (o->open_tries == 0)
+        volume_notice(v, NULL, "the origin is not opened, it is tried again", why);
+    if (o->open_tries < OPEN_DELAYS_MAX)
+        o->open_tries++;
+    loop_timer_set(&o->open_timer, (uint64_t)OPEN_DELAY_MS * o->open_tries);
+}
+
+static void origin_open_again(void *user)
+{
+    struct volume *v = user;
+    struct err err = ERR_INIT;
+    if (v->leaving) /* nobody needs it any more */
+        return;
+    int rc = origin_open(v, &err);
+    if (rc == SNAP_ENOMEM) {
+        origin_open_later(v, &err);
+        return;
+    }
+    volume_notice(v, NULL, rc < 0 ? "the origin cannot be opened" : "the origin is open now",
+                  rc < 0 ? &err : NULL);
+    hand_down_start(v); /* a rollback may have waited for it */
+}
+
 int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
 {
     struct origin *o = calloc(1, sizeof *o);
@@ -105,6 +134,12 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr)
         free(o);
         return rc;
     }
+    rc = loop_timer_init(v->set->shard->loop, &o->open_timer, origin_open_again, v, reterr);
+    if (rc < 0) {
+        loop_timer_done(&o->timer);
+        free(o);
+        return rc;
+    }
     *ret = o;
     return 0;
 }
@@ -117,6 +152,7 @@ void origin_free(struct origin *o)
     range_lock_done(&o->writes);
     range_lock_done(&o->reads);
     loop_timer_done(&o->timer);
+    loop_timer_done(&o->open_timer);
     loss_done(&o->loss);
     blk_dev_close(o->dev);
     free(o);
@@ -181,7 +217,7 @@ static void gate_flush_clones(struct volume *v)
 {
     struct snapshot *s;
     TAILQ_FOREACH (s, &v->clones, link) {
-        if (!s->unflushed || s->dev == NULL || s->closing)
+        if (!s->unflushed || s->dev == NULL || s->phase == SNAPSHOT_CLOSING)
             continue;
         v->origin->gate_clone = s;
         snapshot_reader_begin(s);

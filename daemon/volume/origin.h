@@ -35,6 +35,8 @@ struct origin {
     unsigned buffer_waits;                     /* of them, for a buffer */
     struct loop_timer timer;                   /* when they try again */
     bool timer_runs;
+    struct loop_timer open_timer; /* between two tries to open it */
+    unsigned open_tries;
     struct volume *volume;
 };
 
@@ -47,6 +49,9 @@ int origin_new(struct volume *v, struct origin **ret, struct err *reterr) SNAP_W
 /* Open what the record names. After an error fault_text says why, and the volume is shown so.
  * Errors: SNAP_EBUSY (somebody's yet), SNAP_ENOENT, SNAP_EINVAL … */
 int origin_open(struct volume *v, struct err *reterr) SNAP_WUR;
+/* It found no memory: it is tried again, less and less often, until it is open or finds another
+ * fault. why: the last try's. */
+void origin_open_later(struct volume *v, const struct err *why);
 /* Nothing is under way. Takes NULL. */
 void origin_free(struct origin *o);
 

@@ -353,7 +353,7 @@ static int volume_put_check_shape(const struct volume *v, const struct volume_pu
     uint64_t chunk_bytes = (uint64_t)v->chunk_sectors * SECTOR_BYTES;
     uint64_t chunks = u64_div_round_up(v->record.size_bytes, chunk_bytes);
     if (p->old_count > LIMIT_BATCH_CHUNKS || p->zero_count > LIMIT_BATCH_CHUNKS ||
-        p->zero_count * chunk_bytes > VOLUME_PUT_ZERO_BYTES_MAX)
+        p->zero_count * chunk_bytes > LIMIT_BATCH_ZERO_BYTES)
         return err_set(reterr, SNAP_ELIMIT, "too many chunks in one request");
     if (p->payload_bytes != p->old_count * chunk_bytes)
         return err_set(reterr, SNAP_EINVAL, "%zu bytes of payload for %u chunks of %llu bytes",

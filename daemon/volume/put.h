@@ -11,8 +11,6 @@
 /* The disk is idle, or soon will be, with no more than this in flight, and begins with so much */
 #define VOLUME_PUT_FEW_BYTES (UINT64_C(1) << 20)
 #define VOLUME_PUT_CROWD_BYTES (UINT64_C(256) << 10)
-/* zero_chunks of one request, in bytes of content */
-#define VOLUME_PUT_ZERO_BYTES_MAX (UINT64_C(1) << 30)
 
 /* The caller's, with everything it points to, until done has run. */
 struct volume_put {

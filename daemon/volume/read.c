@@ -17,6 +17,7 @@
 #include "daemon/volume/read.h"
 
 #include "common/base/bytes.h"
+#include "common/base/check.h"
 #include "daemon/volume/fetch.h"
 #include "daemon/volume/origin.h"
 #include "daemon/volume/tree.h"
@@ -76,18 +77,20 @@ static void volume_read_add_extent(struct volume_read *r, const struct cow_exten
 static int volume_read_lookup(struct volume_read *r, const struct snapshot *s, struct err *reterr)
 {
     struct volume *v = r->volume;
-    uint32_t max = r->len_bytes / SECTOR_BYTES;
-    max = max > VOLUME_READ_EXTENTS_MAX ? VOLUME_READ_EXTENTS_MAX : max;
+    const uint64_t chunk_bytes = (uint64_t)v->chunk_sectors * SECTOR_BYTES;
+    /* extents begin at borders of chunks, but for the first */
+    const uint64_t max =
+        (r->offset_bytes + r->len_bytes - 1) / chunk_bytes - r->offset_bytes / chunk_bytes + 1;
     r->extents = calloc(max, sizeof *r->extents);
     r->places = calloc(max, sizeof *r->places);
     if (r->extents == NULL || r->places == NULL)
         return err_set(reterr, SNAP_ENOMEM, "read");
-    struct cow_layer layer = {
-        .map = s->map, .seq = s->seq, .chunk_bytes = v->chunk_sectors * SECTOR_BYTES};
+    struct cow_layer layer = {.map = s->map, .seq = s->seq, .chunk_bytes = (uint32_t)chunk_bytes};
     struct cow_view view = {.layers = &layer, .layer_count = 1};
     uint64_t at = r->offset_bytes, end = r->offset_bytes + r->len_bytes;
-    for (uint32_t n = 0; at < end && n < max; n++) {
+    for (uint64_t n = 0; at < end; n++) {
         struct cow_extent x;
+        CHECK(n < max);
         cow_view_extent(&view, at, end - at, &x);
         if (x.layer >= 0)
             r->places[r->place_count++] = x;
@@ -110,7 +113,7 @@ static int volume_read_prepare(struct volume_read *r, struct err *reterr)
     for (uint32_t i = 0; i < r->place_count; i++) {
         const struct cow_extent *x = &r->places[i];
         struct snapshot *node = volume_snapshot_by_seq(v, x->seq);
-        if (node == NULL || node->dev == NULL || node->closing)
+        if (node == NULL || !snapshot_is_open(node))
             return err_set(reterr, SNAP_EPOISONED, "a COW device is being opened again");
         r->nodes[i] = node;
         uint64_t align = blk_dev_info(node->dev)->align_bytes;

@@ -6,9 +6,6 @@
 #include "common/cow/cow_view.h"
 #include "daemon/volume/volume.h"
 
-/* The largest read in its smallest pieces: an answer covers all that was asked for. */
-enum { VOLUME_READ_EXTENTS_MAX = LIMIT_FRAME_PAYLOAD_BYTES / SECTOR_BYTES };
-
 enum volume_extent_kind { VOLUME_EXTENT_DATA, VOLUME_EXTENT_ORIGIN, VOLUME_EXTENT_ZERO };
 struct volume_extent {
     uint64_t offset_bytes, len_bytes;

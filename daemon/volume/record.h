@@ -20,7 +20,11 @@
 enum volume_kind { VOLUME_REMOTE = 0, VOLUME_HOSTED = 1 };
 enum full_policy { FULL_REFUSE = 0, FULL_INVALIDATE = 1 };
 
-enum { FINGERPRINT_BYTES_MAX = 64, RECORD_TOMBSTONES = 64 };
+enum {
+    FINGERPRINT_BYTES_MAX = 64,
+    RECORD_TOMBSTONES = 64,
+    RECORD_LABEL_BYTES = LIMIT_NAME_BYTES + 16
+};
 
 struct record_snapshot {
     struct uuid id;
@@ -94,6 +98,9 @@ struct volume_record {
     struct record_index *index; /* record_index.c's own: by uuid and by name; NULL: not built yet */
     struct record_label *labels;
     uint32_t label_count;
+    /* the key that a label got when the text was read, because another had its own; an older
+     * release let that be; empty: none */
+    char label_renamed[RECORD_LABEL_BYTES];
     struct record_tombstone tombstones[RECORD_TOMBSTONES]; /* ring, newest last */
     uint32_t tombstone_count;
 };

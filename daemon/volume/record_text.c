@@ -381,10 +381,24 @@ static int parse_object(const json_t *root, struct volume_record *ret, struct er
     return rc < 0 ? rc : volume_record_check(ret, reterr);
 }
 
+/* *bad: why not, of the text as it is. */
+static json_t *load_text(const char *text, size_t len, char ret_renamed[RECORD_LABEL_BYTES],
+                         json_error_t *bad)
+{
+    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, bad);
+    CLEANUP_FREE char *apart = NULL;
+    size_t apart_len = 0;
+    if (!root && json_error_code(bad) == json_error_duplicate_key &&
+        record_labels_tell_apart(text, len, &apart, &apart_len, ret_renamed) == 0)
+        root = json_loadb(apart, apart_len, JSON_REJECT_DUPLICATES, NULL);
+    return root;
+}
+
 int volume_record_parse(const char *text, size_t len, struct volume_record *ret, struct err *reterr)
 {
     json_error_t bad;
-    CLEANUP_JSON *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &bad);
+    char renamed[RECORD_LABEL_BYTES] = "";
+    CLEANUP_JSON *root = load_text(text, len, renamed, &bad);
     if (!root)
         return err_set(reterr, SNAP_ECORRUPT, "line %d column %d: %s", bad.line, bad.column,
                        bad.text);
@@ -397,6 +411,7 @@ int volume_record_parse(const char *text, size_t len, struct volume_record *ret,
         volume_record_done(&r);
         return rc;
     }
+    memcpy(r.label_renamed, renamed, sizeof renamed);
     *ret = r;
     return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One rollback, shared by rollback.c (its begin and its end) and rollback_work.c.
+/* One rollback, shared by rollback_begin.c, rollback_work.c and rollback.c (its turns and its end).
  * Thread: the shard's. */
 #ifndef SNAP_VOLUME_ROLLBACK_PRIV_H
 #define SNAP_VOLUME_ROLLBACK_PRIV_H
@@ -88,7 +88,20 @@ void rollback_work(struct rollback *r);
 /* Count only, from the beginning on: rollback_counted(). Nothing is under way. */
 void rollback_count(struct rollback *r);
 
+/* -- rollback_begin.c -- */
+/* It has been counted for its begin. */
+void rollback_begin_counted(struct rollback *r);
+
 /* -- rollback.c -- */
+/* In phase ROLLBACK_BEGIN, as v->rollback. NULL: no memory. */
+struct rollback *rollback_new(struct volume *v, const struct rollback_spec *spec,
+                              struct err *reterr);
+void rollback_free(struct rollback *r);
+/* One more who waits for an outcome. Errors: SNAP_ENOMEM. */
+int rollback_ask(struct rollback_askers *askers, volume_done_fn *done, void *user,
+                 struct err *reterr) SNAP_WUR;
+/* All of them hear it. */
+void rollback_answer(struct rollback_askers *askers, int code, const struct err *err);
 void rollback_counted(struct rollback *r);
 /* Nothing is under way, and the flush has ended; r->err says how it went. */
 void rollback_worked(struct rollback *r);

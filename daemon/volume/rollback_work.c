@@ -139,7 +139,7 @@ static bool rollback_begin_part(struct rollback *r, const struct cow_run *run)
     uint64_t count = u64_min(run->count, u64_max(ROLLBACK_PART_BYTES / chunk_bytes, 1));
     count = u64_min(count, rollback_chunks(v) - run->old_chunk);
     r->cursor = run->old_chunk;
-    if (node == NULL || node->dev == NULL || node->closing) {
+    if (node == NULL || !snapshot_is_open(node)) {
         (void)err_set(&r->err, SNAP_EPOISONED, "a COW device it needs is not open");
         return false;
     }

@@ -3,6 +3,9 @@
  * so that restarts change nothing. A volume that never was scrubbed begins somewhere in the first
  * interval after it was made, by its uuid: volumes made together are not all read together.
  *
+ * A time that is still to come was noted while the clock was wrong, and tells nothing: nobody would
+ * read the volume until then. It is due by the other time, or at once.
+ *
  * It must not know how content is verified. Thread: the shard's.
  */
 #include "daemon/volume/scrub.h"
@@ -15,6 +18,7 @@
 enum {
     SCRUB_SLEEP_MS = 3600000, /* at most: the wall clock may be set meanwhile */
     SCRUB_RETRY_MS = 600000,  /* another verification runs, or the last one could not be noted */
+    SCRUB_SLACK_S = 3600,     /* a clock may be set back by so much without being called wrong */
 };
 
 static void scrub_set(struct volume *v);
@@ -27,11 +31,24 @@ static void scrub_begun(void *user, int code, const struct err *err)
         loop_timer_set(&v->scrub_timer, SCRUB_RETRY_MS);
 }
 
+static int64_t scrub_next_s(const struct volume *v)
+{
+    const int64_t interval_s = (int64_t)v->set->env->scrub_interval_s;
+    const int64_t now_s = clock_wall_s(), latest_s = now_s + SCRUB_SLACK_S;
+    const struct volume_record *r = &v->record;
+    if (r->scrubbed_s > 0 && r->scrubbed_s <= latest_s)
+        return r->scrubbed_s + interval_s;
+    if (r->created_s <= latest_s)
+        return r->created_s + (int64_t)(uuid_hash(&r->id) % (uint64_t)interval_s);
+    return now_s;
+}
+
 static void scrub_due(void *user)
 {
     struct volume *v = user;
     if (v->leaving)
         return;
+    v->scrub_due_s = scrub_next_s(v); /* the clock may have been set */
     if (clock_wall_s() < v->scrub_due_s) {
         scrub_set(v);
         return;
@@ -49,10 +66,7 @@ static void scrub_set(struct volume *v)
 
 static void scrub_schedule(struct volume *v)
 {
-    uint64_t interval_s = v->set->env->scrub_interval_s;
-    v->scrub_due_s = v->record.scrubbed_s > 0
-                         ? v->record.scrubbed_s + (int64_t)interval_s
-                         : v->record.created_s + (int64_t)(uuid_hash(&v->record.id) % interval_s);
+    v->scrub_due_s = scrub_next_s(v);
     scrub_set(v);
 }
 

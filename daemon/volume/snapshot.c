@@ -69,7 +69,7 @@ static void snapshot_idle(void *user)
 {
     struct snapshot *s = user;
     s->idle_set = false;
-    if (s->store == NULL || s->closing)
+    if (!snapshot_is_open(s))
         return;
     bool quiet = s->kicks == s->kicks_seen;
     s->kicks_seen = s->kicks;
@@ -98,6 +98,7 @@ static void snapshot_kick_run(void *user)
 {
     struct snapshot *s = user;
     snapshot_watch_idle(s);
+    snapshot_check_poison(s);
     if (s->store != NULL)
         cow_store_kick(s->store); /* a store that was closing may end, and the node with it */
 }

@@ -20,8 +20,6 @@
 #include "daemon/volume/snapshot_create_priv.h"
 
 #include "common/base/bytes.h"
-#include "common/base/name.h"
-#include "common/base/size.h"
 #include "daemon/volume/draft.h"
 #include "daemon/volume/guard.h"
 #include "daemon/volume/origin.h"
@@ -29,9 +27,7 @@
 #include "daemon/volume/sums.h"
 #include "daemon/volume/tree.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { CREATE_WAIT_TTLS = 2, BUSY_RETRY_MS = 20, BUSY_WAIT_MS = 2000 };
 
@@ -50,32 +46,43 @@ static void create_release_waiters(struct volume *v)
     }
 }
 
-void create_end(struct snapshot_create *c, int code)
+/* The writer that it has stopped goes on, or hears that it is fenced; so do writes at the gate. */
+static void create_let_writers_go(struct snapshot_create *c)
 {
     struct volume *v = c->volume;
-    struct volume_holder fenced = v->holder;
+    struct volume_holder writer = v->holder;
     if (c->phase >= CREATE_QUIESCE && v->origin == NULL)
         lease_quiesce_end(&v->lease, c->fence_epoch);
-    STAILQ_REMOVE(&v->creates, c, snapshot_create, link);
-    /* one that ends in the queue leaves those who wait for the one before it where they are */
-    bool last = c->phase != CREATE_QUEUED || STAILQ_EMPTY(&v->creates);
-    if (c->fence_epoch != 0 && fenced.session != 0) {
+    if (c->fence_epoch != 0 && writer.session != 0) {
         v->holder.session = 0;
-        fenced.tell(v, &fenced, VOLUME_EVENT_LEASE_LOST);
+        writer.tell(v, &writer, VOLUME_EVENT_LEASE_LOST);
     }
+    if (c->gated)
+        volume_gate_open(v);
+}
+
+static void create_free(struct snapshot_create *c)
+{
     if (c->timer_ready)
         loop_timer_done(&c->timer);
     buf_give(c->probe);
-    if (c->gated)
-        volume_gate_open(v);
-    c->done(c->user, code, &c->err);
     free(c);
-    if (last)
+}
+
+/* Writers go on before it is answered: who hears of a snapshot finds its volume open. */
+void create_end(struct snapshot_create *c, int code)
+{
+    struct volume *v = c->volume;
+    STAILQ_REMOVE(&v->creates, c, snapshot_create, link);
+    /* one that ends in the queue leaves those who wait for the one before it where they are */
+    bool was_last = c->phase != CREATE_QUEUED || STAILQ_EMPTY(&v->creates);
+    create_let_writers_go(c);
+    c->done(c->user, code, &c->err);
+    create_free(c);
+    if (was_last)
         create_release_waiters(v);
     volume_put_resume(v);
-    struct snapshot_create *next = STAILQ_FIRST(&v->creates);
-    if (next != NULL && next->phase == CREATE_QUEUED)
-        create_begin(next);
+    snapshot_create_go(v);
     volume_unref(v);
 }
 
@@ -102,6 +109,17 @@ static bool create_tries_again(struct snapshot_create *c)
     return true;
 }
 
+/* At once: the next try with the same uuid makes them anew. The note goes last. */
+static void create_remove_files(struct snapshot_create *c)
+{
+    const struct volume_storage *storage = c->volume->set->env->storage;
+    bool gone = !c->created || storage->remove(storage->user, c->path, NULL) == 0;
+    if (c->summed)
+        gone = sums_remove(c->volume, &c->record.id) == 0 && gone;
+    if (c->noted && gone) /* else the next start removes what stayed */
+        draft_end(c->volume, &c->record.id);
+}
+
 static void create_undone(void *user, int code, const struct err *err)
 {
     (void)code;
@@ -109,13 +127,7 @@ static void create_undone(void *user, int code, const struct err *err)
     struct snapshot_create *c = user;
     snapshot_free(c->node);
     c->node = NULL;
-    const struct volume_storage *storage = c->volume->set->env->storage;
-    if (c->created) /* at once: the next try with the same uuid makes it anew */
-        (void)storage->remove(storage->user, c->path, NULL);
-    if (c->summed)
-        sums_remove(c->volume, &c->record.id);
-    if (c->noted)
-        draft_end(c->volume, &c->record.id);
+    create_remove_files(c);
     if (!create_tries_again(c))
         create_end(c, c->err.code);
 }
@@ -134,19 +146,6 @@ void create_undo(struct snapshot_create *c)
 
 /* -- the commit -------------------------------------------------------------------- */
 
-static int create_check_merging(const struct volume_record *r, struct err *reterr)
-{
-    if (!uuid_is_zero(&r->rollback.job))
-        return err_set(reterr, SNAP_EBUSY, "volume %s is being rolled back", r->name);
-    if (r->kind == VOLUME_HOSTED)
-        return 0;
-    for (uint32_t i = 0; i < r->snapshot_count; i++)
-        if (r->snapshots[i].merging)
-            return err_set(reterr, SNAP_EBUSY, "%s@%s is being merged", r->name,
-                           r->snapshots[i].name);
-    return 0;
-}
-
 static int create_change(struct volume_commit *commit, struct volume_record *next,
                          struct err *reterr)
 {
@@ -158,7 +157,7 @@ static int create_change(struct volume_commit *commit, struct volume_record *nex
         next->lease_holder[0] = '\0';
     }
     c->record.unverified = guard_is_away(c->volume);
-    int rc = create_check_merging(next, reterr); /* again: one may have begun meanwhile */
+    int rc = create_check_free(next, reterr); /* again: one may have begun meanwhile */
     return rc < 0 ? rc : volume_record_add_snapshot(next, &c->record, reterr);
 }
 
@@ -221,7 +220,7 @@ static void create_check_quiet(struct snapshot_create *c)
     c->phase = CREATE_COMMIT;
     lease_seal(&v->lease, quiet);
     struct snapshot *head = volume_head(v);
-    if (head == NULL || head->store == NULL || head->closing) {
+    if (head == NULL || !snapshot_is_open(head)) {
         create_drained(c, 0, NULL);
         return;
     }
@@ -307,77 +306,7 @@ void snapshot_create_cancel(struct volume *v)
     }
 }
 
-/* -- admission --------------------------------------------------------------------------- */
-
-/* 1: it is there already, as asked for. */
-static int create_check_again(const struct snapshot_create *c, struct err *reterr)
-{
-    struct volume_record *r = &c->volume->record;
-    if (volume_record_is_buried(r, &c->record.id))
-        return err_set(reterr, SNAP_ESTALE, "that snapshot has been deleted");
-    const struct record_snapshot *there = volume_record_find(r, &c->record.id);
-    if (there == NULL)
-        return 0;
-    bool same =
-        strcmp(there->name, c->record.name) == 0 &&
-        (c->spec_chunk_sectors == 0 || c->spec_chunk_sectors == there->chunk_size_sectors) &&
-        (c->spec_limit_bytes == 0 || c->spec_limit_bytes == there->limit_bytes) &&
-        strcmp(there->cow_path, c->record.cow_path) == 0;
-    if (!same)
-        return err_set(reterr, SNAP_EEXIST, "a snapshot of that uuid with other parameters exists");
-    return 1;
-}
-
-/* A header, a table and one exception are a chunk each. */
-int snapshot_check_limit(const struct volume *v, uint32_t chunk_sectors, uint64_t limit_bytes,
-                         struct err *reterr)
-{
-    char limit[16], chunk[16], least[16];
-    const struct volume_env *env = v->set->env;
-    if (v->chunk_sectors != 0)
-        chunk_sectors = v->chunk_sectors;
-    else if (chunk_sectors == 0)
-        chunk_sectors = env->chunk_size_sectors;
-    uint64_t chunk_bytes = (uint64_t)chunk_sectors * SECTOR_BYTES;
-    if (limit_bytes == 0)
-        limit_bytes = env->cow_limit_bytes;
-    if (limit_bytes >= 3 * chunk_bytes)
-        return 0;
-    return err_set(reterr, SNAP_EINVAL,
-                   "a limit of %s is too small for a COW device with chunks of %s: at least %s",
-                   size_format(limit_bytes, limit, sizeof limit),
-                   size_format(chunk_bytes, chunk, sizeof chunk),
-                   size_format(3 * chunk_bytes, least, sizeof least));
-}
-
-static int create_check(struct snapshot_create *c, struct err *reterr)
-{
-    struct volume *v = c->volume;
-    char have[16], want[16];
-    int rc = create_check_again(c, reterr);
-    if (rc != 0)
-        return rc;
-    if (!c->record.undo && volume_record_find_name(&v->record, c->record.name) != NULL)
-        return err_set(reterr, SNAP_EEXIST, "%s@%s exists", v->record.name, c->record.name);
-    if (v->record.snapshot_count >= LIMIT_SNAPSHOTS)
-        return err_set(reterr, SNAP_ELIMIT, "volume %s has %u snapshots", v->record.name,
-                       v->record.snapshot_count);
-    rc = create_check_merging(&v->record, reterr);
-    if (rc < 0)
-        return rc;
-    if (c->take_over && !TAILQ_EMPTY(&v->chain))
-        return err_set(reterr, SNAP_ENOTSUP,
-                       "a COW device can be taken over as a volume's first snapshot only");
-    if (v->chunk_sectors != 0 && c->spec_chunk_sectors != 0 &&
-        c->spec_chunk_sectors != v->chunk_sectors)
-        return err_set(
-            reterr, SNAP_EMISMATCH, "the snapshots of volume %s have chunks of %s, not of %s",
-            v->record.name,
-            size_format((uint64_t)v->chunk_sectors * SECTOR_BYTES, have, sizeof have),
-            size_format((uint64_t)c->spec_chunk_sectors * SECTOR_BYTES, want, sizeof want));
-    return c->own_file ? snapshot_check_limit(v, c->spec_chunk_sectors, c->spec_limit_bytes, reterr)
-                       : 0;
-}
+/* -- the begin ----------------------------------------------------------------------------- */
 
 static void create_begin(struct snapshot_create *c)
 {
@@ -402,46 +331,6 @@ static void create_begin(struct snapshot_create *c)
         create_device(c);
     else
         create_undo(c);
-}
-
-static int create_fill(struct snapshot_create *c, const struct snapshot_spec *spec,
-                       struct err *reterr)
-{
-    c->spec_chunk_sectors = spec->chunk_sectors;
-    c->spec_limit_bytes = spec->cow_device == NULL ? spec->limit_bytes : 0;
-    c->own_file = spec->cow_device == NULL;
-    c->take_over = spec->take_over;
-    c->record.id = spec->id;
-    c->record.created_s = clock_wall_s();
-    c->record.chunk_size_sectors = spec->chunk_sectors;
-    c->record.undo = spec->undo;
-    c->held = spec->held;
-    if (spec->group != NULL)
-        c->record.group = *spec->group;
-    int rc = spec->undo ? 0 : name_check(spec->name, "snapshot", reterr);
-    if (rc < 0)
-        return rc;
-    (void)snprintf(c->record.name, sizeof c->record.name, "%s", spec->name);
-    if (uuid_is_zero(&spec->id))
-        return err_set(reterr, SNAP_EINVAL, "a snapshot needs a uuid");
-    if (spec->chunk_sectors > LIMIT_CHUNK_SECTORS_MAX ||
-        (spec->chunk_sectors != 0 && !u64_is_pow2(spec->chunk_sectors)))
-        return err_set(reterr, SNAP_EINVAL, "chunks of %u sectors: not a power of two up to %d",
-                       spec->chunk_sectors, LIMIT_CHUNK_SECTORS_MAX);
-    if (spec->limit_bytes > LIMIT_VOLUME_BYTES)
-        return err_set(reterr, SNAP_EINVAL, "a COW file of up to %llu bytes: more than 2^60",
-                       (unsigned long long)spec->limit_bytes);
-    if (spec->take_over && spec->cow_device == NULL)
-        return err_set(reterr, SNAP_EINVAL, "name the COW device to take over");
-    char text[UUID_TEXT_BYTES];
-    c->record.cow_path = c->cow_path;
-    if (c->own_file)
-        (void)snprintf(c->cow_path, sizeof c->cow_path, "%s.cow", uuid_format(&spec->id, text));
-    else if (spec->cow_device[0] != '/' || strlen(spec->cow_device) >= sizeof c->cow_path)
-        return err_set(reterr, SNAP_EINVAL, "a COW device is named by an absolute path");
-    else
-        (void)snprintf(c->cow_path, sizeof c->cow_path, "%s", spec->cow_device);
-    return 0;
 }
 
 void snapshot_create_go(struct volume *v)

@@ -144,7 +144,7 @@ static void delete_damaged(struct snapshot_delete *d)
     struct err err = ERR_INIT;
     if (child == NULL) {
         delete_commit(d);
-    } else if (child->store == NULL || child->closing) {
+    } else if (!snapshot_is_open(child)) {
         int code =
             err_set(&err, SNAP_EBUSY, "what reads through it is damaged too: delete that first");
         delete_fail(d, code, &err);
@@ -185,7 +185,7 @@ static void delete_drain(struct snapshot_delete *d)
 {
     struct snapshot *s = d->node;
     struct err err = ERR_INIT;
-    if (s->reopening || s->closing) { /* since it was asked for */
+    if (s->reopening || s->phase == SNAPSHOT_CLOSING) { /* since it was asked for */
         int code = err_set(&err, SNAP_EBUSY, "%s is being opened again", snapshot_record(s)->name);
         delete_fail(d, code, &err);
         return;

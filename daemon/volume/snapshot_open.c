@@ -30,16 +30,20 @@ static void snapshot_close_go(struct snapshot *s);
 static void snapshot_watch(void *user)
 {
     struct snapshot *s = user;
-    if (cow_store_state(s->store) == COW_POISONED) /* what was written in place before, too */
-        loss_happened(&s->loss);
+    if (cow_store_state(s->store) == COW_POISONED) {
+        loss_happened(&s->loss); /* what was written in place before, too */
+        snapshot_kick(s);        /* which opens it again, though nobody may be waiting */
+    }
     snapshot_note(s);
 }
 
 void snapshot_store_opened(struct snapshot *s, struct cow_store *store)
 {
     s->store = store;
-    if (store != NULL)
-        cow_store_watch(store, snapshot_watch, s);
+    if (store == NULL)
+        return;
+    s->phase = SNAPSHOT_OPEN;
+    cow_store_watch(store, snapshot_watch, s);
 }
 
 static void snapshot_open_end(struct snapshot *s, int code, const struct err *err)
@@ -51,14 +55,14 @@ static void snapshot_open_end(struct snapshot *s, int code, const struct err *er
         blk_dev_close(s->dev);
         s->dev = NULL;
     }
+    bool closes = s->close_done != NULL; /* who asked for that waits, so the node stays */
+    s->phase = closes ? SNAPSHOT_CLOSING : code < 0 ? SNAPSHOT_CLOSED : SNAPSHOT_OPEN;
     snapshot_count_space(s); /* which notes the state as well */
     volume_done_fn *done = s->open_done;
     s->open_done = NULL;
-    done(s->open_user, code, err);
-    if (s->close_waits) { /* who asked for it has waited, so the node is still there */
-        s->close_waits = false;
+    done(s->open_user, code, err); /* else it may be gone now */
+    if (closes)
         snapshot_close_go(s);
-    }
 }
 
 static void snapshot_differs_closed(void *user, int code, const struct err *err)
@@ -74,7 +78,7 @@ static void snapshot_opened(void *user, struct cow_store *store, int code, const
 {
     struct snapshot *s = user;
     snapshot_store_opened(s, store);
-    if (store != NULL && cow_store_chunk_differs(store)) {
+    if (store != NULL && s->close_done == NULL && cow_store_chunk_differs(store)) {
         /* its exceptions are in the map in the wrong unit: out with them before anything else */
         snapshot_close(s, true, snapshot_differs_closed, s);
         return;
@@ -109,7 +113,8 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 {
     struct volume *v = s->volume;
     const struct record_snapshot *rs = snapshot_record(s);
-    CHECK(rs != NULL && s->dev == NULL && s->store == NULL);
+    CHECK(rs != NULL && s->phase == SNAPSHOT_CLOSED && s->dev == NULL);
+    s->phase = SNAPSHOT_OPENING;
     s->open_done = done;
     s->open_user = user;
     struct err err = ERR_INIT;
@@ -135,7 +140,7 @@ void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user)
 
 static void snapshot_close_end(struct snapshot *s)
 {
-    if (s->readers > 0 || s->store != NULL || !s->closing || s->close_waits)
+    if (s->phase != SNAPSHOT_CLOSING || s->store != NULL || s->readers > 0)
         return;
     blk_dev_close(s->dev);
     s->dev = NULL;
@@ -143,7 +148,7 @@ static void snapshot_close_end(struct snapshot *s)
     int rc = 0;
     if (s->close_forget)
         rc = cow_map_remove_seq(s->map, s->seq, &err);
-    s->closing = false;
+    s->phase = SNAPSHOT_CLOSED;
     snapshot_note(s);
     volume_done_fn *done = s->close_done;
     s->close_done = NULL;
@@ -184,19 +189,19 @@ static void snapshot_close_instead(struct snapshot *s, volume_done_fn *done, voi
 
 void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user)
 {
-    if (s->closing) {
+    if (s->close_done != NULL) {
         snapshot_close_instead(s, done, user);
         return;
     }
     snapshot_cancel_reopen(s); /* between two tries */
-    s->closing = true;
-    snapshot_note(s);
     s->close_forget = forget;
     s->close_done = done;
     s->close_user = user;
-    s->close_waits = s->store == NULL && s->open_done != NULL; /* for the opening to end */
-    if (!s->close_waits)
-        snapshot_close_go(s);
+    if (s->phase == SNAPSHOT_OPENING) /* snapshot_open_end() goes on */
+        return;
+    s->phase = SNAPSHOT_CLOSING;
+    snapshot_note(s);
+    snapshot_close_go(s);
 }
 
 void snapshot_reader_begin(struct snapshot *s)
@@ -215,13 +220,18 @@ void snapshot_reader_end(struct snapshot *s)
 
 static void snapshot_reopen_again(void *user);
 
+/* What stands there is no device, and will not be one. */
+static bool snapshot_is_final(int code)
+{
+    return code == SNAP_ECORRUPT || code == SNAP_EINVAL;
+}
+
 static void snapshot_reopened(void *user, int code, const struct err *err)
 {
     struct snapshot *s = user;
     struct volume *v = s->volume;
-    bool final = code == SNAP_ECORRUPT || code == SNAP_EINVAL; /* what stands there is no device */
-    bool again =
-        code < 0 && !final && !v->leaving && !s->closing && ++s->reopen_tries < REOPEN_TRIES_MAX;
+    bool again = code < 0 && !snapshot_is_final(code) && !v->leaving &&
+                 s->phase == SNAPSHOT_CLOSED && ++s->reopen_tries < REOPEN_TRIES_MAX;
     if (again) {
         loop_timer_set(&s->timer, (uint64_t)REOPEN_DELAY_MS * s->reopen_tries);
         return;
@@ -252,7 +262,8 @@ int snapshot_open_timer(struct volume *v, struct snapshot *s)
 
 void snapshot_open_later(struct snapshot *s)
 {
-    if (s->reopening || s->closing || s->dev != NULL || s->volume->leaving)
+    if (s->reopening || s->phase != SNAPSHOT_CLOSED || s->volume->leaving ||
+        snapshot_is_final(s->fault_code))
         return;
     struct err err = ERR_INIT;
     (void)err_set(&err, s->fault_code, "%s", s->fault_text);
@@ -276,8 +287,8 @@ static void snapshot_poison_closed(void *user, int code, const struct err *err)
 
 void snapshot_check_poison(struct snapshot *s)
 {
-    if (s->store == NULL || s->reopening || s->closing ||
-        cow_store_state(s->store) != COW_POISONED || s->volume->leaving)
+    if (!snapshot_is_open(s) || s->reopening || cow_store_state(s->store) != COW_POISONED ||
+        s->volume->leaving)
         return;
     struct volume *v = s->volume;
     volume_ref(v);
@@ -291,7 +302,7 @@ void snapshot_check_poison(struct snapshot *s)
 
 void snapshot_flush_failed(struct snapshot *s, const struct err *err)
 {
-    if (s->store == NULL || s->closing) {
+    if (!snapshot_is_open(s)) {
         loss_happened(&s->loss);
         return;
     }
@@ -302,7 +313,7 @@ void snapshot_flush_failed(struct snapshot *s, const struct err *err)
 
 void snapshot_cancel_reopen(struct snapshot *s)
 {
-    if (!s->reopening || s->dev != NULL || s->open_done != NULL || s->closing)
+    if (!s->reopening || s->phase != SNAPSHOT_CLOSED)
         return;
     loop_timer_stop(&s->timer);
     s->reopening = false;

@@ -24,9 +24,7 @@
 /* One that the record does not list is nobody's yet, or nobody's any more. */
 void snapshot_note(struct snapshot *s)
 {
-    bool unsound =
-        s->store == NULL || s->closing || s->lost || cow_store_state(s->store) == COW_INVALID ||
-        cow_store_state(s->store) == COW_POISONED || cow_store_state(s->store) == COW_DAMAGED;
+    bool unsound = snapshot_own_state(s) != SNAPSHOT_OK;
     if (unsound == s->unsound || (unsound && snapshot_record(s) == NULL))
         return;
     s->unsound = unsound;
@@ -50,14 +48,12 @@ bool snapshot_is_invalid(const struct snapshot *s)
 
 /* -- a node's own state ---------------------------------------------------------------- */
 
-/* What the node's own device says, without those it reads through. */
-static enum snapshot_state snapshot_own_state(const struct snapshot *s)
+enum snapshot_state snapshot_own_state(const struct snapshot *s)
 {
     if (s->lost)
         return SNAPSHOT_INVALID;
-    bool opens = s->reopening || s->closing || s->open_done != NULL; /* or closes to be opened */
-    if (s->store == NULL)
-        return opens ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
+    if (!snapshot_is_open(s)) /* one that is closed soon is opened again, or gone */
+        return snapshot_is_moving(s) ? SNAPSHOT_POISONED : SNAPSHOT_DAMAGED;
     switch (cow_store_state(s->store)) {
     case COW_INVALID: /* who hears it keeps nothing for it any more: not before it is durable */
         return cow_store_invalidating(s->store) ? SNAPSHOT_POISONED : SNAPSHOT_INVALID;

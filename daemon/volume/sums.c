@@ -121,10 +121,10 @@ void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume
     sum_dev_open(s->dev, a->side, &options, sums_opened, a);
 }
 
-void sums_remove(struct volume *v, const struct uuid *node)
+int sums_remove(struct volume *v, const struct uuid *node)
 {
     const struct volume_storage *st = v->set->env->storage;
     char name[SUMS_NAME_BYTES], path[LIMIT_PATH_BYTES];
-    if (volume_cow_path(v, sums_name(node, name), path, sizeof path, NULL) == 0)
-        (void)!st->remove(st->user, path, NULL);
+    int rc = volume_cow_path(v, sums_name(node, name), path, sizeof path, NULL);
+    return rc == 0 ? st->remove(st->user, path, NULL) : rc;
 }

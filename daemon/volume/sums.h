@@ -21,7 +21,8 @@ const char *sums_name(const struct uuid *node, char buf[SUMS_NAME_BYTES]);
  * was then. */
 void sums_attach(struct snapshot *s, uint32_t chunk_sectors, bool create, volume_done_fn *done,
                  void *user);
-/* Remove the side file of a node that never was, at once: the same uuid may be asked for again. */
-void sums_remove(struct volume *v, const struct uuid *node);
+/* Remove the side file of a node that never was, at once: the same uuid may be asked for again.
+ * Errors: what is there stays. */
+int sums_remove(struct volume *v, const struct uuid *node) SNAP_WUR;
 
 #endif

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The verification job: gather a batch of exceptions, read them and their checksums, compare.
+/* The verification job: it walks over the exceptions, a batch at a time.
  *
- *   step ──> gather ──> (a clone: hold its chunks) ──> read, look up ──> compare ──> step …
- *                 └─ end of the map: the next clone's ──> flush what was made anew
- *                                                         ──> look where the faults stand ──> end
- *
- * A checksum is bound to the old_chunk of its content, so one that does not match tells of damage
- * to the content or to the exception that leads there. If it matches with one bit of the old_chunk
- * changed, it was the exception. (In side files of before, it is bound to the new_chunk only.)
+ *   step ──> gather ──> batch: read and compare (verify_batch.c) ──> step …
+ *              ├─ a node that needs a new side file: make it (verify_rebuild.c) ──> step …
+ *              └─ end of the map: the next clone's; none: flush what was made anew
+ *                                 ──> look where the faults stand (verify_place.c) ──> end
  *
  * The chain has one map, so all of its nodes are verified in one scan; each clone has its own.
  * A node that goes away meanwhile is passed over. To rebuild a node that has no side file, or one
@@ -16,68 +13,18 @@
  * It must not know of messages, and judges nothing but content: what the table itself says is
  * check.c's. What has been found is kept, and told, by verify_found.c. Thread: the shard's.
  */
-#include "daemon/volume/verify_place.h"
+#include "daemon/volume/verify_priv.h"
 
 #include "common/base/check.h"
-#include "common/base/limits.h"
-#include "common/io/sum.h"
-#include "daemon/volume/change.h"
-#include "daemon/volume/job.h"
-#include "daemon/volume/put.h"
-#include "daemon/volume/range.h"
 #include "daemon/volume/scrub.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum {
-    VERIFY_CHUNKS = 64,
-    VERIFY_BYTES = 1 << 20,
     VERIFY_SCAN_RUNS = 4096, /* looked at before the loop gets its turn */
-    VERIFY_RETRY_MS = 20,    /* no buffer, or a store that is being opened again */
-    VERIFY_RETRIES = 500,
-    SCRUB_PAUSE_MS = 50, /* between two batches */
+    SCRUB_PAUSE_MS = 50,     /* between two batches */
 };
-
-struct verify_item {
-    struct verify *verify;
-    struct snapshot *node;
-    uint64_t old_chunk, new_chunk;
-    uint8_t *data;
-    struct blk_req req;
-    struct sum_slot slot;
-    struct sum_lookup lookup;
-    int code;
-};
-
-struct verify {
-    struct volume_job job;
-    struct volume *volume;
-    struct verify_spec spec;
-    uint32_t clone_seq; /* of the map at hand; 0: the chain's */
-    uint64_t cursor_old;
-    uint32_t cursor_seq;
-    bool ended, stopping, cancelled;
-    bool again; /* the batch at hand is to be read once more */
-    unsigned retries;
-    struct shard_kick kick;
-    struct loop_timer timer;
-
-    struct verify_item items[VERIFY_CHUNKS];
-    uint32_t count;
-    unsigned pending;
-    struct buf *buf;
-    struct range hold; /* of a clone's chunks */
-    struct snapshot *held;
-    struct snapshot *rebuilding;
-    struct blk_req flush;
-
-    uint64_t done, total;
-    struct verify_found found;
-    struct verify_place place;
-};
-
-static void verify_step(void *user);
 
 /* -- the end ---------------------------------------------------------------------- */
 
@@ -107,7 +54,7 @@ const struct verify_fault *volume_verify_faults(struct volume *v, const struct u
     return y->found.faults;
 }
 
-static void verify_end(struct verify *y, enum volume_job_state state, const char *text)
+void verify_end(struct verify *y, enum volume_job_state state, const char *text)
 {
     struct volume *v = y->volume;
     y->ended = true;
@@ -133,199 +80,6 @@ void volume_verify_forget(struct volume *v)
     v->verify = NULL;
 }
 
-/* Make the checksums that were built anew durable, one node after another. */
-static void verify_flushed(struct blk_req *req, int result)
-{
-    struct verify *y = req->user;
-    struct snapshot *s = y->held;
-    y->held = NULL;
-    if (result < 0) {
-        struct err err = ERR_INIT;
-        (void)err_set_errno(&err, result, req->sys_errno, "flush new checksums");
-        snapshot_flush_failed(s, &err);
-        snapshot_reader_end(s);
-        verify_end(y, JOB_FAILED, "new checksums could not be made durable");
-        return;
-    }
-    snapshot_reader_end(s);
-    shard_kick_later(y->volume->set->shard, &y->kick);
-}
-
-static bool verify_flush_next(struct verify *y)
-{
-    struct volume *v = y->volume;
-    struct snapshot *s;
-    struct snapshot_list *lists[] = {&v->chain, &v->clones};
-    for (unsigned i = 0; i < 2; i++)
-        TAILQ_FOREACH (s, lists[i], link) {
-            if (!s->sums_unflushed)
-                continue;
-            s->sums_unflushed = false;
-            if (s->dev == NULL || s->closing)
-                continue;
-            y->held = s;
-            snapshot_reader_begin(s);
-            y->flush = (struct blk_req){.op = BLK_FLUSH, .done = verify_flushed, .user = y};
-            blk_submit(s->dev, &y->flush);
-            return true;
-        }
-    return false;
-}
-
-/* -- comparing --------------------------------------------------------------------- */
-
-/* Is it right for an old_chunk that differs in one bit? The content is hashed for each: not that of
- * large chunks, while the loop stands. */
-static bool verify_is_of_another(const struct verify *y, const struct verify_item *i, uint64_t *ret)
-{
-    uint64_t chunk_bytes = (uint64_t)y->volume->chunk_sectors * SECTOR_BYTES;
-    uint64_t end = chunk_bytes <= VERIFY_BYTES ? LIMIT_VOLUME_BYTES / chunk_bytes : 0;
-    for (uint64_t bit = 1; bit < end; bit <<= 1)
-        if (sum_dev_of(i->node->dev, i->new_chunk, i->old_chunk ^ bit, i->data) == i->slot.now) {
-            *ret = i->old_chunk ^ bit;
-            return true;
-        }
-    return false;
-}
-
-static void verify_fault(struct verify *y, const struct verify_item *i, enum verify_fault_kind kind)
-{
-    struct verify_fault f = {.kind = kind,
-                             .snapshot = i->node->id,
-                             .old_chunk = i->old_chunk,
-                             .new_chunk = i->new_chunk};
-    bool differs = kind == VERIFY_DIFFERS || kind == VERIFY_IN_DOUBT;
-    f.entry_suspect = differs && sum_dev_has_tags(i->node->dev);
-    bool told = y->found.fault_count < VERIFY_FAULTS_MAX;
-    if (told && f.entry_suspect && verify_is_of_another(y, i, &f.meant_old))
-        f.kind = VERIFY_ENTRY;
-    verify_found_add(&y->found, &f);
-}
-
-static void verify_compare(struct verify *y, struct verify_item *i)
-{
-    y->done++;
-    if (i->code < 0) {
-        verify_fault(y, i, VERIFY_UNREADABLE);
-        return;
-    }
-    uint64_t sum = sum_dev_of(i->node->dev, i->new_chunk, i->old_chunk, i->data);
-    if (i->slot.now == sum)
-        return;
-    if (y->spec.rebuild) {
-        if (sum_dev_set(i->node->dev, i->new_chunk, i->old_chunk, i->data, NULL) == 0) {
-            i->node->sums_unflushed = true;
-            y->found.rebuilt++;
-        } else {
-            y->found.missing++; /* its page has left memory meanwhile: the next run has it */
-        }
-    } else if (i->slot.now == 0) {
-        y->found.missing++;
-    } else if (i->slot.in_doubt) {
-        if (i->slot.before != sum) /* else a crash came before the new content: as good as old */
-            verify_fault(y, i, VERIFY_IN_DOUBT);
-    } else {
-        verify_fault(y, i, i->slot.before == sum ? VERIFY_OLDER : VERIFY_DIFFERS);
-    }
-}
-
-/* What could not be read for want of memory is no damage: the batch is read once more. */
-static bool verify_reads_again(struct verify *y)
-{
-    bool no_memory = false;
-    for (uint32_t n = 0; n < y->count; n++)
-        no_memory |= y->items[n].code == SNAP_ENOMEM;
-    if (!no_memory || y->retries >= VERIFY_RETRIES)
-        return false;
-    y->retries++;
-    y->again = true;
-    loop_timer_set(&y->timer, VERIFY_RETRY_MS);
-    return true;
-}
-
-/* The next step, when the loop has had its turn; a scrub leaves the disk some time as well. */
-static void verify_go_on(void *user)
-{
-    struct verify *y = user;
-    if (y->spec.scrub)
-        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
-    else
-        shard_kick_later(y->volume->set->shard, &y->kick);
-}
-
-static void verify_batch_end(struct verify *y)
-{
-    if (verify_reads_again(y))
-        return;
-    for (uint32_t n = 0; n < y->count; n++) {
-        verify_compare(y, &y->items[n]);
-        snapshot_reader_end(y->items[n].node);
-    }
-    if (y->held != NULL) {
-        struct snapshot *held = y->held;
-        y->held = NULL;
-        range_give(held->ranges, &y->hold);
-        snapshot_reader_end(held);
-    }
-    y->count = 0;
-    verify_go_on(y);
-}
-
-static void verify_item_end(struct verify_item *i, int code)
-{
-    struct verify *y = i->verify;
-    if (code < 0)
-        i->code = code;
-    if (--y->pending == 0)
-        verify_batch_end(y);
-}
-
-static void verify_read_done(struct blk_req *req, int result)
-{
-    verify_item_end(req->user, result);
-}
-
-static void verify_looked_up(struct sum_lookup *l, int code, const struct err *err)
-{
-    (void)err;
-    verify_item_end(l->user, code);
-}
-
-/* Checksums first: what is written after that is not held against what was read before. The
- * other way round an overwriting between the two would look like rot; clones are held. */
-static void verify_read(struct verify *y)
-{
-    uint32_t chunk_bytes = y->volume->chunk_sectors * SECTOR_BYTES;
-    y->pending = 2 * y->count + 1;
-    for (uint32_t n = 0; n < y->count; n++) {
-        struct verify_item *i = &y->items[n];
-        i->verify = y;
-        i->code = 0;
-        i->data = y->buf->data + (size_t)n * chunk_bytes;
-        i->req = (struct blk_req){.op = BLK_READ,
-                                  .flags = BLK_MEDIUM,
-                                  .offset_bytes = i->new_chunk * chunk_bytes,
-                                  .len_bytes = chunk_bytes,
-                                  .data = i->data,
-                                  .done = verify_read_done,
-                                  .user = i};
-        i->lookup = (struct sum_lookup){.first_block = i->new_chunk,
-                                        .count = 1,
-                                        .slots = &i->slot,
-                                        .done = verify_looked_up,
-                                        .user = i};
-        blk_submit(i->node->dev, &i->req);
-        sum_dev_lookup(i->node->dev, &i->lookup);
-    }
-    if (--y->pending == 0)
-        verify_batch_end(y);
-}
-
-static void verify_held(struct range *r)
-{
-    verify_read(r->user);
-}
-
 /* -- gathering ---------------------------------------------------------------------- */
 
 /* Nodes without checksums are counted, not read. */
@@ -347,7 +101,7 @@ static enum verify_gathered verify_gather(struct verify *y, const struct cow_map
             return GATHERED_END;
         struct snapshot *s = volume_snapshot_by_seq(v, run.seq);
         bool wanted = s != NULL && verify_covers(&y->spec.snapshot, s);
-        bool open = wanted && s->dev != NULL && s->store != NULL && !s->closing;
+        bool open = wanted && snapshot_is_open(s);
         bool makes = open && y->spec.rebuild && !s->busy && !s->leaving;
         if (makes && (!sum_dev_is(s->dev) || !sum_dev_has_tags(s->dev))) {
             y->rebuilding = s;
@@ -369,49 +123,16 @@ static enum verify_gathered verify_gather(struct verify *y, const struct cow_map
     return GATHERED;
 }
 
-/* -- a new side file ------------------------------------------------------------------ */
+/* -- steps ---------------------------------------------------------------------------- */
 
-static void verify_rebuilt(struct verify *y, int code, const struct err *err)
+void verify_go_on(void *user)
 {
-    struct snapshot *s = y->rebuilding;
-    y->rebuilding = NULL;
-    s->busy = false;
-    volume_put_resume(y->volume);
-    if (code < 0 || !sum_dev_is(s->dev))
-        verify_end(y, JOB_FAILED, code < 0 ? err->text : s->sums_text);
+    struct verify *y = user;
+    if (y->spec.scrub)
+        loop_timer_set(&y->timer, SCRUB_PAUSE_MS);
     else
         shard_kick_later(y->volume->set->shard, &y->kick);
 }
-
-static void verify_reopened(void *user, int code, const struct err *err)
-{
-    struct verify *y = user;
-    struct snapshot *s = y->rebuilding;
-    if (code < 0)
-        s->sums_create = false; /* whoever opens it next takes those that there are */
-    if (code == SNAP_ENOMEM)
-        snapshot_open_later(s);
-    verify_rebuilt(y, code, err);
-}
-
-static void verify_closed(void *user, int code, const struct err *err)
-{
-    struct verify *y = user;
-    if (code < 0) { /* its exceptions could not leave the map */
-        verify_rebuilt(y, code, err);
-        return;
-    }
-    y->rebuilding->sums_create = true;
-    snapshot_open(y->rebuilding, verify_reopened, y);
-}
-
-static void verify_reopen(struct verify *y)
-{
-    y->rebuilding->busy = true;
-    snapshot_close(y->rebuilding, true, verify_closed, y);
-}
-
-/* -- steps ---------------------------------------------------------------------------- */
 
 static void verify_wait(struct verify *y, const char *why)
 {
@@ -447,24 +168,6 @@ static bool verify_next_map(struct verify *y)
     return true;
 }
 
-static void verify_batch(struct verify *y)
-{
-    struct snapshot *s = y->items[0].node;
-    y->retries = 0;
-    if (!s->clone) {
-        verify_read(y);
-        return;
-    }
-    y->held = s;
-    snapshot_reader_begin(s);
-    y->hold = (struct range){.first = y->items[0].old_chunk,
-                             .last = y->items[y->count - 1].old_chunk,
-                             .shared = true,
-                             .granted = verify_held,
-                             .user = y};
-    range_take(s->ranges, &y->hold);
-}
-
 /* -- where the faults stand ------------------------------------------------------------- */
 
 static bool verify_place_next(struct verify *y)
@@ -484,7 +187,7 @@ static void verify_step(void *user)
     uint32_t chunk_bytes = v->chunk_sectors * SECTOR_BYTES;
     if (y->again) { /* its readers are there still, so it ends before all else */
         y->again = false;
-        verify_read(y);
+        verify_batch_again(y);
         return;
     }
     if (y->stopping || v->leaving || y->cancelled) {
@@ -508,10 +211,10 @@ static void verify_step(void *user)
     if (y->count > 0)
         verify_batch(y);
     else if (got == GATHERED_REBUILD)
-        verify_reopen(y);
+        verify_rebuild(y);
     else if (got == GATHERED || verify_next_map(y))
         shard_kick_later(v->set->shard, &y->kick);
-    else if (!verify_flush_next(y) && !verify_place_next(y))
+    else if (!verify_flush(y) && !verify_place_next(y))
         verify_end(y, JOB_DONE, NULL);
 }
 
@@ -545,7 +248,7 @@ static void verify_count(struct verify *y)
             if (!verify_covers(&y->spec.snapshot, s))
                 continue;
             if (s->store == NULL) {
-                if (!s->lost && !s->reopening && s->open_done == NULL)
+                if (snapshot_own_state(s) == SNAPSHOT_DAMAGED)
                     verify_found_add(&y->found, &(struct verify_fault){.kind = VERIFY_DAMAGED,
                                                                        .snapshot = s->id});
                 continue;
@@ -569,10 +272,13 @@ static int verify_check(struct volume *v, const struct verify_spec *spec, struct
         return 0;
     struct snapshot *s;
     int rc = volume_snapshot_visible(v, &spec->snapshot, &s, reterr);
-    if (rc == 0 && s->store == NULL)
-        rc = err_set(reterr, SNAP_ECORRUPT, "%s@%s is damaged: %s", v->record.name,
-                     snapshot_record(s)->name, s->fault_text);
-    return rc;
+    if (rc < 0 || s->store != NULL)
+        return rc;
+    if (snapshot_own_state(s) == SNAPSHOT_POISONED)
+        return err_set(reterr, SNAP_EPOISONED, "%s@%s is being opened again", v->record.name,
+                       snapshot_record(s)->name);
+    return err_set(reterr, SNAP_ECORRUPT, "%s@%s is damaged: %s", v->record.name,
+                   snapshot_record(s)->name, s->fault_text);
 }
 
 void volume_verify_start(struct volume *v, const struct verify_spec *spec, volume_done_fn *done,

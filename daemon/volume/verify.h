@@ -38,7 +38,8 @@ const char *verify_fault_format(struct volume *v, const struct verify_fault *f, 
                                 size_t buf_bytes);
 
 /* done when the job has begun; it ends by itself. One verification at a time a volume.
- * Errors: SNAP_ENOENT, SNAP_EBUSY (another one runs), SNAP_ENOMEM. */
+ * Errors: SNAP_ENOENT, SNAP_EBUSY (another one runs), SNAP_ECORRUPT (the snapshot's device
+ * cannot be opened), SNAP_EPOISONED (it is being opened again), SNAP_ENOMEM. */
 void volume_verify_start(struct volume *v, const struct verify_spec *spec, volume_done_fn *done,
                          void *user);
 /* What the verification under way, or the one that ended last, has found. NULL: it is another.

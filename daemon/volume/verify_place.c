@@ -67,7 +67,7 @@ static void place_read(struct blk_req *req, int result)
 static struct snapshot *place_node(const struct verify_place *p)
 {
     struct snapshot *s = volume_snapshot_find(p->volume, &p->wanted[0]->snapshot);
-    return s != NULL && s->dev != NULL && s->store != NULL && !s->closing ? s : NULL;
+    return s != NULL && snapshot_is_open(s) ? s : NULL;
 }
 
 /* Gather the faults of the next node that has some. False: there is none. */

@@ -20,16 +20,12 @@
 #include "daemon/volume/lease.h"
 #include "daemon/volume/loss.h"
 #include "daemon/volume/record.h"
+#include "daemon/volume/snapshot.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
-
-struct volume;
-struct snapshot;
-
-typedef void volume_done_fn(void *user, int code, const struct err *err);
 
 /* Where devices and records are: files under the state directory, or a simulated disk. Nothing in
  * daemon/volume opens, removes or writes a file but through this. */
@@ -99,73 +95,6 @@ struct volume_set {
     unsigned count;
     LIST_HEAD(, volume) buckets[VOLUME_SET_BUCKETS];
 };
-
-enum snapshot_state {
-    SNAPSHOT_OK,
-    SNAPSHOT_INVALID,
-    SNAPSHOT_MERGING,
-    SNAPSHOT_DAMAGED,
-    SNAPSHOT_POISONED,
-    SNAPSHOT_DELETING,
-    SNAPSHOT_UNVERIFIED,
-};
-
-LIST_HEAD(snapshot_set, snapshot);
-
-/* One node of the tree: a member of the chain (hidden ones too), or a clone, see
- * docs/design.md, "The tree". */
-struct snapshot {
-    struct volume *volume;
-    struct uuid id;
-    uint32_t seq;
-    bool clone;
-    struct snapshot *parent;   /* of a clone: what it reads through; NULL: the origin */
-    struct cow_map *map;       /* the volume's; a clone's own */
-    struct range_lock *ranges; /* of a clone, which is written in place; else NULL */
-    struct blk_dev *dev;       /* NULL: could not be opened */
-    struct cow_store *store;   /* NULL: not open; fault_text says why */
-    bool busy;                 /* being checked: puts wait */
-    bool leaving;              /* being deleted: puts are stale */
-    bool reopening;            /* was poisoned, or had no memory: is being opened again */
-    bool closing;
-    bool close_waits; /* for an opening under way to end */
-    bool merge_view;  /* the merge under way was begun in view mode */
-    unsigned reopen_tries;
-    unsigned readers;    /* reads in flight on dev */
-    int64_t space_bytes; /* what of it is counted as its volume's owner's */
-    int fault_code;
-    char fault_text[ERR_TEXT_BYTES];
-    struct shard_kick kick;
-    struct loop_timer timer;      /* between two tries to open */
-    struct loop_timer idle_timer; /* to prepare its device while nobody asks for anything */
-    bool idle_ready, idle_set;
-    uint64_t kicks, kicks_seen;
-    volume_done_fn *open_done, *close_done;
-    void *open_user, *close_user;
-    bool close_forget;
-    TAILQ_ENTRY(snapshot) link;             /* oldest first */
-    LIST_ENTRY(snapshot) id_link, seq_link; /* of the look-ups, see volume_node_add() */
-    bool unflushed;                         /* of a clone: written in place since its last flush */
-    struct loss loss;                       /* … by flushes that failed */
-    /* the tree's index, see tree.h */
-    struct snapshot_set clones;      /* that read through it directly */
-    LIST_ENTRY(snapshot) clone_link; /* of a clone: among those of its parent */
-    unsigned clone_count;
-    bool hidden; /* as the record says */
-    TAILQ_ENTRY(snapshot) hidden_link;
-    bool unsound;        /* its own store cannot be read */
-    bool faulty;         /* the last verification has found faults in it */
-    bool lost;           /* as the record says: invalid, whatever its device says */
-    char *sums_text;     /* why there are no checksums; NULL: there are, or dev is NULL */
-    bool sums_create;    /* the next opening makes new ones */
-    bool sums_unflushed; /* made anew, not durable yet */
-    LIST_ENTRY(snapshot) unsound_link;
-    uint8_t warned_percent;           /* of its limit: the warning given last */
-    bool job_waits;                   /* hidden: its hand-down cannot go on … */
-    char *job_text;                   /* … why; may be NULL */
-    struct snapshot_delete *deletion; /* until it is answered, see snapshot_delete.c */
-};
-TAILQ_HEAD(snapshot_list, snapshot);
 
 /* One structural change: change() alters a copy of the record, which is made durable on
  * the control thread and then taken over. Changes of a volume are made one at a time. */
@@ -254,8 +183,9 @@ struct volume {
     unsigned origin_clone_count;
     TAILQ_HEAD(, snapshot) hidden; /* nodes that are to be folded */
     bool indexed;
-    struct snapshot_set unsound;  /* nodes whose own store cannot be read */
-    LIST_HEAD(, volume_job) jobs; /* see job.h */
+    struct snapshot_set unsound;      /* nodes whose own store cannot be read */
+    LIST_HEAD(, volume_claim) claims; /* see claim.h */
+    LIST_HEAD(, volume_job) jobs;     /* see job.h */
     struct volume_job_ring *jobs_ended;
     struct loop_timer job_timer; /* between two tries of the job */
     bool job_timer_ready;
@@ -320,7 +250,7 @@ void volume_notice_gone(const struct volume *v, const char *snapshot, const char
 /* The identity that made it; "": nobody known. */
 const char *volume_owner(const struct volume_record *r);
 
-/* -- records -- */
+/* -- records, volume_commit.c, record_registry.c -- */
 void volume_commit_start(struct volume *v, struct volume_commit *c);
 /* Tell the registry what a record says. Thread: control. */
 int volume_registry_put(struct registry *r, const struct volume_record *record,
@@ -346,55 +276,11 @@ int volume_snapshot_visible(struct volume *v, const struct uuid *id, struct snap
 /* The same, and nobody is deleting it. */
 int volume_snapshot_staying(struct volume *v, const struct uuid *id, struct snapshot **ret,
                             struct err *reterr) SNAP_WUR;
-struct record_snapshot *snapshot_record(const struct snapshot *s); /* NULL: not committed yet */
-struct snapshot *volume_head(struct volume *v);                    /* newest not hidden; NULL */
+struct snapshot *volume_head(struct volume *v); /* newest not hidden; NULL */
 struct snapshot *volume_snapshot_by_seq(struct volume *v, uint32_t seq);
-void snapshot_free(struct snapshot *s);
-/* Of a node that v->record lists, all that follows from it is set: a clone gets its map and its
- * locks; its parent is found by tree_index() later. NULL: no memory. */
-struct snapshot *snapshot_new(struct volume *v, const struct uuid *id, uint32_t seq);
-struct snapshot *snapshot_new_clone(struct volume *v, const struct uuid *id, uint32_t seq);
-/* Its store is kicked at the end of the turn. */
-void snapshot_kick(struct snapshot *s);
-/* Count anew what it takes of its owner's space; its state may be another, too. */
-void snapshot_count_space(struct snapshot *s);
 /* May its owner's volumes take so many bytes more? Counted once a put has ended, so those in
  * flight may go past the limit, by VOLUME_PUT_BYTES_MAX a volume at most. Errors: SNAP_ENOSPC. */
 int volume_check_space(const struct volume *v, uint64_t more, struct err *reterr) SNAP_WUR;
-
-/* -- their states, snapshot_state.c -- */
-/* The state as seen from outside, with what it reads through; text may be NULL. */
-enum snapshot_state snapshot_state(const struct snapshot *s, char *text, size_t text_bytes);
-/* 0, or why its content cannot be read. */
-int snapshot_check_readable(const struct snapshot *s, struct err *reterr) SNAP_WUR;
-/* 0, or why nothing can be put into it: the same, but that it may be unverified. */
-int snapshot_check_sound(const struct snapshot *s, struct err *reterr) SNAP_WUR;
-/* Invalid for good, durably. */
-bool snapshot_is_invalid(const struct snapshot *s);
-/* The record says so. */
-void snapshot_set_lost(struct snapshot *s);
-/* Something of it has changed: put it on v->unsound, or take it off. */
-void snapshot_note(struct snapshot *s);
-
-/* -- their devices, snapshot_open.c -- */
-/* Open device and store of a node that has neither. */
-void snapshot_open(struct snapshot *s, volume_done_fn *done, void *user);
-/* Its store is open, or not (NULL): watch it. */
-void snapshot_store_opened(struct snapshot *s, struct cow_store *store);
-/* Close store and device and drop its exceptions from the map if asked. Waits for readers. */
-void snapshot_close(struct snapshot *s, bool forget, volume_done_fn *done, void *user);
-void snapshot_reader_begin(struct snapshot *s);
-void snapshot_reader_end(struct snapshot *s);
-/* It could not be opened for want of memory: it is tried again, some times. */
-void snapshot_open_later(struct snapshot *s);
-/* What that takes, of a node that is being made. */
-int snapshot_open_timer(struct volume *v, struct snapshot *s) SNAP_WUR;
-/* After an operation: a poisoned store is opened again from disk. */
-void snapshot_check_poison(struct snapshot *s);
-/* A flush of its device that its store did not ask for has failed. */
-void snapshot_flush_failed(struct snapshot *s, const struct err *err);
-/* The volume is leaving: no further try. */
-void snapshot_cancel_reopen(struct snapshot *s);
 
 /* -- the lease, see volume_lease.c -- */
 /* How long the recorded holder's runs. */

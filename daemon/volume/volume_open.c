@@ -9,7 +9,7 @@
  *
  * In use: a daemon that was killed lets go of its files only when the kernel has torn
  * its ring down, which can be after its successor has begun. No memory is waited for likewise, and
- * for a COW device some more tries are made after that. Thread: the shard's.
+ * some more tries are made after that. Thread: the shard's.
  */
 #include "daemon/volume/volume.h"
 
@@ -91,7 +91,9 @@ static bool volume_open_origin(struct volume_opening *o)
     int rc = origin_open(o->volume, &err);
     if ((rc == SNAP_EBUSY || rc == SNAP_ENOMEM) && volume_open_retry(o))
         return false;
-    if (rc < 0)
+    if (rc == SNAP_ENOMEM)
+        origin_open_later(o->volume, &err);
+    else if (rc < 0)
         volume_notice(o->volume, NULL, "the origin cannot be opened", &err);
     o->origin = false;
     o->give_up_ns = 0;

@@ -19,7 +19,6 @@
 
 #include "common/base/bytes.h"
 #include "common/base/check.h"
-#include "daemon/volume/tree.h"
 
 #include <stdlib.h>
 
@@ -81,35 +80,49 @@ void write_fail(struct write_part *p)
 
 /* -- flushing ----------------------------------------------------------------------------- */
 
+/* What it means for all who wrote there. */
+static void write_note_flush(struct write_part *p, int result)
+{
+    struct volume_write *w = p->w;
+    if (result == 0)
+        loss_flushed(write_loss(w), p->flush_covers);
+    else if (p->place != NULL)
+        snapshot_flush_failed(p->place, &w->err);
+    else
+        loss_happened(write_loss(w));
+    w->durable = w->durable || result == 0;
+}
+
+/* One that succeeds says nothing of those that failed before it: see loss.h. */
+static void write_check_losses(struct write_part *p)
+{
+    struct volume_write *w = p->w;
+    const char *name = p->volume->record.name;
+    if (w->op == VOLUME_FLUSH && !w->rollback)
+        w->loss = loss_tell(write_loss(w), &w->client, w->says_heard ? &w->heard : NULL);
+    if (w->err.code < 0)
+        return;
+    if (w->loss != 0)
+        (void)err_set(&w->err, SNAP_EIO,
+                      "flush volume %s: an earlier flush failed, and what was written before it "
+                      "may be lost",
+                      name);
+    else if (w->op != VOLUME_FLUSH && p->last_loss != write_loss(w)->last)
+        (void)err_set(&w->err, SNAP_EIO,
+                      "write to volume %s: a flush failed meanwhile, and what is written may be "
+                      "lost",
+                      name);
+}
+
 static void write_flushed(struct blk_req *req, int result)
 {
     struct write_part *p = req->user;
-    struct volume_write *w = p->w;
-    struct loss *loss = write_loss(w);
     if (result < 0)
-        (void)err_set_errno(&w->err, result, req->sys_errno, "flush volume %s",
+        (void)err_set_errno(&p->w->err, result, req->sys_errno, "flush volume %s",
                             p->volume->record.name);
-    if (result < 0 && p->place == NULL)
-        loss_happened(loss);
-    else if (result < 0)
-        snapshot_flush_failed(p->place, &w->err);
-    else
-        loss_flushed(loss, p->flush_covers);
-    w->durable = w->durable || result == 0;
-    if (w->op != VOLUME_FLUSH && result == 0 && p->last_loss != loss->last)
-        (void)err_set(
-            &w->err, SNAP_EIO,
-            "write to volume %s: a flush failed meanwhile, and what is written may be lost",
-            p->volume->record.name);
-    if (w->op == VOLUME_FLUSH && !w->rollback)
-        w->loss = loss_tell(loss, &w->client, w->says_heard ? &w->heard : NULL);
-    if (w->loss != 0 && result == 0)
-        (void)err_set(
-            &w->err, SNAP_EIO,
-            "flush volume %s: an earlier flush failed, and what was written before it may "
-            "be lost",
-            p->volume->record.name);
-    write_leave(w);
+    write_note_flush(p, result);
+    write_check_losses(p);
+    write_leave(p->w);
 }
 
 static void write_flush(struct write_part *p)
@@ -256,111 +269,6 @@ void write_wait_store(struct write_part *p, const struct err *why)
     }
     write_unlock(p);
     write_wait(p, WAIT_STORE_MS, write_relock);
-}
-
-/* -- puts ------------------------------------------------------------------------------------ */
-
-struct write_put *write_put_new(struct write_part *p, struct snapshot *node, uint32_t count)
-{
-    struct write_put *x;
-    size_t each = sizeof *x->old_chunks + sizeof *x->iov + sizeof *x->outcomes;
-    x = malloc(sizeof *x + count * each);
-    if (x == NULL)
-        return NULL;
-    x->part = p;
-    x->node = node;
-    x->count = 0;
-    x->old_chunks = (uint64_t *)(void *)(x + 1);
-    x->iov = (struct iovec *)(void *)(x->old_chunks + count);
-    x->outcomes = (int16_t *)(void *)(x->iov + count);
-    return x;
-}
-
-void write_put_add(struct write_put *x, uint64_t old_chunk, uint8_t *data, uint32_t chunk_bytes)
-{
-    x->old_chunks[x->count] = old_chunk;
-    x->iov[x->count++] = (struct iovec){.iov_base = data, .iov_len = chunk_bytes};
-}
-
-void write_put_submit(struct write_put *x,
-                      void (*done)(struct cow_put *put, int code, const struct err *err))
-{
-    x->put = (struct cow_put){.old_chunks = x->old_chunks,
-                              .count = x->count,
-                              .iov = x->iov,
-                              .iov_count = x->count,
-                              .outcomes = x->outcomes,
-                              .done = done,
-                              .user = x};
-    snapshot_reader_begin(x->node); /* it stays until write_put_free() */
-    snapshot_kick(x->node);
-    cow_store_put(x->node->store, &x->put);
-}
-
-void write_put_free(struct write_put *x)
-{
-    struct snapshot *node = x->node;
-    free(x);
-    snapshot_count_space(node);
-    snapshot_check_poison(node);
-    snapshot_reader_end(node);
-}
-
-enum write_verdict write_put_verdict(const struct write_put *x)
-{
-    enum write_verdict worst = WRITE_OK;
-    for (uint32_t i = 0; i < x->count; i++) {
-        enum write_verdict one = WRITE_FAILED;
-        switch (x->outcomes[i]) {
-        case COW_ADDED:
-        case COW_EXISTS:
-            one = WRITE_OK;
-            break;
-        case SNAP_ENOSPC:
-            one = WRITE_FULL;
-            break;
-        case SNAP_EPOISONED:
-        case SNAP_ESHUTDOWN:
-        case SNAP_EINVALID:
-            one = WRITE_AGAIN;
-            break;
-        default:
-            break;
-        }
-        worst = one > worst ? one : worst;
-    }
-    return worst;
-}
-
-enum write_verdict write_node_ready(const struct snapshot *s, struct err *reterr)
-{
-    const struct record_snapshot *rs = snapshot_record(s);
-    const char *name = rs != NULL ? rs->name : "?", *volume = s->volume->record.name;
-    /* a hidden one that several read through goes on taking what they need; who checks an open
-     * one has closed the gate, and waits for the writes past it */
-    bool away = s->busy && s->store == NULL;
-    if (s->store != NULL && cow_store_invalidating(s->store)) {
-        (void)err_set(reterr, SNAP_EBUSY, "%s@%s is being made invalid", volume, name);
-        return WRITE_AGAIN;
-    }
-    if (away || (s->leaving && !s->hidden)) {
-        (void)err_set(reterr, SNAP_EBUSY, "%s@%s is being %s", volume, name,
-                      away ? "checked" : "deleted");
-        return WRITE_AGAIN;
-    }
-    if (s->reopening || s->closing || s->open_done != NULL ||
-        (s->store != NULL && cow_store_state(s->store) == COW_POISONED)) {
-        (void)err_set(reterr, SNAP_EPOISONED, "%s@%s is being opened", volume, name);
-        return WRITE_AGAIN;
-    }
-    if (s->store == NULL) {
-        (void)err_set(reterr, SNAP_ECORRUPT,
-                      "%s@%s cannot take what it needs to keep: %s; put its COW device right "
-                      "(snapctl cow check --repair) and start the daemon again, or delete it",
-                      volume, name, s->fault_text);
-        return WRITE_FAILED;
-    }
-    return WRITE_OK;
 }
 
 /* -- admission --------------------------------------------------------------------------------- */

@@ -15,8 +15,6 @@
  */
 #include "daemon/volume/write_priv.h"
 
-#include "common/base/bytes.h"
-
 #include <stdlib.h>
 
 static void clone_store(struct write_part *p);

@@ -10,11 +10,7 @@
  *   chunks of the part   |has|lacks|has|lacks|has|
  *   in the buffer            [===============]        read in one go, each put takes its own
  *
- * Reads that begin in one turn of the loop are put in one turn too, when the last of them has
- * ended: so a burst of writes costs one commit of the snapshot and not one each. Where a burst
- * trickles in, what its first turn read waits for a later turn's reads if those are many more:
- * put alone, the few would begin a commit that the many have to wait for. A long burst is taken
- * in by turns of BATCH_CROWD writes, so that the disk reads for some while the next are received.
+ * Between the reading and the puts it waits for others, see write_batch.c.
  *
  * Who depends on whom may change while it reads; at the put, which joins the store at once,
  * it is looked at anew. It must not know where the data goes. Thread: the shard's.
@@ -118,89 +114,6 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
     return 0;
 }
 
-/* -- gathering ------------------------------------------------------------------------------ */
-
-enum {
-    /* so many more than its own a batch waits for: each wait makes it as much larger */
-    BATCH_GROWTH = 2,
-    /* of reads, and one for the turn, before the disk is told of them: the processor takes as long
-     * to receive so many writes as the disk to read for them, and what ended meanwhile is seen to
-     * in between */
-    BATCH_CROWD = 8,
-};
-
-/* Reads that began in the same turn, and what waits for them. */
-struct write_batch {
-    struct origin *origin;
-    unsigned reading; /* and one for the turn */
-    unsigned count;   /* parts, read or being read */
-    STAILQ_HEAD(, write_part) parts;
-    struct shard_kick kick;
-    TAILQ_ENTRY(write_batch) link;
-};
-
-static void keep_put(struct write_part *p);
-
-/* A later one that is worth waiting for. NULL: none. */
-static struct write_batch *batch_larger(const struct write_batch *b)
-{
-    struct write_batch *later = TAILQ_NEXT(b, link);
-    while (later != NULL && later->count < b->count * BATCH_GROWTH)
-        later = TAILQ_NEXT(later, link);
-    return later;
-}
-
-static void batch_ended_one(struct write_batch *b)
-{
-    struct write_part *p;
-    if (--b->reading > 0)
-        return;
-    struct write_batch *later = batch_larger(b);
-    TAILQ_REMOVE(&b->origin->batches, b, link);
-    if (later != NULL) {
-        later->count += b->count;
-        STAILQ_CONCAT(&b->parts, &later->parts);
-        STAILQ_CONCAT(&later->parts, &b->parts); /* first those that came first */
-    }
-    while ((p = STAILQ_FIRST(&b->parts)) != NULL) {
-        STAILQ_REMOVE_HEAD(&b->parts, batch_link);
-        keep_put(p);
-    }
-    free(b);
-}
-
-static void batch_turn_ends(void *user)
-{
-    struct write_batch *b = user;
-    b->origin->batch = NULL;
-    batch_ended_one(b);
-}
-
-/* NULL: no memory, so each for itself. */
-static struct write_batch *batch_join(struct volume *v)
-{
-    struct origin *o = v->origin;
-    if (o->batch == NULL) {
-        o->batch = calloc(1, sizeof *o->batch);
-        if (o->batch == NULL)
-            return NULL;
-        *o->batch = (struct write_batch){
-            .origin = o, .reading = 1, .kick = {.fn = batch_turn_ends, .user = o->batch}};
-        STAILQ_INIT(&o->batch->parts);
-        TAILQ_INSERT_TAIL(&o->batches, o->batch, link);
-        shard_kick_later(v->set->shard, &o->batch->kick);
-    }
-    o->batch->reading++;
-    o->batch->count++;
-    return o->batch;
-}
-
-bool volume_write_crowd(const struct volume *v)
-{
-    const struct write_batch *b = v->origin != NULL ? v->origin->batch : NULL;
-    return b != NULL && b->reading >= BATCH_CROWD;
-}
-
 /* -- what became of the puts --------------------------------------------------------------------
  */
 
@@ -214,21 +127,21 @@ static void keep_invalidated(void *user, int code, const struct err *err)
 {
     struct write_part *p = user;
     if (code == 0) {
-        volume_notice(p->volume, p->full, "full, made invalid by its policy", NULL);
-        snapshot_count_space(p->full);
-        snapshot_reader_end(p->full);
+        volume_notice(p->volume, p->culprit, "full, made invalid by its policy", NULL);
+        snapshot_count_space(p->culprit);
+        snapshot_reader_end(p->culprit);
         keep_again(p);
         return;
     }
-    volume_notice(p->volume, p->full, "full, and could not be made invalid", err);
-    snapshot_check_poison(p->full);
-    snapshot_reader_end(p->full);
+    volume_notice(p->volume, p->culprit, "full, and could not be made invalid", err);
+    snapshot_check_poison(p->culprit);
+    snapshot_reader_end(p->culprit);
     write_wait_store(p, err);
 }
 
 static void keep_full(struct write_part *p)
 {
-    struct snapshot *s = p->full;
+    struct snapshot *s = p->culprit;
     const struct record_snapshot *rs = snapshot_record(s);
     write_give_buf(p);
     /* a rollback reads what it writes through the snapshots that keep what it overwrites */
@@ -241,7 +154,7 @@ static void keep_full(struct write_part *p)
         write_fail(p);
         return;
     }
-    if (s->store == NULL || s->closing || cow_store_state(s->store) != COW_READY) {
+    if (!snapshot_is_open(s) || cow_store_state(s->store) != COW_READY) {
         snapshot_reader_end(s);
         keep_again(p); /* by another write, perhaps */
         return;
@@ -281,7 +194,7 @@ static void keep_decided(struct write_part *p)
 {
     struct write_put *x;
     if (p->verdict == WRITE_FULL)
-        snapshot_reader_begin(p->full);
+        snapshot_reader_begin(p->culprit);
     while ((x = SLIST_FIRST(&p->puts)) != NULL) {
         SLIST_REMOVE_HEAD(&p->puts, link);
         write_put_free(x);
@@ -311,7 +224,7 @@ static void keep_put_done(struct cow_put *put, int code, const struct err *err)
     if (verdict > p->verdict) {
         const struct record_snapshot *rs = snapshot_record(x->node);
         p->verdict = verdict;
-        p->full = x->node;
+        p->culprit = x->node;
         p->why = *err;
         (void)err_prefix(&p->why, "preserve for %s@%s", p->volume->record.name,
                          rs != NULL ? rs->name : "?");
@@ -326,7 +239,7 @@ static void keep_put_done(struct cow_put *put, int code, const struct err *err)
 static void keep_lost(void *user, int code, const struct err *err)
 {
     struct write_part *p = user;
-    snapshot_reader_end(p->full);
+    snapshot_reader_end(p->culprit);
     if (code == 0) {
         keep_again(p);
         return;
@@ -340,7 +253,7 @@ static bool keep_loses(struct write_part *p, struct snapshot *s)
 {
     if (s->store != NULL || p->volume->record.full_policy != FULL_INVALIDATE || p->w->rollback)
         return false;
-    p->full = s;
+    p->culprit = s;
     snapshot_reader_begin(s);
     write_give_buf(p);
     snapshot_lose(s, keep_lost, p);
@@ -408,7 +321,7 @@ static void keep_submit(struct write_part *p)
         keep_decided(p);
 }
 
-static void keep_put(struct write_part *p)
+void write_keep_put(struct write_part *p)
 {
     int rc = p->w->err.code;
     if (rc == 0)
@@ -448,25 +361,17 @@ static void keep_put(struct write_part *p)
 static void keep_fetched(struct fetch *f, int code)
 {
     struct write_part *p = f->user;
-    struct write_batch *b = p->batch;
-    p->batch = NULL;
     hold_give(&p->hold);
-    if (code == SNAP_EPOISONED) {
-        struct err why = p->w->err;
-        p->w->err = ERR_INIT;
-        write_wait_store(p, &why);
-        if (b != NULL) {
-            b->count--;
-            batch_ended_one(b);
-        }
+    if (code != SNAP_EPOISONED) { /* another error is told when its turn comes */
+        write_batch_read(p);
         return;
     }
-    if (b == NULL) {
-        keep_put(p);
-        return;
-    }
-    STAILQ_INSERT_TAIL(&b->parts, p, batch_link);
-    batch_ended_one(b);
+    struct write_batch *b = p->batch;
+    struct err why = p->w->err;
+    p->batch = NULL;
+    p->w->err = ERR_INIT;
+    write_wait_store(p, &why); /* p may be gone now */
+    write_batch_leave(b);
 }
 
 static void keep_read(struct write_part *p)
@@ -485,7 +390,7 @@ static void keep_read(struct write_part *p)
                               .done = keep_fetched,
                               .user = p,
                               .err = &p->w->err};
-    p->batch = batch_join(p->volume);
+    write_batch_join(p);
     fetch_start(&p->fetch);
 }
 

@@ -612,6 +612,27 @@ class BadInput(HostedCase):
         self.assert_holds(volume, model)
         self.connect(instance=os.urandom(16)).write(volume, 0, b"two")  # somebody else
 
+    def test_it_is_refused_when_others_with_like_instances_have_written_meanwhile(self):
+        def bits(instance):  # of uuid_hash()
+            h = 0
+            for at, factor in ((0, 0x9e3779b97f4a7c15), (8, 0xd6e8feb86659fd93)):
+                h ^= int.from_bytes(instance[at:at + 8], "little")
+                h = (h ^ h >> 32) * factor % (1 << 64)
+                h ^= h >> 32
+            return h % 4096
+
+        volume, model = self.hosted()
+        mine = os.urandom(16)
+        older, newer = self.connect(instance=mine), self.connect(instance=mine)
+        older.write(volume, 0, b"one")
+        newer.write(volume, 0, b"two")
+        for _ in range(3):
+            like = next(i for i in iter(lambda: os.urandom(16), b"") if bits(i) == bits(mine))
+            self.connect(instance=like).write(volume, 5, b"else")
+        self.refused(rc.ESTALE, older.write, volume, 0, b"one")
+        model.write(0, b"two\0\0else")
+        self.assert_holds(volume, model)
+
 
 class Glance(HostedCase):
     """What operators see."""

@@ -2,8 +2,10 @@
 """The main job, end to end: apply, diff, export, merge, chains, two writers."""
 
 import os
+import re
 import signal
 import time
+import urllib.request
 
 from harness import Case, seed
 
@@ -173,3 +175,24 @@ class RemoteSnapshot(Case):
         self.remote("create", "v@a")
         two = self.snapctl("--json", "remote", "show", "v@a").json()
         self.assertNotEqual(one["id"], two["id"])
+
+
+class Merge(Case):
+    def test_a_table_in_no_order_is_emptied_an_area_at_a_time(self):
+        d = self.up(tls=False, config='metrics_listen = "127.0.0.1:0"\n')
+        port = re.search(r"metrics=\S*?:(\d+)", d.log()).group(1)
+        rng = seed()
+        first = self.image("first", 8 * MIB, rng, 100)
+        origin = self.copy(first, "origin")
+        self.remote("create", "v", "--like", origin)
+        self.remote("create", "v@a", "--chunk-size", "4K")
+        second = self.changed(first, "second", rng, percent=50)
+        self.remote("apply", "v@a", "--origin", origin, "--source", second)
+        done = self.snapctl("--json", "remote", "merge", "v@a", "--origin", origin).json()
+        self.assert_same(origin, first)
+        self.assertGreater(done["chunks_written"], 800)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        commits = int(re.search(r'_requests_total\{method="merge-commit"\} (\d+)', text).group(1))
+        areas = -(-done["chunks_written"] // 256)  # of 4 KiB, 16 bytes an exception
+        self.assertTrue(1 <= commits <= areas, f"{commits} commits of {areas} areas")

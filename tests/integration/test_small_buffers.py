@@ -2,6 +2,7 @@
 """A daemon with as little memory for buffers as the configuration allows: slow, but nothing that
 needs more than that, or waits for another's, waits for good."""
 
+from harness import Case, seed
 from hosted import KIB, MIB, HostedCase
 
 
@@ -40,6 +41,25 @@ class SmallBuffers(HostedCase):
         self.write(volume, model, MIB + 7, b"part of another", clone)
         self.assert_holds_in_pieces(volume, model)
         self.d.stop()
+
+
+class Writers(Case):
+    def test_apply_and_merge_send_no_more_at_once_than_the_daemon_takes(self):
+        rng = seed()
+        self.up(tls=False, config=SmallBuffers.config)
+        first = self.image("first", 2 * MIB, rng)
+        second = self.changed(first, "second", rng, percent=60)
+        third = self.changed(second, "third", rng, percent=60)
+        origin = self.copy(first, "origin")
+        self.remote("create", "v", "--like", origin)
+        for snapshot, source in (("a", second), ("b", third)):
+            self.remote("create", f"v@{snapshot}")
+            self.remote("apply", f"v@{snapshot}", "--origin", origin, "--source", source)
+            self.assert_same(origin, source)
+        self.remote("merge", "v@a", "--origin", origin)
+        self.assert_same(origin, first)
+        self.remote("export", "v@b", "--origin", origin, "-o", self.path("b"))
+        self.assert_same(self.path("b"), second)
 
 
 class Rollbacks(SmallBuffers):

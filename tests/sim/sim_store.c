@@ -411,7 +411,18 @@ static void lose_and_recover(struct sim *s)
  * ------------------------------------------------------------------------------------------------
  */
 
-/* Roll some runs back; what left the table must stand on the origin before. */
+/* The nth exception from the end of a table of len. */
+static struct cow_exception from_end(const struct sim *s, uint64_t len, uint32_t n)
+{
+    const uint64_t at = len - 1 - n, area = at / s->geometry.area_exceptions;
+    struct cow_exception x;
+    cow_exception_decode(
+        &x, mem_dev_image(s->dev) + cow_area_chunk(&s->geometry, area) * s->geometry.chunk_bytes,
+        (uint32_t)(at % s->geometry.area_exceptions));
+    return x;
+}
+
+/* Roll some runs back, or several at once; what left the table must stand on the origin before. */
 static void play_merge(struct sim *s, unsigned runs)
 {
     s->phase = "merge";
@@ -426,12 +437,19 @@ static void play_merge(struct sim *s, unsigned runs)
             sim_fail(s, prepared.err.text, 0);
         if (prepared.run.count == 0)
             break;
-        uint32_t count = 1 + (uint32_t)rng_below(&s->rng, prepared.run.count);
+        const bool many = rng_chance(&s->rng, 50);
+        const uint32_t most = many ? prepared.run.commit_max : prepared.run.count;
+        const uint32_t count = 1 + (uint32_t)rng_below(&s->rng, most);
+        uint64_t olds[OLDS];
+        CHECK(count <= OLDS);
         for (uint32_t n = 0; n < count; n++) {
-            uint64_t old = prepared.run.old_chunk + prepared.run.count - 1 - n;
-            uint64_t from = prepared.run.new_chunk + prepared.run.count - 1 - n;
+            const struct cow_exception x = from_end(s, prepared.run.table_len, n);
+            const uint64_t old = olds[n] = x.old_chunk;
+            if (n < prepared.run.count &&
+                old != prepared.run.old_chunk + prepared.run.count - 1 - n)
+                sim_fail(s, "the run is not the table's end", old);
             struct truth *t = &s->truth[old];
-            if (!t->acked || !holds(mem_dev_image(s->dev) + from * s->geometry.chunk_bytes,
+            if (!t->acked || !holds(mem_dev_image(s->dev) + x.new_chunk * s->geometry.chunk_bytes,
                                     s->geometry.chunk_bytes, old, t->acked))
                 sim_fail(s, "merge offers what was not acknowledged", old);
             t->origin = t->acked;
@@ -444,7 +462,7 @@ static void play_merge(struct sim *s, unsigned runs)
         if (committed.code < 0)
             sim_fail(s, committed.err.text, 0);
         for (uint32_t n = 0; n < count; n++)
-            s->truth[prepared.run.old_chunk + prepared.run.count - 1 - n].acked = 0;
+            s->truth[olds[n]].acked = 0;
     }
     struct waited ended = {0};
     cow_store_merge_end(s->store, on_done, &ended);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hosted volumes against a model: writes, snapshots, clones, groups, rollbacks, merges, deletions,
- * full disks, failing disks, power losses.
+ * verifications, full disks, failing disks, power losses.
  *
  * Two volumes live on one simulated machine. A scenario is drawn from a seed: what is begun, which
  * disk request ends next, when the plug is pulled. Several things are under way at any time. After
@@ -47,7 +47,7 @@ static bool begin_settling(struct sim *s, struct subject *u)
 
 static void begin_rare(struct sim *s, struct subject *u, struct node *any)
 {
-    switch (sim_pick(s, s->faults ? 12 : 8)) {
+    switch (sim_pick(s, s->faults ? 13 : 9)) {
     case 0:
     case 1:
         rollback_start(s, u);
@@ -70,6 +70,9 @@ static void begin_rare(struct sim *s, struct subject *u, struct node *any)
         break;
     case 7:
         verify_start(s, u);
+        break;
+    case 8:
+        verify_cancel(s);
         break;
     default:
         if (s->faults)

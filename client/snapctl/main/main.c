@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapctl: find the group and the command, run it, say what went wrong. */
 #include "client/snapctl/cli.h"
+#include "common/base/std_fds.h"
 
 #include <locale.h>
 #include <signal.h>
@@ -150,6 +151,8 @@ int main(int argc, char **argv)
 {
     struct cli cli = {0};
     int i = 1;
+    if (std_fds_occupy() < 0) /* no message is to be written to a disk */
+        return err_exit_code(SNAP_EINTERNAL);
     (void)setlocale(LC_CTYPE, "");  /* tables show the letters that the terminal has */
     (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a write that fails */
     while (i < argc && take_option(&cli, argc, argv, &i))

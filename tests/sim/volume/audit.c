@@ -98,7 +98,30 @@ void verify_start(struct sim *s, struct subject *u)
     o->begun = false;
     o->job = sim_uuid(s);
     struct verify_spec spec = {.job = o->job};
+    const struct node *one = node_pick(s, u, false);
+    unsigned how = sim_pick(s, 8);
+    spec.scrub = how == 0;
+    spec.rebuild = how == 1;
+    if (how > 5 && one != NULL)
+        spec.snapshot = one->id;
+    u->rebuilt = u->rebuilt || spec.rebuild;
     volume_verify_start(u->volume, &spec, verify_begun, o);
+}
+
+static void verify_cancelled(void *user, int code, const struct err *err)
+{
+    const struct sim *s = user;
+    if (code < 0)
+        sim_fail(s, "a verification that is under way cannot be cancelled: %s", err->text);
+}
+
+void verify_cancel(struct sim *s)
+{
+    for (unsigned i = 0; i < SIM_OPS; i++) {
+        struct op *o = &s->ops[i];
+        if (o->kind == OP_VERIFY && o->begun)
+            volume_job_cancel(o->subject->volume, &o->job, verify_cancelled, s);
+    }
 }
 
 /* Each was made with checksums, and has them still. */
@@ -152,8 +175,21 @@ static void verify_finds(struct sim *s, struct subject *u)
     op_end(o);
 }
 
+/* A store whose disk has failed is opened again, whoever was told of it. */
+static void audit_poisoned(const struct sim *s, const struct volume *v)
+{
+    const struct snapshot *x;
+    const struct snapshot_list *lists[] = {&v->chain, &v->clones};
+    for (unsigned i = 0; i < 2; i++)
+        TAILQ_FOREACH (x, lists[i], link)
+            if (x->store != NULL && cow_store_state(x->store) == COW_POISONED)
+                sim_fail(s, "%s is poisoned, and nobody opens it again", snapshot_record(x)->name);
+}
+
 void audit_running(struct sim *s)
 {
+    for (unsigned i = 0; i < SIM_VOLUMES; i++)
+        audit_poisoned(s, s->subjects[i].volume);
     for (unsigned i = 0; i < SIM_VOLUMES; i++) {
         struct subject *u = &s->subjects[i];
         for (unsigned k = 1; k < SIM_NODES; k++)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Disks that fail once: one of the next requests of a COW device, or of an origin.
+/* Disks that fail once: one of the next requests of a COW device, of its checksums, or of an
+ * origin.
  *
  * A flush that fails may take back what it should have made durable. Of what is written in
  * place, the origin and clones, nobody knows from then on what of the unflushed is there; while a
@@ -75,6 +76,14 @@ static void fault_in_making(struct subject *u, struct node *n)
         u->nodes[i].fragile = u->nodes[i].fragile || u->nodes[i].state != NODE_NONE;
 }
 
+/* Of the checksums of a node; NULL: it has none. */
+static struct blk_dev *fault_side(const struct sim *s, const struct snapshot *x)
+{
+    char suffix[UUID_TEXT_BYTES + 8], id[UUID_TEXT_BYTES];
+    (void)snprintf(suffix, sizeof suffix, "%s.sum", uuid_format(&x->id, id));
+    return world_file(s->world, suffix);
+}
+
 void fault_lay(struct sim *s, struct subject *u)
 {
     static const enum blk_op ops[] = {BLK_READ, BLK_WRITE, BLK_FLUSH};
@@ -90,12 +99,17 @@ void fault_lay(struct sim *s, struct subject *u)
     }
     enum blk_op op = ops[sim_pick(s, 3)];
     struct node *n = node_of(u, &x->id);
+    struct blk_dev *side = sim_pick(s, 3) == 0 ? fault_side(s, x) : NULL;
+    disk = side != NULL ? side : disk;
     if (n != NULL)
         fault_in_making(u, n);
     if (n != NULL && n->clone) {
         n->doubtful = n->doubtful || op == BLK_FLUSH;
         n->smudged = true;
     }
-    sim_say(s, "fault %d of %s@%s", (int)op, u->volume->record.name, rs->name);
+    if (n != NULL && side != NULL)
+        n->smudged = true;
+    sim_say(s, "fault %d of %s@%s%s", (int)op, u->volume->record.name, rs->name,
+            side != NULL ? ", its checksums" : "");
     fault_arm(s, disk, op, 1 + sim_pick(s, 3));
 }

@@ -51,6 +51,7 @@ void boot(struct sim *s)
         CHECK(world_record(s->world, &u->id, &r));
         group_undo(s, &r);
         u->recorded = r.rollback;
+        u->rebuilt = false;
         if (volume_new(world_set(s->world), &r, &u->volume, &err) < 0)
             sim_fail(s, "volume: %s", err.text);
         bool done = false;
@@ -203,17 +204,32 @@ void drain(struct sim *s, bool jobs)
     drain_failed(s);
 }
 
+/* What stops a daemon gives up first waits for a turn before anything is closed, at times. */
+static void shut_down_begin(struct sim *s)
+{
+    unsigned steps = sim_pick(s, 3) == 0 ? 1 + sim_pick(s, 40) : 0;
+    for (unsigned i = 0; i < SIM_VOLUMES && steps > 0; i++)
+        snapshot_create_cancel(s->subjects[i].volume);
+    for (; steps > 0; steps--)
+        (void)world_step(s->world);
+}
+
 void shut_down(struct sim *s)
 {
+    bool done[SIM_VOLUMES] = {false}, all = false;
     s->closing = true;
+    shut_down_begin(s);
     for (unsigned i = 0; i < SIM_VOLUMES; i++) {
-        bool done = false;
-        volume_close(s->subjects[i].volume, opened, &done);
-        for (unsigned n = 0; !done && n < SIM_IDLE_STEPS; n++)
+        volume_close(s->subjects[i].volume, opened, &done[i]);
+        for (unsigned n = sim_pick(s, 30); !done[i] && n > 0; n--)
             (void)world_step(s->world);
-        if (!done)
-            sim_fail(s, "volume %u does not close", i);
     }
+    for (unsigned n = 0; !all && n < SIM_IDLE_STEPS; n++) {
+        (void)world_step(s->world);
+        all = done[0] && done[1];
+    }
+    if (!all)
+        sim_fail(s, "volume %u does not close", done[0] ? 1 : 0);
     while (world_step(s->world)) /* files that are to go */
         ;
 }

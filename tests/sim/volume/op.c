@@ -139,7 +139,7 @@ static bool op_excused(const struct op *o, int code)
     case SNAP_ELIMIT:
         return op_is_change(o) || o->kind == OP_READ;
     case SNAP_EPOISONED: /* as while it is being made invalid */
-        return s->faulty || (on != NULL && on->fragile && o->kind != OP_DELETE);
+        return s->faulty || u->rebuilt || (on != NULL && on->fragile && o->kind != OP_DELETE);
     case SNAP_EIO:
     case SNAP_ECORRUPT:
         return s->faulty;

@@ -69,6 +69,7 @@ struct subject {
     unsigned buried;
     struct record_rollback recorded; /* when this life began */
     bool flush_laid;                 /* a flush of the origin is to fail, in this life */
+    bool rebuilt; /* checksums are made anew, in this life: devices are opened again for that */
     enum rollback_state rollback;
     struct rollback_spec rollback_spec;
     unsigned rollback_to;  /* a node */
@@ -220,6 +221,8 @@ void shut_down(struct sim *s);
 void check_start(struct sim *s, struct subject *u, struct node *n);
 void verify_start(struct sim *s, struct subject *u);
 void verify_poll(struct op *o);
+/* All that are under way. */
+void verify_cancel(struct sim *s);
 /* Nothing is under way: every node's table is sound, every checksum right. */
 void audit_running(struct sim *s);
 /* The daemon is down: the files alone give the same views. */

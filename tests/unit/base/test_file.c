@@ -321,6 +321,24 @@ static void file_sync_parent__finds_the_folder_of_any_path(void **state)
     (void)close(cwd);
 }
 
+static void file_make_parents__makes_what_is_missing_and_names_what_is_in_the_way(void **state)
+{
+    (void)state;
+    char path[TMPDIR_FILE_BYTES];
+    struct stat st;
+    struct err e = ERR_INIT;
+    assert_int_equal(file_make_parents(tmpdir_file(&dir, "x/y/z", path), 0700, NULL), 0);
+    assert_int_equal(file_make_parents(path, 0700, NULL), 0);
+    assert_int_not_equal(stat(path, &st), 0);
+    *strrchr(path, '/') = '\0';
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISDIR(st.st_mode));
+    assert_int_equal(file_replace(tmpdir_file(&dir, "x/file", path), "", 0, 0600, NULL), 0);
+    assert_int_equal(file_make_parents(tmpdir_file(&dir, "x/file/z", path), 0700, &e), SNAP_EEXIST);
+    assert_non_null(strstr(e.text, "x/file is there and is not a folder"));
+    assert_int_equal(file_make_parents("", 0700, &e), SNAP_EINVAL);
+}
+
 #define WITH_DIR(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 
 int main(void)
@@ -341,6 +359,7 @@ int main(void)
         WITH_DIR(file_read_all__endless_file_stops_at_the_cap),
         WITH_DIR(file_read_all__folder_is_an_error),
         WITH_DIR(file_make_dir__makes_once_and_takes_what_is_there),
+        WITH_DIR(file_make_parents__makes_what_is_missing_and_names_what_is_in_the_way),
         WITH_DIR(file_sync_parent__finds_the_folder_of_any_path),
     };
     (void)signal(SIGXFSZ, SIG_IGN);

@@ -65,6 +65,25 @@ static void compare__sorts_equal_changed_and_holes_and_ends_with_the_origin(void
     assert_int_equal(verdicts[3], OVER_SAME);
 }
 
+/* What the slot held before stands in `old`. */
+static void compare__takes_all_of_what_was_not_read_for_changed(void **state)
+{
+    (void)state;
+    enum { CHUNK = 512 };
+    uint8_t old[3 * CHUNK] = {0}, new[3 * CHUNK] = {0};
+    uint8_t verdicts[3] = {OVER_SAME, OVER_ZERO, OVER_SAME};
+    struct over_slot s = {.len_bytes = 3 * CHUNK,
+                          .chunks = 3,
+                          .unread = true,
+                          .old = old,
+                          .new = new,
+                          .verdicts = verdicts};
+    assert_int_equal(over_compare(&s, CHUNK), 3);
+    assert_int_equal(verdicts[0], OVER_WRITE);
+    assert_int_equal(verdicts[1], OVER_ZERO);
+    assert_int_equal(verdicts[2], OVER_WRITE);
+}
+
 static void dimension__slots_hold_whole_chunks_and_memory_stays_bounded(void **state)
 {
     (void)state;
@@ -365,6 +384,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(compare__sorts_equal_changed_and_holes_and_ends_with_the_origin),
+        cmocka_unit_test(compare__takes_all_of_what_was_not_read_for_changed),
         cmocka_unit_test(dimension__slots_hold_whole_chunks_and_memory_stays_bounded),
         cmocka_unit_test_setup_teardown(sparse_read__equals_a_plain_read_and_marks_only_whole_holes,
                                         setup, teardown),

@@ -347,7 +347,7 @@ static void runs__out_of_order_or_without_progress_are_refused(void **state)
 /* -- merge -- */
 
 static void answer_merge_run(struct fake *f, struct fake_asked *a, uint32_t count,
-                             uint64_t table_len)
+                             uint64_t table_len, uint32_t commit_max)
 {
     Snapwire__V1__MergeRun m = SNAPWIRE__V1__MERGE_RUN__INIT;
 
@@ -355,7 +355,49 @@ static void answer_merge_run(struct fake *f, struct fake_asked *a, uint32_t coun
     m.new_chunk = 4;
     m.count = count;
     m.table_len = table_len;
+    m.commit_max = commit_max;
     fake_answer(f, a, &m.base);
+}
+
+struct prepared {
+    struct outcome outcome;
+    uint32_t count, commit_max;
+};
+
+static void prepared_cb(void *user, const struct snapwire_error *error,
+                        const struct snapwire_merge_run *run)
+{
+    struct prepared *p = user;
+
+    outcome_cb(&p->outcome, error);
+    p->count = run != NULL ? run->count : 0;
+    p->commit_max = run != NULL ? run->commit_max : 0;
+}
+
+static void merge_prepare__tells_how_many_a_commit_takes(void **state)
+{
+    static const struct {
+        uint32_t count, told, commit_max; /* commit_max 0: refused */
+    } answers[] = {{2, 0, 2}, {2, 2, 2}, {2, 10, 10}, {2, 1, 0}, {2, 11, 0}, {11, 0, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct fake *f = fake_new();
+        struct writer w;
+        struct prepared p = {0};
+
+        writer_begin(&w, f);
+        f->hold = METHOD(MERGE_PREPARE);
+        assert_int_equal(snapwire_merge_prepare(w.lease, &f->head, prepared_cb, &p, NULL), 0);
+        RUN_UNTIL(f, fake_count(f, METHOD(MERGE_PREPARE)) == 1);
+        answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), answers[i].count, 10,
+                         answers[i].told);
+        RUN_UNTIL(f, p.outcome.calls == 1);
+        assert_int_equal(p.outcome.code, answers[i].commit_max > 0 ? 0 : SNAPWIRE_EPROTO);
+        assert_int_equal(p.commit_max, answers[i].commit_max);
+        assert_int_equal(p.count, answers[i].commit_max > 0 ? answers[i].count : 0);
+        writer_end(&w);
+    }
 }
 
 /* A commit whose answer is lost; sent again, the daemon says EMISMATCH, and is asked for the
@@ -380,8 +422,8 @@ static int commit_twice(uint64_t table_len_after)
     struct outcome o = {0};
 
     commit_begin_twice(f, &w, &o, "table length");
-    answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), table_len_after > 0,
-                     table_len_after);
+    answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), table_len_after > 0, table_len_after,
+                     0);
     RUN_UNTIL(f, o.calls == 1);
     writer_end(&w);
     return o.code;
@@ -403,14 +445,15 @@ static void merge_commit__over_another_table_stays_a_mismatch(void **state)
 static void merge_commit__that_was_not_done_before_the_disconnect_is_sent_once_more(void **state)
 {
     (void)state;
-    for (int refused = 0; refused < 2; refused++) {
+    for (int round = 0; round < 4; round++) { /* of a run, and of more than one */
+        const bool refused = round % 2 != 0, more = round / 2 != 0;
         struct fake *f = fake_new();
         struct writer w;
         struct outcome o = {0};
         const Snapwire__V1__Empty empty = SNAPWIRE__V1__EMPTY__INIT;
 
         commit_begin_twice(f, &w, &o, "0 prepared");
-        answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), 4, 10);
+        answer_merge_run(f, fake_nth(f, METHOD(MERGE_PREPARE), 0), more ? 1 : 4, 10, more ? 7 : 0);
         RUN_UNTIL(f, fake_count(f, METHOD(MERGE_COMMIT)) == 3);
         assert_int_equal(o.calls, 0);
         if (refused)
@@ -480,6 +523,7 @@ int main(void)
         cmocka_unit_test(merge_commit__that_was_done_before_the_disconnect_is_success),
         cmocka_unit_test(merge_commit__over_another_table_stays_a_mismatch),
         cmocka_unit_test(merge_commit__that_was_not_done_before_the_disconnect_is_sent_once_more),
+        cmocka_unit_test(merge_prepare__tells_how_many_a_commit_takes),
         cmocka_unit_test(merge_commit__refused_at_once_is_not_asked_about),
         cmocka_unit_test(merge_end__of_a_consumed_snapshot_is_success_on_the_second_try),
     };

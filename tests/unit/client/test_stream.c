@@ -120,6 +120,33 @@ static void puts__fill_batches_up_to_their_bounds(void **state)
     writer_end(&w);
 }
 
+/* Zeros have no payload, but the daemon has a bound for what they stand for. */
+static void zeros__of_one_batch_are_no_more_than_the_daemon_takes(void **state)
+{
+    struct fake *f = fake_new();
+    struct writer w;
+    struct put_log log = {0};
+
+    (void)state;
+    f->chunk_sectors = 2048;
+    const unsigned most = LIMIT_BATCH_ZERO_BYTES / SECTOR_BYTES / 2048;
+    writer_begin(&w, f);
+    writer_stream(&w, NULL);
+    for (unsigned i = 0; i < 2 * most; i++)
+        assert_int_equal(
+            snapwire_stream_put(w.stream, i % most, 1, NULL, SNAPWIRE_PUT_ZERO, on_put, &log, NULL),
+            0);
+    RUN_UNTIL(w.f, log.calls == 2 * most);
+    assert_int_equal(log.failed, 0);
+    assert_int_equal(fake_count(w.f, METHOD(COW_PUT)), 2);
+    for (unsigned i = 0; i < 2; i++) {
+        Snapwire__V1__CowPut *m = put_of(w.f, i);
+        assert_int_equal(m->n_zero_chunks, most);
+        snapwire__v1__cow_put__free_unpacked(m, NULL);
+    }
+    writer_end(&w);
+}
+
 /* One batch is gathered, one travels, one is made durable, one's answer comes back. */
 static void batch__is_at_most_a_quarter_of_what_may_be_in_flight(void **state)
 {
@@ -605,6 +632,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(puts__of_one_turn_travel_in_one_frame_in_their_order),
         cmocka_unit_test(puts__fill_batches_up_to_their_bounds),
+        cmocka_unit_test(zeros__of_one_batch_are_no_more_than_the_daemon_takes),
         cmocka_unit_test(batch__is_at_most_a_quarter_of_what_may_be_in_flight),
         cmocka_unit_test(put__that_is_none_is_refused),
         cmocka_unit_test(put__without_a_head_is_enoent),

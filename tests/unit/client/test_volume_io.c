@@ -489,7 +489,7 @@ static void arguments__that_make_no_sense_are_refused_before_anything_is_sent(vo
     assert_int_equal(snapwire_io_read(c, v, NULL, UINT64_MAX, 8, b, outcome_cb, &o, &e),
                      SNAPWIRE_EINVAL);
     assert_int_equal(snapwire_io_read(c, v, NULL, 0, 8, NULL, outcome_cb, &o, &e), SNAPWIRE_EINVAL);
-    assert_int_equal(snapwire_io_zero(c, v, NULL, 0, 8, 4, outcome_cb, &o, &e), SNAPWIRE_EINVAL);
+    assert_int_equal(snapwire_io_zero(c, v, NULL, 0, 8, 8, outcome_cb, &o, &e), SNAPWIRE_EINVAL);
     run_for_ms(f, 10);
     assert_int_equal(f->asked_count, 0);
     assert_int_equal(o.calls, 0);

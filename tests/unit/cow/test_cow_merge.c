@@ -59,6 +59,53 @@ static void merge__run_is_consecutive_in_both_and_within_the_area(void **state)
     fix_done(&f);
 }
 
+/* What stands in one area goes with one commit, in whatever order it is. */
+static void merge__commit_takes_further_runs_of_the_area(void **state)
+{
+    static const struct {
+        uint64_t old_chunk, new_chunk;
+    } table[] = {{7, 2}, {300, 3}, {3, 4}, {90, 5}, {91, 6}};
+    struct fix f = fix_new(4096, 6144);
+    struct waited w;
+
+    (void)state;
+    fix_close(&f);
+    for (uint32_t i = 0; i < 5; i++)
+        disk_set(&f, 0, i, table[i].old_chunk, table[i].new_chunk);
+    fix_open(&f);
+    w = fix_merge_prepare(&f);
+    assert_int_equal(w.run.count, 2);
+    assert_int_equal(w.run.commit_max, 5);
+    assert_int_equal(fix_merge_commit(&f, 5, 6), SNAP_EMISMATCH);
+    assert_int_equal(fix_merge_commit(&f, 5, 3), 0);
+    assert_int_equal(cow_map_count(f.map), 2);
+    assert_true(fix_has(&f, 7) && fix_has(&f, 300));
+    assert_true(!fix_has(&f, 3) && !fix_has(&f, 90) && !fix_has(&f, 91));
+    assert_true(bytes_are_zero(mem_dev_platter(f.dev) + 4096 + 32, 4096 - 32));
+    assert_int_equal(fix_merge_prepare(&f).run.commit_max, 2);
+    assert_int_equal(fix_merge_commit(&f, 2, 2), 0);
+    assert_int_equal(cow_map_count(f.map), 0);
+    assert_int_equal(fix_merge_prepare(&f).run.commit_max, 0);
+    fix_reopen(&f);
+    assert_int_equal(cow_map_count(f.map), 0);
+    fix_done(&f);
+
+    f = fix_new(4096, 6144); /* never over the area's edge */
+    for (uint64_t old = 520; old > 0; old -= 2)
+        assert_int_equal(fix_put(&f, old, 1, 1), 0);
+    w = fix_merge_prepare(&f);
+    assert_int_equal(w.run.count, 1);
+    assert_int_equal(w.run.commit_max, 4);
+    assert_int_equal(fix_merge_commit(&f, 260, 5), SNAP_EMISMATCH);
+    assert_int_equal(fix_merge_commit(&f, 260, 4), 0);
+    assert_int_equal(fix_merge_prepare(&f).run.commit_max, 256);
+    assert_int_equal(fix_merge_commit(&f, 256, 200), 0);
+    assert_int_equal(fix_usage(&f).exceptions, 56);
+    for (uint64_t old = 520; old > 0; old -= 2)
+        assert_int_equal(fix_has(&f, old), old > 520 - 2 * 56);
+    fix_done(&f);
+}
+
 static void merge__status_follows_the_kernel(void **state)
 {
     struct fix f = fix_new(4096, 6144);
@@ -277,6 +324,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merge__empty_table_is_finished),
         cmocka_unit_test(merge__run_is_consecutive_in_both_and_within_the_area),
+        cmocka_unit_test(merge__commit_takes_further_runs_of_the_area),
         cmocka_unit_test(merge__status_follows_the_kernel),
         cmocka_unit_test(merge__commit_is_compare_and_set),
         cmocka_unit_test(merge__puts_are_refused_until_its_end),

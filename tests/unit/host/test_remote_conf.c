@@ -243,6 +243,36 @@ static void save__a_symbolic_link_stays_one(void **state)
     remote_conf_done(&conf);
 }
 
+/* A file of settings that stands elsewhere is often linked to before it is there. */
+static void save__a_link_that_leads_nowhere_yet_is_written_through(void **state)
+{
+    (void)state;
+    char first[TMPDIR_FILE_BYTES], last[TMPDIR_FILE_BYTES];
+    struct remote_conf conf = REMOTE_CONF_INIT;
+    struct stat st;
+    (void)tmpdir_file(&dir, "other.conf", first);
+    (void)tmpdir_file(&dir, "dots/snapwire/remotes", last);
+    assert_int_equal(symlink("other.conf", path), 0);
+    assert_int_equal(symlink(last, first), 0);
+    assert_int_equal(remote_conf_save(path, &conf, NULL), 0);
+    assert_int_equal(lstat(path, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(lstat(first, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(lstat(last, &st), 0);
+    assert_true(S_ISREG(st.st_mode));
+}
+
+static void save__links_in_a_circle_are_refused(void **state)
+{
+    (void)state;
+    struct remote_conf conf = REMOTE_CONF_INIT;
+    struct err e = ERR_INIT;
+    assert_int_equal(symlink("remotes.conf", path), 0);
+    assert_int_equal(remote_conf_save(path, &conf, &e), SNAP_EINVAL);
+    assert_non_null(strstr(e.text, "symbolic links"));
+}
+
 static void add__refuses_a_second_of_the_name_and_control_characters(void **state)
 {
     (void)state;
@@ -308,6 +338,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(save__any_printable_path_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(save__a_symbolic_link_stays_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(save__a_link_that_leads_nowhere_yet_is_written_through,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(save__links_in_a_circle_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(lock__makes_folders_and_save_keeps_others_out, setup,
                                         teardown),
         cmocka_unit_test(add__refuses_a_second_of_the_name_and_control_characters),

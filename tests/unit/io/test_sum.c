@@ -544,6 +544,73 @@ static void lookup__may_close_the_device_when_its_page_comes(void **state)
     blk_engine_free(w.engine);
 }
 
+/* -- failures ----------------------------------------------------------------------------- */
+
+/* Whoever hears of the last end closes the device, as the owner of one that has failed does. */
+struct closing {
+    struct world *w;
+    struct blk_req reqs[4];
+    unsigned left, failed;
+};
+
+static void closing_done(struct blk_req *req, int result)
+{
+    struct closing *c = req->user;
+    c->failed += result < 0;
+    if (--c->left > 0)
+        return;
+    blk_dev_close(c->w->dev);
+    c->w->dev = NULL;
+}
+
+static void closing_submit(struct closing *c, enum blk_op op, uint64_t block, void *data)
+{
+    struct blk_req *req = &c->reqs[c->left++];
+    *req = (struct blk_req){.op = op,
+                            .offset_bytes = block * BLOCK,
+                            .len_bytes = op == BLK_FLUSH ? 0 : BLOCK,
+                            .data = data,
+                            .done = closing_done,
+                            .user = c};
+    blk_submit(c->w->dev, req);
+}
+
+/* A request to a block of each of three pages, and a flush; the n-th read or write of a page
+ * fails. */
+static void close_when_failed(uint64_t seed, bool opened_again, enum blk_op op, unsigned n)
+{
+    enum { PAGES = 3 };
+    struct world w;
+    struct closing c = {.w = &w};
+    uint8_t *b = filled(BLOCK, 'x');
+    world_new(&w, seed, PAGES * SUM_PAGE_SLOTS * BLOCK);
+    for (uint64_t i = 0; i < PAGES; i++)
+        put(&w, i * SUM_PAGE_SLOTS + 5, 'a');
+    flush(&w);
+    if (opened_again)
+        plug(&w);
+    mem_dev_fault_at(w.side, op, n, MEM_FAULT_ERROR, EIO);
+    for (uint64_t i = 0; i < PAGES; i++)
+        closing_submit(&c, BLK_WRITE, i * SUM_PAGE_SLOTS + 5, b);
+    closing_submit(&c, BLK_FLUSH, 0, NULL);
+    while (w.dev != NULL)
+        assert_true(mem_engine_step(w.engine));
+    assert_true(c.failed > 0);
+    blk_engine_free(w.engine);
+    free(b);
+}
+
+static void failure__leaves_nothing_under_way_behind_the_last_end(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 30; seed++)
+        for (unsigned n = 1; n <= 3; n++) {
+            close_when_failed(seed, true, BLK_READ, n);
+            close_when_failed(seed, false, BLK_WRITE, n);
+            close_when_failed(seed, true, BLK_WRITE, n);
+        }
+}
+
 /* -- power loss at any moment ----------------------------------------------------------- */
 
 struct flight {
@@ -665,6 +732,7 @@ int main(void)
         cmocka_unit_test(set__makes_a_sum_anew),
         cmocka_unit_test(lookup__of_pages_that_are_all_on_their_way_ends),
         cmocka_unit_test(lookup__may_close_the_device_when_its_page_comes),
+        cmocka_unit_test(failure__leaves_nothing_under_way_behind_the_last_end),
         cmocka_unit_test(power_loss__leaves_every_covered_block_with_its_sum_or_in_doubt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

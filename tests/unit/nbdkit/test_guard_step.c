@@ -40,6 +40,7 @@ static int setup(void **state)
     if (!g)
         return -1;
     (void)pthread_mutex_init(&g->lock, NULL);
+    TAILQ_INIT(&g->unread);
     TAILQ_INIT(&g->queue);
     TAILQ_INIT(&g->waiters);
     TAILQ_INIT(&g->held_back);

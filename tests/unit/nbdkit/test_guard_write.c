@@ -87,6 +87,7 @@ static int setup(void **state)
     (void)pthread_mutex_init(&g->lock, NULL);
     (void)pthread_mutex_init(&g->wake_lock, NULL);
     (void)pthread_cond_init(&g->woken, NULL);
+    TAILQ_INIT(&g->unread);
     TAILQ_INIT(&g->queue);
     TAILQ_INIT(&g->waiters);
     TAILQ_INIT(&g->at_disk);
@@ -174,8 +175,7 @@ static void assert_waits(const struct guard *g, const struct writer *w)
 
 /* -- the link's part --------------------------------------------------------------------------- */
 
-/* What a writer has claimed; waits for it. */
-static struct guard_copy *next_copy(struct guard *g)
+static struct guard_copy *next_of(struct guard *g, struct guard_copies *list)
 {
     struct guard_copy *c = NULL;
     const uint64_t end = guard_now_ns() + 10 * NS_PER_S;
@@ -183,14 +183,20 @@ static struct guard_copy *next_copy(struct guard *g)
         if (guard_now_ns() > end)
             fail_msg("nothing is claimed");
         (void)pthread_mutex_lock(&g->lock);
-        c = TAILQ_FIRST(&g->queue);
+        c = TAILQ_FIRST(list);
         if (c)
-            TAILQ_REMOVE(&g->queue, c, link);
+            TAILQ_REMOVE(list, c, link);
         (void)pthread_mutex_unlock(&g->lock);
         if (!c)
             nap_ms(1);
     }
     return c;
+}
+
+/* What a writer has claimed and read; waits for it. */
+static struct guard_copy *next_copy(struct guard *g)
+{
+    return next_of(g, &g->queue);
 }
 
 static unsigned in_flight(struct guard *g)
@@ -335,6 +341,42 @@ static void write__the_last_chunk_is_padded_with_zeros(void **state)
     assert_true(bytes_are_zero(c->data + TAIL, CHUNK - TAIL));
     settle(g, c, 0);
     assert_int_equal(end(&w), 0);
+}
+
+/* Each claim is handed over at once, and the writer looks at none of it until all are kept. */
+static void write__what_the_link_reads_is_left_to_it(void **state)
+{
+    struct guard *g = *state;
+    struct writer w;
+    g->link_reads = true;
+    guard_map_set(&g->kept, 1, 1, true);
+    begin(g, &w, 0, (uint64_t)3 * CHUNK); /* the first and the third are to be kept */
+    struct guard_copy *first = next_of(g, &g->unread), *third = next_of(g, &g->unread);
+    assert_false(is_queued(g));
+    assert_int_equal(first->first, 0);
+    assert_int_equal(third->first, 2);
+    settle(g, first, 0);
+    assert_waits(g, &w);
+    settle(g, third, 0);
+    assert_int_equal(end(&w), 0);
+    assert_int_equal(at(g, 0), NEW);
+}
+
+static void write__what_the_link_cannot_read_is_its_error(void **state)
+{
+    struct guard *g = *state;
+    struct writer w, again;
+    g->link_reads = true;
+    begin(g, &w, CHUNK, CHUNK);
+    struct guard_copy *c = next_of(g, &g->unread);
+    c->read_errno = ENXIO;
+    settle(g, c, SNAP_EIO);
+    assert_int_equal(end(&w), ENXIO);
+    assert_int_equal(at(g, CHUNK), OLD);
+    begin(g, &again, CHUNK, CHUNK); /* it is tried again */
+    settle(g, next_of(g, &g->unread), 0);
+    assert_int_equal(end(&again), 0);
+    assert_int_equal(at(g, CHUNK), NEW);
 }
 
 static void write__two_on_one_chunk_send_it_once(void **state)
@@ -725,6 +767,8 @@ int main(void)
         CASE(write__waits_until_what_it_overwrites_is_kept),
         CASE(write__over_what_is_kept_asks_for_nothing),
         CASE(write__the_last_chunk_is_padded_with_zeros),
+        CASE(write__what_the_link_reads_is_left_to_it),
+        CASE(write__what_the_link_cannot_read_is_its_error),
         CASE(write__two_on_one_chunk_send_it_once),
         CASE(write__copies_are_bounded),
         CASE(write__a_stale_copy_is_made_again),

@@ -437,6 +437,25 @@ static void tls_flush__to_a_peer_that_reset_is_an_error(void **state)
     sessions_done(&p);
 }
 
+/* Who tries again must not take it for a refusal. */
+static void tls_read__half_a_connection_that_is_cut_is_a_lost_one_at_both_ends(void **state)
+{
+    struct sessions p;
+    struct err e = ERR_INIT;
+    char text[16];
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        sessions_up(&p);
+        while (tls_read(p.s[1], text, sizeof text, NULL) > 0)
+            continue;
+        assert_int_equal(shutdown(p.fd[i], SHUT_WR), 0);
+        assert_int_equal(tls_read(p.s[!i], text, sizeof text, &e), SNAP_ECONN);
+        assert_int_equal(tls_read(p.s[i], text, sizeof text, &e), SNAP_ECONN);
+        print_message("%s\n", e.text);
+        sessions_done(&p);
+    }
+}
+
 /* A connection that is up, its daemon's end resting. */
 static void pair_up_paused(struct pair *p)
 {
@@ -641,6 +660,7 @@ int main(void)
         cmocka_unit_test(tls_write__is_gathered_until_flush),
         cmocka_unit_test(tls_flush__a_full_socket_loses_nothing),
         cmocka_unit_test(tls_flush__to_a_peer_that_reset_is_an_error),
+        cmocka_unit_test(tls_read__half_a_connection_that_is_cut_is_a_lost_one_at_both_ends),
         cmocka_unit_test(chan_close__sends_what_tls_gathered),
         cmocka_unit_test(chan__one_turn_reads_no_more_than_its_share),
         cmocka_unit_test(tls__plain_text_is_refused),

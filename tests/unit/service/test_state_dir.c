@@ -139,6 +139,30 @@ static void scan__odd_things_are_told_and_left_alone(void **state)
     assert_int_equal(access(tmpdir_file(&f->dir, folder, path), F_OK), 0);
 }
 
+static void scan__label_that_is_there_twice_does_not_keep_a_volume_from_being_served(void **state)
+{
+    struct fixture *f = *state;
+    static const char begin[] = "\"labels\": {";
+    char id[UUID_TEXT_BYTES], sub[128], path[TMPDIR_FILE_BYTES], *text = NULL, *longer = NULL;
+    size_t len = 0;
+    struct uuid v = make_volume(f, "v", 4096);
+    (void)snprintf(sub, sizeof sub, "volumes/%s/record", uuid_format(&v, id));
+    assert_int_equal(file_read_all(tmpdir_file(&f->dir, sub, path), 65536, &text, &len, NULL), 0);
+    char *labels = strstr(text, begin);
+    assert_non_null(labels);
+    labels += strlen(begin);
+    assert_true(asprintf(&longer, "%.*s\"site\": \"Basel\", \"site\": \"Bern\"%s",
+                         (int)(labels - text), text, labels) > 0);
+    assert_int_equal(file_replace(path, longer, strlen(longer), 0600, NULL), 0);
+    scan(f);
+    assert_int_equal(f->volumes.count, 1);
+    assert_int_equal(f->volumes.records[0].label_count, 2);
+    assert_int_equal(f->count, 1);
+    assert_true(is_warned(f, sub, "site.2"));
+    free(text);
+    free(longer);
+}
+
 static void scan__record_of_another_volume_is_not_used(void **state)
 {
     struct fixture *f = *state;
@@ -559,6 +583,7 @@ int main(void)
         CASE(lock__second_daemon_is_refused_and_told_by_whom),
         CASE(scan__odd_things_are_told_and_left_alone),
         CASE(scan__record_of_another_volume_is_not_used),
+        CASE(scan__label_that_is_there_twice_does_not_keep_a_volume_from_being_served),
         CASE(scan__files_of_a_hosted_volume_are_listed),
         CASE(scan__half_made_files_go_if_a_note_says_whose_they_are),
         CASE(scan__half_made_file_that_cannot_be_removed_is_told),

@@ -56,6 +56,71 @@ static void drop__file_that_cannot_be_removed_keeps_its_note(void **state)
     f->env.storage = &volume_storage_files;
 }
 
+static int save_nothing(void *user, const char *dir, const struct volume_record *r,
+                        struct err *reterr)
+{
+    (void)user;
+    (void)dir;
+    (void)r;
+    return err_set(reterr, SNAP_EIO, "save");
+}
+
+/* Its files are made, and the record cannot be. */
+static struct uuid refuse(struct fixture *f, struct volume_storage *storage, struct uuid source)
+{
+    const struct uuid id = uuid_make();
+    storage->save = save_nothing;
+    f->env.storage = storage;
+    if (uuid_is_zero(&source)) {
+        struct make m = {.id = id, .name = "s1"};
+        assert_int_equal(call(f, fixture_do_create, &m), SNAP_EIO);
+    } else {
+        struct clone_spec spec = {.id = id, .source = source, .name = "c1"};
+        assert_int_equal(call(f, fixture_do_clone, &spec), SNAP_EIO);
+    }
+    f->env.storage = &volume_storage_files;
+    return id;
+}
+
+static void refused__leaves_neither_files_nor_note(void **state)
+{
+    struct fixture *f = *state;
+    struct volume_storage storage = volume_storage_files;
+    struct uuid id = refuse(f, &storage, (struct uuid){.b = {0}});
+    assert_false(has_file(f, id, ".cow"));
+    assert_false(has_file(f, id, ".sum"));
+    assert_false(has_file(f, id, DRAFT_END));
+}
+
+static void refused__snapshot_whose_file_stays_keeps_its_note(void **state)
+{
+    struct fixture *f = *state;
+    struct volume_storage storage = volume_storage_files;
+    storage.remove = remove_no_cow;
+    struct uuid id = refuse(f, &storage, (struct uuid){.b = {0}});
+    assert_true(has_file(f, id, ".cow"));
+    assert_false(has_file(f, id, ".sum"));
+    assert_true(has_file(f, id, DRAFT_END));
+}
+
+static void refused__clone_whose_file_stays_keeps_its_note(void **state)
+{
+    struct fixture *f = *state;
+    struct volume_storage storage = volume_storage_files;
+    struct uuid s1 = fixture_create(f, "s1");
+    storage.remove = remove_no_cow;
+    struct uuid id = refuse(f, &storage, s1);
+    assert_true(has_file(f, id, ".cow"));
+    assert_false(has_file(f, id, ".sum"));
+    assert_true(has_file(f, id, DRAFT_END));
+}
+
+static int setup_hosted(void **state)
+{
+    return fixture_setup_as(state,
+                            &(struct fixture_spec){.kind = VOLUME_HOSTED, .checksums = true});
+}
+
 static int setup(void **state)
 {
     return fixture_setup_as(state,
@@ -69,6 +134,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(drop__leaves_neither_files_nor_note),
         CASE(drop__file_that_cannot_be_removed_keeps_its_note),
+        CASE(refused__leaves_neither_files_nor_note),
+        CASE(refused__snapshot_whose_file_stays_keeps_its_note),
+        cmocka_unit_test_setup_teardown(refused__clone_whose_file_stays_keeps_its_note,
+                                        setup_hosted, fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -218,6 +218,48 @@ static void hand_down__of_what_a_rollback_kept_has_no_name_of_a_snapshot(void **
     f->env.notice = NULL;
 }
 
+/* -- while it is being opened ---------------------------------------------------------------- */
+
+static void opened(void *user, int code, const struct err *err)
+{
+    (void)err;
+    *(int *)user = code;
+}
+
+static int open_code;
+
+static void do_open_and_leave(struct call *c)
+{
+    struct fixture *f = c->f;
+    struct volume_record r;
+    char dir[LIMIT_PATH_BYTES];
+    assert_int_equal(volume_dir_format(f->env.state_dir, &f->id, dir, sizeof dir, NULL), 0);
+    assert_int_equal(volume_record_load(dir, &r, NULL), 0);
+    assert_int_equal(volume_new(&f->set, &r, &f->volume, NULL), 0);
+    open_code = 1;
+    volume_open(f->volume, opened, &open_code);
+    volume_close(f->volume, call_end, c);
+}
+
+/* The volume waits for the end of the opening only: it, and the node, go with that. */
+static void leaving__ends_with_the_opening_of_a_node_that_is_damaged(void **state)
+{
+    struct fixture *f = *state;
+    char dir[LIMIT_PATH_BYTES], text[UUID_TEXT_BYTES], path[2 * LIMIT_PATH_BYTES];
+    struct uuid s1 = fixture_create(f, "s1");
+    assert_int_equal(call(f, fixture_do_close, NULL), 0);
+    assert_int_equal(volume_dir_format(f->env.state_dir, &f->id, dir, sizeof dir, NULL), 0);
+    (void)snprintf(path, sizeof path, "%s/%s.cow", dir, uuid_format(&s1, text));
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "????", 4, 0), 4);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(call(f, do_open_and_leave, NULL), 0);
+    assert_int_equal(open_code, 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_DAMAGED);
+}
+
 int main(void)
 {
 #define HOSTED(name) cmocka_unit_test_setup_teardown(name, fixture_setup_hosted, fixture_teardown)
@@ -227,6 +269,7 @@ int main(void)
         HOSTED(leaving__as_it_is_deleted_says_that_it_is_not_there),
         REMOTE(leaving__put_that_waits_is_told_that_the_daemon_stops),
         REMOTE(leaving__put_that_waits_is_told_that_the_volume_is_deleted),
+        REMOTE(leaving__ends_with_the_opening_of_a_node_that_is_damaged),
         HOSTED(hand_down__of_what_a_rollback_kept_has_no_name_of_a_snapshot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

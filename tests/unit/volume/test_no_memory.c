@@ -80,6 +80,15 @@ static void rollback__cancelling_refused_without_memory_does_not_turn_it_round(v
 
 static const char *no_memory_for; /* how the path ends; NULL: for all */
 static atomic_int refused;        /* so many times */
+static atomic_int refusals;       /* the clock goes on by a second with each */
+
+static uint64_t now_ns(void *user)
+{
+    (void)user;
+    return clock_now_ns(clock_system()) + (uint64_t)atomic_load(&refusals) * UINT64_C(1000000000);
+}
+
+static const struct clock our_clock = {.now_ns = now_ns};
 
 static int open_without(void *user, struct blk_engine *e, const char *path, unsigned flags,
                         struct blk_dev **ret, struct err *reterr)
@@ -87,6 +96,7 @@ static int open_without(void *user, struct blk_engine *e, const char *path, unsi
     size_t len = strlen(path), end = strlen(no_memory_for);
     if (len > end && strcmp(path + len - end, no_memory_for) == 0 && atomic_load(&refused) > 0) {
         (void)atomic_fetch_sub(&refused, 1);
+        (void)atomic_fetch_add(&refusals, 1);
         return err_set(reterr, SNAP_ENOMEM, "open %s", path);
     }
     return volume_storage_files.open(user, e, path, flags, ret, reterr);
@@ -142,6 +152,40 @@ static void open__checksums_that_find_no_memory_are_waited_for(void **state)
     assert_string_equal(g.status.text, "0 faults");
 }
 
+/* The volume is served without it meanwhile, and needs no other start of the daemon. */
+static void open__origin_that_finds_no_memory_for_long_is_opened_later(void **state)
+{
+    struct fixture *f = *state;
+    tree_write(f, ITSELF, 0, SECTORS, 1);
+    f->env.clock = &our_clock;
+    refuse(f, "origin", 1000);
+    fixture_reopen(f);
+    assert_true(atomic_load(&refused) > 0);
+    assert_int_equal(fixture_fill(f, ITSELF, 0, 10, 2), SNAP_EIO);
+    atomic_store(&refused, 1);
+    int rc = SNAP_EIO;
+    for (int i = 0; i < 2000 && rc == SNAP_EIO; i++) {
+        (void)usleep(10000);
+        rc = fixture_fill(f, ITSELF, 0, 10, 2);
+    }
+    assert_int_equal(rc, 0);
+    assert_int_equal(atomic_load(&refused), 0);
+    fixture_expect_byte(f, ITSELF, 0, 10, 2);
+    fixture_reopen(f);
+    fixture_expect_byte(f, ITSELF, 10, SECTORS * 512, 1);
+}
+
+static void open__origin_that_finds_no_memory_lets_the_volume_be_closed(void **state)
+{
+    struct fixture *f = *state;
+    f->env.clock = &our_clock;
+    refuse(f, "origin", 1000);
+    fixture_reopen(f);
+    assert_true(atomic_load(&refused) > 0);
+    fixture_reopen(f);
+    atomic_store(&refused, 0);
+}
+
 /* To rebuild its checksums a node is closed; it is not lost until the daemon is started again. */
 static void verify__node_that_finds_no_memory_to_be_opened_again_is_opened_later(void **state)
 {
@@ -168,6 +212,8 @@ int main(void)
         CASE(rollback__cancelling_refused_without_memory_does_not_turn_it_round,
              fixture_setup_hosted),
         CASE(open__checksums_that_find_no_memory_are_waited_for, setup_with_checksums),
+        CASE(open__origin_that_finds_no_memory_for_long_is_opened_later, fixture_setup_hosted),
+        CASE(open__origin_that_finds_no_memory_lets_the_volume_be_closed, fixture_setup_hosted),
         CASE(verify__node_that_finds_no_memory_to_be_opened_again_is_opened_later,
              fixture_setup_hosted),
     };

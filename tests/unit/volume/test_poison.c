@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A flush that fails: nothing is acknowledged, and the store is opened again from disk. */
+#include "daemon/volume/verify.h"
 #include "tests/unit/volume/failing_fixture.h"
 #include "tests/unit/volume/job_fixture.h"
 #include "tests/unit/volume/remote_fixture.h"
@@ -65,6 +66,76 @@ static void poison__closing_meanwhile_ends(void **state)
     (void)call(f, fixture_do_put, &b);
     (void)usleep(50000);
     atomic_store(&failures, 0);
+}
+
+/* The device is being read from disk again as the volume begins to close, and that fails. */
+static void poison__closing_as_the_opening_fails_ends(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct batch b = fixture_batch(s1, fixture_lease(f), 0, 5, 100);
+    struct call putting, closing;
+    atomic_store(&failures, 2);
+    halt_set(&flush);
+    call_begin(&putting, f, fixture_do_put, &b);
+    halt_reached(&flush);
+    halt_set(&flush); /* the opening's */
+    halt_end(&flush);
+    (void)call_wait(&putting);
+    halt_reached(&flush);
+    call_begin(&closing, f, fixture_do_close, NULL);
+    assert_true(call_still_waits(&closing));
+    halt_end(&flush);
+    assert_int_equal(call_wait(&closing), 0);
+    assert_int_equal(atomic_load(&failures), 0);
+    assert_int_equal(call(f, fixture_do_open, NULL), 0);
+    assert_int_equal(fixture_look(f, s1).state, SNAPSHOT_OK);
+}
+
+static void do_idle(struct call *c)
+{
+    struct snapshot *s = volume_head(c->f->volume);
+    assert_true(cow_store_idle(s->store));
+    call_end(c, 0, NULL);
+}
+
+/* Space is prepared while nobody asks for anything: nobody is told that its flush has failed. */
+static void poison__of_a_store_that_nobody_waits_for_ends(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    uint64_t epoch = fixture_lease(f);
+    fixture_put(f, s1, epoch, 0, 10, 0);
+    atomic_store(&failures, 1);
+    assert_int_equal(call(f, do_idle, NULL), 0);
+    for (int i = 0; i < 4000 && atomic_load(&failures) > 0; i++)
+        (void)usleep(1000);
+    assert_int_equal(atomic_load(&failures), 0);
+    fixture_wait_state(f, s1, SNAPSHOT_OK);
+    struct batch b = fixture_batch(s1, epoch, 10, 1, 50);
+    assert_int_equal(call(f, fixture_do_put, &b), 0);
+    assert_int_equal(b.added, 1);
+}
+
+static void do_verify(struct call *c)
+{
+    volume_verify_start(c->f->volume, c->arg, call_end, c);
+}
+
+/* It was sound when it was closed for its checksums. */
+static void poison__opening_that_fails_behind_a_rebuild_is_tried_again(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s1 = fixture_create(f, "s1");
+    struct verify_spec spec = {.job = uuid_make(), .rebuild = true};
+    fixture_put(f, s1, fixture_lease(f), 0, 10, 0);
+    atomic_store(&passes, 1); /* of the new side file */
+    atomic_store(&failures, 1);
+    assert_int_equal(call(f, do_verify, &spec), 0);
+    assert_int_equal(fixture_job_end(f, spec.job), JOB_FAILED);
+    assert_int_equal(atomic_load(&failures), 0);
+    fixture_wait_state(f, s1, SNAPSHOT_OK);
+    assert_int_equal(fixture_look(f, s1).exceptions, 10);
 }
 
 /* A put, and what is asked for in the same turn of the shard. */
@@ -282,6 +353,9 @@ int main(void)
         CASE(poison__failed_flush_is_told_and_the_store_comes_back),
         CASE(poison__puts_wait_while_the_store_is_opened_again),
         CASE(poison__closing_meanwhile_ends),
+        CASE(poison__closing_as_the_opening_fails_ends),
+        CASE(poison__of_a_store_that_nobody_waits_for_ends),
+        CASE(poison__opening_that_fails_behind_a_rebuild_is_tried_again),
         CASE(poison__check_meanwhile_is_refused),
         CASE(poison__deleting_the_snapshot_meanwhile_ends),
         CASE(poison__older_one_that_cannot_be_made_invalid_is_tried_again),

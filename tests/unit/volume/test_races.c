@@ -268,6 +268,62 @@ static void fold__into_a_clone_goes_on_beside_its_writes(void **state)
     fixture_expect_byte(f, c, 3 * CHUNK_BYTES + 30, SIZE, 0);
 }
 
+struct checked_fold {
+    struct snapshot_delete_spec gone;
+    struct uuid target;
+    struct shard_kick kick;
+};
+
+static void then_check(void *user)
+{
+    struct call *c = user;
+    struct checked_fold *k = c->arg;
+    volume_snapshot_find(c->f->volume, &k->target)->busy = true;
+    call_end(c, 0, NULL);
+}
+
+static void check_kick_later(void *user, int code, const struct err *err)
+{
+    struct call *c = user;
+    struct checked_fold *k = c->arg;
+    (void)err;
+    assert_int_equal(code, 0);
+    k->kick = (struct shard_kick){.fn = then_check, .user = c};
+    shard_kick_later(c->f->volume->set->shard, &k->kick);
+}
+
+static void do_delete_then_check(struct call *c)
+{
+    struct checked_fold *k = c->arg;
+    snapshot_delete(c->f->volume, &k->gone, check_kick_later, c);
+}
+
+static void do_begin_jobs(struct call *c)
+{
+    hand_down_start(c->f->volume);
+    call_end(c, 0, NULL);
+}
+
+/* The hand-down has begun when the check of its target does: who checks a table reads it from a
+ * disk that nobody changes. */
+static void fold__stands_still_while_its_target_is_checked(void **state)
+{
+    struct fixture *f = *state;
+    struct checked_fold k = {.target = fixture_create(f, "s1"), .gone = {.key = uuid_make()}};
+    k.gone.id = fixture_create(f, "s2");
+    assert_int_equal(fixture_fill(f, ITSELF, 0, SIZE, 1), 0);
+    assert_int_equal(call(f, do_delete_then_check, &k), 0);
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(fixture_look(f, k.target).exceptions, 0);
+        (void)usleep(2000);
+    }
+    fixture_set_busy(f, k.target, false);
+    assert_int_equal(call(f, do_begin_jobs, NULL), 0);
+    fixture_settle(f);
+    assert_int_equal(fixture_look(f, k.target).exceptions, CHUNKS);
+    fixture_expect_byte(f, k.target, 0, SIZE, 0);
+}
+
 static void do_set_reopening(struct call *c)
 {
     struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
@@ -351,6 +407,7 @@ int main(void)
         CASE(merge__deletion_asked_for_meanwhile_is_refused),
         CASE(merge__damaged_meanwhile_can_be_deleted_by_force),
         HOSTED(fold__into_a_clone_goes_on_beside_its_writes),
+        HOSTED(fold__stands_still_while_its_target_is_checked),
         HOSTED(delete__of_a_clone_that_is_opened_again_meanwhile_is_refused),
         HOSTED(create__snapshots_and_clones_together_are_numbered_one_by_one),
         HOSTED(clone__of_one_that_is_deleted_in_the_same_moment),

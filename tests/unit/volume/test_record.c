@@ -86,6 +86,47 @@ static void format__parses_back_to_the_same(void **state)
     volume_record_done(&copy);
 }
 
+/* As older releases wrote it. */
+static void parse__labels_of_one_key_are_told_apart(void **state)
+{
+    (void)state;
+    static const char *const had[][2] = {
+        {"site", "Basel"}, {"site", "a \"b\\\\, {c}"}, {"site.2", "x"}, {"site", "y"}};
+    static const char *const want[] = {"site", "site.3", "site.2", "site.4"};
+    struct volume_record r, back, again;
+    fill(&r);
+    free(r.labels[0].key);
+    free(r.labels[0].value);
+    free(r.labels);
+    r.labels = calloc(4, sizeof *r.labels);
+    r.label_count = 4;
+    for (unsigned i = 0; i < 4; i++)
+        r.labels[i] = (struct record_label){.key = strdup(had[i][0]), .value = strdup(had[i][1])};
+    struct err e = ERR_INIT;
+    char *text = text_of(&r);
+    if (volume_record_parse(text, strlen(text), &back, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_string_equal(back.label_renamed, "site.3");
+    assert_int_equal(back.label_count, 4);
+    for (unsigned i = 0; i < 4; i++)
+        for (unsigned k = 0; k <= 4; k++) {
+            if (k == 4)
+                fail_msg("no label %s", want[i]);
+            if (strcmp(back.labels[k].key, want[i]) == 0) {
+                assert_string_equal(back.labels[k].value, had[i][1]);
+                break;
+            }
+        }
+    char *whole = text_of(&back); /* and what is written from now on is sound */
+    assert_int_equal(volume_record_parse(whole, strlen(whole), &again, &e), 0);
+    assert_string_equal(again.label_renamed, "");
+    free(text);
+    free(whole);
+    volume_record_done(&r);
+    volume_record_done(&back);
+    volume_record_done(&again);
+}
+
 /* Its text would be one that no start reads. */
 static void check__label_that_is_there_twice_is_refused(void **state)
 {
@@ -569,6 +610,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format__parses_back_to_the_same),
+        cmocka_unit_test(parse__labels_of_one_key_are_told_apart),
         cmocka_unit_test(check__label_that_is_there_twice_is_refused),
         cmocka_unit_test(parse__refuses_each_damage_by_name),
         cmocka_unit_test(parse__older_text_is_read),

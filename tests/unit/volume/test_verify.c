@@ -295,7 +295,7 @@ static void do_end_read(struct call *c)
 static void do_look_closing(struct call *c)
 {
     const struct snapshot *s = volume_snapshot_find(c->f->volume, c->arg);
-    call_end(c, s->closing && s->store == NULL, NULL);
+    call_end(c, s->phase == SNAPSHOT_CLOSING && s->store == NULL, NULL);
 }
 
 /* A read takes its time, and whoever reads meanwhile is to try again: it is sound. */
@@ -320,6 +320,37 @@ static void verify__rebuild_tells_nobody_that_the_node_is_damaged(void **state)
 }
 
 /* One write over chunks that stand in any order, and over one that is not there yet. */
+static void do_close_node(struct call *c)
+{
+    snapshot_close(volume_snapshot_find(c->f->volume, c->arg), true, call_end, c);
+}
+
+static void do_open_node(struct call *c)
+{
+    snapshot_open(volume_snapshot_find(c->f->volume, c->arg), call_end, c);
+}
+
+static void verify__does_not_take_a_node_that_is_being_closed_for_damaged(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid s = snapshot_of_half(f);
+    struct call closing;
+    assert_int_equal(call(f, do_begin_read, &s), 0);
+    call_begin(&closing, f, do_close_node, &s);
+    for (int i = 0; i < 4000 && call(f, do_look_closing, &s) == 0; i++)
+        (void)usleep(1000);
+    assert_int_equal(call(f, do_look_closing, &s), 1);
+    struct verified all = verify(f, ITSELF, false);
+    assert_int_equal(all.code, 0);
+    assert_int_equal(all.faults_total, 0);
+    assert_int_equal(verify(f, s, false).code, SNAP_EPOISONED);
+    assert_int_equal(call(f, do_end_read, &s), 0);
+    assert_int_equal(call_wait(&closing), 0);
+    assert_int_equal(verify(f, s, false).code, SNAP_ECORRUPT); /* nobody opens it any more */
+    assert_int_equal(call(f, do_open_node, &s), 0);
+    assert_string_equal(verify(f, ITSELF, false).status.text, "0 faults");
+}
+
 static void verify__overwriting_in_place_keeps_checksums_of_the_right_chunks(void **state)
 {
     static const uint64_t order[] = {4, 1, 2, 6, 3, 0};
@@ -538,6 +569,36 @@ static void scrub__a_first_one_is_not_put_off_by_restarts(void **state)
     assert_true(done > 0);
 }
 
+static void do_note_scrub(struct call *c)
+{
+    struct volume *v = c->f->volume;
+    char dir[LIMIT_PATH_BYTES];
+    struct err err = ERR_INIT;
+    v->record.scrubbed_s = *(const int64_t *)c->arg;
+    int rc = volume_dir_format(v->set->env->state_dir, &v->record.id, dir, sizeof dir, &err);
+    if (rc == 0)
+        rc = volume_record_save(dir, &v->record, &err);
+    call_end(c, rc, &err);
+}
+
+/* The volume was made long ago, by its record; the clock was ten years ahead, and is right again.
+ */
+static void scrub__noted_by_a_clock_that_was_ahead_is_due_again(void **state)
+{
+    struct fixture *f = *state;
+    const int64_t ahead = clock_wall_s() + INT64_C(10) * 365 * 86400;
+    int64_t done = ahead;
+    assert_int_equal(call(f, do_note_scrub, &done), 0);
+    f->env.scrub_interval_s = 86400;
+    fixture_reopen(f);
+    for (int i = 0; i < 2000 && done == ahead; i++) {
+        (void)usleep(5000);
+        assert_int_equal(call(f, do_scrubbed, &done), 0);
+    }
+    assert_true(done < ahead);
+    assert_true(done > 0);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
@@ -549,6 +610,7 @@ int main(void)
         CASE(verify__tells_where_each_entry_stands),
         CASE(verify__a_side_file_of_before_goes_on_until_it_is_rebuilt),
         CASE(verify__rebuild_tells_nobody_that_the_node_is_damaged),
+        CASE(verify__does_not_take_a_node_that_is_being_closed_for_damaged),
         CASE(verify__overwriting_in_place_keeps_checksums_of_the_right_chunks),
         CASE(verify__faults_are_warned_of_until_there_are_none),
         CASE(verify__damaged_snapshot_is_a_fault_and_a_check_of_it_says_so),
@@ -558,6 +620,7 @@ int main(void)
         CASE(verify__the_same_again_is_the_same_job_and_two_at_once_are_refused),
         CASE(scrub__is_done_when_due_and_noted_in_the_record),
         CASE(scrub__a_first_one_is_not_put_off_by_restarts),
+        CASE(scrub__noted_by_a_clock_that_was_ahead_is_due_again),
         CASE(delete__takes_the_side_file_along),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
