@@ -157,6 +157,7 @@ struct guard {
     bool blocked;                  /* … until it says so */
     bool ready_wanted;             /* head_ready when no write is in flight */
     bool lost, breaking;
+    bool explained;                /* why there is none again was said since it was lost */
     bool marked;                   /* the broken mark is there */
     struct guard_late late_marked; /* what the late mark says, which is there */
     bool late_unmarked;            /* it could not be made, which was said */

@@ -122,6 +122,7 @@ static void on_lost(void *user, struct snapwire_lease *lease, const struct snapw
     (void)lease;
     guard_say("the lease of volume %s is lost: %s", g->config.volume, why->text);
     g->lost = true;
+    g->explained = false;
     (void)pthread_mutex_lock(&g->lock);
     g->lease_state = GUARD_LEASE_ASKED;
     g->valid_until_ns = 0;

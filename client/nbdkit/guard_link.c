@@ -96,8 +96,9 @@ static void link_again(struct guard *g)
     g->retry_at_ns = guard_now_ns() + GUARD_RETRY_MS * NS_PER_MS;
     (void)pthread_mutex_lock(&g->lock);
     enum guard_lease now = is_refusal(g, rc) ? GUARD_LEASE_REFUSED : GUARD_LEASE_ASKED;
-    bool news = g->lease_state != now;
+    bool news = g->lease_state != now || !g->explained;
     g->lease_state = now;
+    g->explained = true;
     if (g->away_ns == 0)
         g->away_ns = guard_now_ns();
     guard_broadcast(g);

@@ -44,8 +44,17 @@ const char *volume_job_state_name(enum volume_job_state state)
 
 /* -- those that run ------------------------------------------------------------------- */
 
+/* NULL: no memory. */
+static struct volume_job_ring *job_ring(struct volume *v)
+{
+    if (v->jobs_ended == NULL)
+        v->jobs_ended = calloc(1, sizeof *v->jobs_ended);
+    return v->jobs_ended;
+}
+
 void volume_job_add(struct volume *v, struct volume_job *j)
 {
+    (void)job_ring(v); /* for its end, when memory may be short */
     j->volume = v;
     LIST_INSERT_HEAD(&v->jobs, j, link);
 }
@@ -90,11 +99,7 @@ void volume_job_stop_all(struct volume *v)
 
 void volume_job_remember(struct volume *v, const struct volume_job_status *s)
 {
-    if (v->leaving)
-        return;
-    if (v->jobs_ended == NULL)
-        v->jobs_ended = calloc(1, sizeof *v->jobs_ended);
-    struct volume_job_ring *r = v->jobs_ended;
+    struct volume_job_ring *r = v->leaving ? NULL : job_ring(v);
     if (r == NULL) /* nobody hears of it any more, which harms nobody */
         return;
     r->ended[r->next] = *s;

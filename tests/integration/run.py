@@ -13,6 +13,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import unittest
@@ -81,6 +82,8 @@ def results(jobs):
 
 
 def main():
+    # also where it was started with interrupts ignored: programs under test inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build/gcc")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

@@ -706,7 +706,7 @@ class Ends(GuardCase):
         self.d.kill()
         shutil.rmtree(self.d.state)
         os.rename(self.d.state + "-away", self.d.state)
-        until(lambda: "no connection to the daemon" in g.log())
+        until(lambda: "connection" in g.log().split("is lost")[-1])
         waiting = nbd.begin(1, MIB, data=self.block())
         time.sleep(2.5)
         self.assertFalse(waiting.done.is_set())

@@ -11,10 +11,18 @@
 
 static _Thread_local bool no_askers; /* none of those who ask for a rollback can be noted down */
 
+static atomic_bool no_list; /* of jobs that ended: as large as it is, or larger */
+
 #ifndef ALLOCATOR_IS_TAKEN
 void *malloc(size_t len)
 {
     return no_askers && len == sizeof(struct rollback_asker) ? NULL : __libc_malloc(len);
+}
+
+void *calloc(size_t count, size_t len)
+{
+    const bool is_list = count * len >= VOLUME_JOBS_ENDED * sizeof(struct volume_job_status);
+    return is_list && atomic_load(&no_list) ? NULL : __libc_calloc(count, len);
 }
 #endif
 
@@ -118,6 +126,12 @@ static void do_verify(struct call *c)
     volume_verify_start(c->f->volume, c->arg, call_end, c);
 }
 
+static void do_verify_only(struct call *c)
+{
+    do_verify(c);
+    atomic_store(&no_list, true);
+}
+
 static enum volume_job_state verify(struct fixture *f, bool rebuild, struct showing *ret)
 {
     struct verify_spec spec = {.job = uuid_make(), .rebuild = rebuild};
@@ -132,6 +146,19 @@ static int setup_with_checksums(void **state)
 {
     return fixture_setup_as(state,
                             &(struct fixture_spec){.kind = VOLUME_HOSTED, .checksums = true});
+}
+
+/* Whoever asked for it waits until it is told as ended. */
+static void verify__that_ends_without_memory_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct verify_spec spec = {.job = uuid_make()};
+    skip_without_allocator();
+    (void)fixture_create(f, "s1");
+    tree_write(f, ITSELF, 0, SECTORS, 1);
+    assert_int_equal(call(f, do_verify_only, &spec), 0);
+    assert_int_equal(fixture_job_end(f, spec.job), JOB_DONE);
+    atomic_store(&no_list, false);
 }
 
 /* Used without them it would be written without them: what verify finds then is no damage. */
@@ -211,6 +238,7 @@ int main(void)
         CASE(rollback__refused_without_memory_does_not_begin, fixture_setup_hosted),
         CASE(rollback__cancelling_refused_without_memory_does_not_turn_it_round,
              fixture_setup_hosted),
+        CASE(verify__that_ends_without_memory_is_told, setup_with_checksums),
         CASE(open__checksums_that_find_no_memory_are_waited_for, setup_with_checksums),
         CASE(open__origin_that_finds_no_memory_for_long_is_opened_later, fixture_setup_hosted),
         CASE(open__origin_that_finds_no_memory_lets_the_volume_be_closed, fixture_setup_hosted),
