@@ -12,6 +12,8 @@ class Install(Case):
     def make(self, target, prefix):
         """Nothing is built: the programs are those that are tested."""
         build = os.path.dirname(program("snapctl"))
+        if not os.path.exists(os.path.join(build, "libsnapwire.so")):
+            self.skipTest("this build has programs only")
         built = ["all"] + [os.path.join(build, x) for x in (
             "libsnapwire.so", "libsnapwire.a", "nbdkit-snapwire-plugin.so",
             "nbdkit-snapwire-guard-plugin.so")]
