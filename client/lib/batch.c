@@ -185,11 +185,10 @@ static bool batch_takes(const struct batch *b, uint32_t count, uint64_t bytes)
 
     if (b->chunks == 0)
         return true;
-    if (b->bytes + bytes > b->stream->client->payload_peer_max)
-        return false;
     return b->chunks + count <= k->batch_chunks_max &&
            b->chunks + count <= k->inflight_chunks_max / 4 &&
            (b->chunks + count) * stream_chunk_bytes(b->stream) <= LIMIT_BATCH_ZERO_BYTES &&
+           b->bytes + bytes <= b->stream->client->payload_peer_max &&
            b->bytes + bytes <= k->batch_bytes_max && b->bytes + bytes <= k->inflight_bytes_max / 4;
 }
 

@@ -167,6 +167,17 @@ struct guard {
     uint64_t retry_at_ns;          /* the lease is asked for again */
 };
 
+/* All of them, empty. */
+static inline void guard_init_lists(struct guard *g)
+{
+    TAILQ_INIT(&g->unread);
+    TAILQ_INIT(&g->queue);
+    TAILQ_INIT(&g->waiters);
+    TAILQ_INIT(&g->at_disk);
+    TAILQ_INIT(&g->held_back);
+    TAILQ_INIT(&g->ended);
+}
+
 uint64_t guard_now_ns(void);
 uint64_t guard_lease_now_ns(void); /* goes on while the machine sleeps */
 /* To the operator. guard_plugin.c. */

@@ -238,12 +238,7 @@ static int guard_init(struct err *reterr)
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     int rc = pthread_cond_init(&guard.woken, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
-    TAILQ_INIT(&guard.unread);
-    TAILQ_INIT(&guard.queue);
-    TAILQ_INIT(&guard.waiters);
-    TAILQ_INIT(&guard.at_disk);
-    TAILQ_INIT(&guard.held_back);
-    TAILQ_INIT(&guard.ended);
+    guard_init_lists(&guard);
     guard.lease_state = GUARD_LEASE_ASKED;
     return rc == 0 ? 0 : err_set_errno(reterr, SNAP_ENOMEM, rc, "start");
 }
@@ -299,8 +294,7 @@ static void plugin_unload(void)
     limit_file_size_done();
 }
 
-/* -- a connection --------------------------------------------------------------------------------
- */
+/* -- a connection ----------------------------------------------------------------------- */
 
 static void *plugin_open(int readonly)
 {
@@ -345,8 +339,7 @@ static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferre
     return 0;
 }
 
-/* -- requests -------------------------------------------------------------------------------------
- */
+/* -- requests --------------------------------------------------------------------------- */
 
 static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {

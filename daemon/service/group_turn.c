@@ -47,13 +47,13 @@ static void turn_run(struct loop_msg *msg)
 void group_turn_begin(struct group_turns *turns, struct group_turn *t)
 {
     const struct group_turn *other;
-    t->waits = t->taken = false;
+    bool waits = false;
+    t->taken = false;
     t->msg.fn = turn_run;
     pthread_mutex_lock(&turns->lock);
     TAILQ_FOREACH (other, &turns->list, link)
-        t->waits = t->waits || uuid_equal(&other->id, &t->id);
+        waits = waits || uuid_equal(&other->id, &t->id);
     TAILQ_INSERT_TAIL(&turns->list, t, link);
-    const bool waits = t->waits;
     pthread_mutex_unlock(&turns->lock);
     if (!waits)
         t->go(t);
@@ -70,9 +70,7 @@ void group_turn_end(struct group_turns *turns, struct group_turn *t, bool made)
         other->taken = other->taken || (made && !turn_is_same(other, t));
         next = next == NULL ? other : next;
     }
-    if (next != NULL) {
-        next->waits = false;
+    if (next != NULL)
         shard_post(next->shard, &next->msg); /* under the lock: it is there until it has run */
-    }
     pthread_mutex_unlock(&turns->lock);
 }

@@ -30,7 +30,6 @@ struct group_turn {
     void (*go)(struct group_turn *t);
     bool taken; /* a group of that uuid and of other pairs has been made meanwhile */
     /* group_turn.c's own */
-    bool waits;
     struct loop_msg msg;
     TAILQ_ENTRY(group_turn) link;
 };

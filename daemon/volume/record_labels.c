@@ -14,7 +14,7 @@
 #include <string.h>
 
 struct pair {
-    char key[LIMIT_NAME_BYTES + 16];
+    char key[RECORD_LABEL_BYTES];
     const char *value; /* with its quotes */
     size_t value_len;
 };

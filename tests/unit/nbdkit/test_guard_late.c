@@ -75,8 +75,7 @@ static void begin_guard(void)
     struct guard *g = &here.guard;
     memset(g, 0, sizeof *g);
     (void)pthread_mutex_init(&g->lock, NULL);
-    TAILQ_INIT(&g->waiters);
-    TAILQ_INIT(&g->at_disk);
+    guard_init_lists(g);
     g->origin = ORIGIN_INIT;
     (void)snprintf(g->origin.path, sizeof g->origin.path, "/dev/disk");
     g->config.volume = (char *)(uintptr_t) "v";

@@ -60,11 +60,7 @@ static int setup(void **state)
     struct guard *g = calloc(1, sizeof *g);
     assert_non_null(g);
     (void)pthread_mutex_init(&g->lock, NULL);
-    TAILQ_INIT(&g->unread);
-    TAILQ_INIT(&g->queue);
-    TAILQ_INIT(&g->waiters);
-    TAILQ_INIT(&g->held_back);
-    TAILQ_INIT(&g->ended);
+    guard_init_lists(g);
     g->stream = (struct snapwire_stream *)g; /* never looked into */
     g->generation = 1;
     g->mode = GUARD_KEEPING;

@@ -40,11 +40,7 @@ static int setup(void **state)
     if (!g)
         return -1;
     (void)pthread_mutex_init(&g->lock, NULL);
-    TAILQ_INIT(&g->unread);
-    TAILQ_INIT(&g->queue);
-    TAILQ_INIT(&g->waiters);
-    TAILQ_INIT(&g->held_back);
-    TAILQ_INIT(&g->ended);
+    guard_init_lists(g);
     g->held = g->ready_wanted = true;
     ready_count = said_count = 0;
     ready_rc = 0;

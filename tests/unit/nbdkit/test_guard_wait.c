@@ -186,7 +186,7 @@ static int setup(void **state)
     if (!g)
         return -1;
     (void)pthread_mutex_init(&g->lock, NULL);
-    TAILQ_INIT(&g->waiters);
+    guard_init_lists(g);
     *state = g;
     return guard_map_init(&g->kept, CHUNKS, NULL) + guard_map_init(&g->claimed, CHUNKS, NULL);
 }

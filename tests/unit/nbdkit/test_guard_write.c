@@ -87,10 +87,7 @@ static int setup(void **state)
     (void)pthread_mutex_init(&g->lock, NULL);
     (void)pthread_mutex_init(&g->wake_lock, NULL);
     (void)pthread_cond_init(&g->woken, NULL);
-    TAILQ_INIT(&g->unread);
-    TAILQ_INIT(&g->queue);
-    TAILQ_INIT(&g->waiters);
-    TAILQ_INIT(&g->at_disk);
+    guard_init_lists(g);
     g->head_seq = 5;
     g->config.copy_bytes_max = 4 * CHUNK;
     g->config.away_after_ms = 100;

@@ -4,6 +4,7 @@
 #define SNAP_TESTS_UNIT_VOLUME_JOB_FIXTURE_H
 
 #include "daemon/volume/job.h"
+#include "daemon/volume/verify.h"
 #include "tests/unit/volume/volume_fixture.h"
 
 /* -- hand-downs ------------------------------------------------------------------------ */
@@ -45,6 +46,12 @@ static inline void fixture_do_show(struct call *c)
     struct err err = ERR_INIT;
     int rc = volume_job_show(c->f->volume, &g->job, &g->status, &err);
     call_end(c, rc, &err);
+}
+
+/* arg: a struct verify_spec. */
+static inline void fixture_do_verify(struct call *c)
+{
+    volume_verify_start(c->f->volume, c->arg, call_end, c);
 }
 
 static inline void fixture_do_cancel(struct call *c)

@@ -295,11 +295,6 @@ static void group__snapshot_that_is_held_is_nobodys_yet(void **state)
 
 /* -- a snapshot that is deleted ---------------------------------------------------------------- */
 
-static void do_verify(struct call *c)
-{
-    volume_verify_start(c->f->volume, c->arg, call_end, c);
-}
-
 /* Two others read through it, so it stays, hidden; a job may take it any moment. */
 static void verify__rebuild_leaves_a_deleted_one_alone_also_after_opening_again(void **state)
 {
@@ -312,7 +307,7 @@ static void verify__rebuild_leaves_a_deleted_one_alone_also_after_opening_again(
     tree_delete(f, s2);
     fixture_reopen(f);
     assert_true(fixture_look(f, s2).hidden);
-    assert_int_equal(call(f, do_verify, &spec), 0);
+    assert_int_equal(call(f, fixture_do_verify, &spec), 0);
     assert_int_equal(fixture_job_end(f, spec.job), JOB_DONE);
     fixture_cow_path(f, s2, path, sizeof path);
     memcpy(path + strlen(path) - 3, "sum", 3);

@@ -157,11 +157,6 @@ static void write__durable_beside_a_flush_that_failed_fails(void **state)
     assert_int_equal(client_flush(f, &a, ITSELF), 0);
 }
 
-static void do_rebuild(struct call *c)
-{
-    volume_verify_start(c->f->volume, c->arg, call_end, c);
-}
-
 /* The verification's flush may take back what others wrote, as any other. */
 static void verify__rebuild_that_cannot_be_flushed_is_told_to_who_had_written(void **state)
 {
@@ -172,7 +167,7 @@ static void verify__rebuild_that_cannot_be_flushed_is_told_to_who_had_written(vo
     assert_int_equal(client_write(f, &a, node), 0);
     fixture_scribble(f, node, 3 * CHUNK_BYTES, 'x'); /* past the clone */
     atomic_store(&failures, 1);
-    assert_int_equal(call(f, do_rebuild, &spec), 0);
+    assert_int_equal(call(f, fixture_do_verify, &spec), 0);
     assert_int_equal(fixture_job_end(f, spec.job), JOB_FAILED);
     assert_int_equal(atomic_load(&failures), 0);
     assert_int_equal(client_flush(f, &a, node), SNAP_EIO);

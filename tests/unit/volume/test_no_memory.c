@@ -121,14 +121,9 @@ static void refuse(struct fixture *f, const char *end, int times)
     f->env.storage = &storage_without;
 }
 
-static void do_verify(struct call *c)
-{
-    volume_verify_start(c->f->volume, c->arg, call_end, c);
-}
-
 static void do_verify_only(struct call *c)
 {
-    do_verify(c);
+    fixture_do_verify(c);
     atomic_store(&no_list, true);
 }
 
@@ -136,7 +131,7 @@ static enum volume_job_state verify(struct fixture *f, bool rebuild, struct show
 {
     struct verify_spec spec = {.job = uuid_make(), .rebuild = rebuild};
     ret->job = spec.job;
-    assert_int_equal(call(f, do_verify, &spec), 0);
+    assert_int_equal(call(f, fixture_do_verify, &spec), 0);
     enum volume_job_state state = fixture_job_end(f, spec.job);
     assert_int_equal(call(f, fixture_do_show, ret), 0);
     return state;

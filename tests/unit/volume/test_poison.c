@@ -117,11 +117,6 @@ static void poison__of_a_store_that_nobody_waits_for_ends(void **state)
     assert_int_equal(b.added, 1);
 }
 
-static void do_verify(struct call *c)
-{
-    volume_verify_start(c->f->volume, c->arg, call_end, c);
-}
-
 /* It was sound when it was closed for its checksums. */
 static void poison__opening_that_fails_behind_a_rebuild_is_tried_again(void **state)
 {
@@ -131,7 +126,7 @@ static void poison__opening_that_fails_behind_a_rebuild_is_tried_again(void **st
     fixture_put(f, s1, fixture_lease(f), 0, 10, 0);
     atomic_store(&passes, 1); /* of the new side file */
     atomic_store(&failures, 1);
-    assert_int_equal(call(f, do_verify, &spec), 0);
+    assert_int_equal(call(f, fixture_do_verify, &spec), 0);
     assert_int_equal(fixture_job_end(f, spec.job), JOB_FAILED);
     assert_int_equal(atomic_load(&failures), 0);
     fixture_wait_state(f, s1, SNAPSHOT_OK);
