@@ -19,8 +19,7 @@
 
 enum { CONNECT_MS_MAX = 5000, ASK_MS = 20000 };
 
-/* -- what the lease tells ------------------------------------------------------------------------
- */
+/* -- what the lease tells --------------------------------------------------------------- */
 
 static void on_quiesce(void *user, struct snapwire_lease *lease)
 {

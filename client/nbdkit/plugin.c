@@ -38,8 +38,7 @@ static struct {
     unsigned next; /* connection's link, modulo link_count */
 } plugin = {.link_count = LINKS_DEFAULT, .lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* -- parameters ----------------------------------------------------------------------------------
- */
+/* -- parameters ------------------------------------------------------------------------- */
 
 static int plugin_config(const char *key, const char *value)
 {
@@ -89,8 +88,7 @@ static void plugin_dump(void)
     printf("snapwire_flush_covers_all_connections=yes\n");
 }
 
-/* -- links
- * ----------------------------------------------------------------------------------------- */
+/* -- links ------------------------------------------------------------------------------ */
 
 static int link_make(struct link **ret)
 {
@@ -143,8 +141,7 @@ static void plugin_cleanup(void)
     }
 }
 
-/* -- exports
- * ----------------------------------------------------------------------------------------- */
+/* -- exports ---------------------------------------------------------------------------- */
 
 static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
@@ -218,8 +215,7 @@ static void plugin_close(void *handle)
     free(handle);
 }
 
-/* -- what a disk can
- * ------------------------------------------------------------------------------------ */
+/* -- what a disk can -------------------------------------------------------------------- */
 
 static int64_t plugin_get_size(void *handle)
 {
@@ -274,8 +270,7 @@ static int emulated_cache(void *handle)
     return NBDKIT_CACHE_EMULATE;
 }
 
-/* -- requests
- * -------------------------------------------------------------------------------------------- */
+/* -- requests --------------------------------------------------------------------------- */
 
 static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {

@@ -223,8 +223,7 @@ int cow_cmd_list(struct cli *cli, int argc, char **argv, struct err *reterr)
     return rc;
 }
 
-/* -- check --------------------------------------------------------------------------------------
- */
+/* -- check ------------------------------------------------------------------------------ */
 
 struct check_args {
     const char *path;
@@ -369,8 +368,7 @@ int cow_cmd_check(struct cli *cli, int argc, char **argv, struct err *reterr)
     return rc;
 }
 
-/* -- the group
- * -------------------------------------------------------------------------------------- */
+/* -- the group -------------------------------------------------------------------------- */
 
 static const struct cli_command commands[] = {
     {"create", "make an empty COW device", cow_cmd_create},

@@ -350,8 +350,7 @@ static int add_revoked(X509_CRL *crl, X509 *x, struct err *reterr)
     return fail(reterr, "add to the revocation list");
 }
 
-/* -- what the commands call
- * ------------------------------------------------------------------------ */
+/* -- what the commands call ------------------------------------------------------------- */
 
 /* The key that a first try left, or a new one. */
 static int authority_key(const char *path, EVP_PKEY **ret, struct err *reterr)

@@ -298,8 +298,7 @@ int remote_cmd_delete(struct cli *cli, int argc, char **argv, struct err *reterr
     return rc;
 }
 
-/* -- check ----------------------------------------------------------------------------------------
- */
+/* -- check ------------------------------------------------------------------------------ */
 
 static json_t *faults_json(const struct snapwire_check *c)
 {

@@ -89,8 +89,7 @@ static int open_writer(struct apply *a, const struct cli *cli, const struct appl
     return remote_writer_stream(&a->writer, &config, reterr);
 }
 
-/* -- filling slots --------------------------------------------------------------------------------
- */
+/* -- filling slots ---------------------------------------------------------------------- */
 
 static int apply_all(struct apply *a, struct err *reterr)
 {
@@ -122,8 +121,7 @@ static int apply_all(struct apply *a, struct err *reterr)
     return rc;
 }
 
-/* -- the command ---------------------------------------------------------------------------------
- */
+/* -- the command ------------------------------------------------------------------------ */
 
 static int report(const struct cli *cli, const struct apply *a, struct err *reterr)
 {

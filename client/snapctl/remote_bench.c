@@ -113,8 +113,7 @@ static int load(struct bench *b, const struct bench_args *a, struct err *reterr)
     return rc;
 }
 
-/* -- report --------------------------------------------------------------------------------------
- */
+/* -- report ----------------------------------------------------------------------------- */
 
 static int report(const struct cli *cli, const struct bench *b, const struct bench_args *a,
                   uint64_t elapsed_ns, struct err *reterr)
@@ -160,8 +159,7 @@ static int report(const struct cli *cli, const struct bench *b, const struct ben
     return out_object(cli, o, columns, reterr);
 }
 
-/* -- the command ---------------------------------------------------------------------------------
- */
+/* -- the command ------------------------------------------------------------------------ */
 
 static int make_buffers(struct bench *b, const struct bench_args *a, struct err *reterr)
 {

@@ -61,8 +61,7 @@ int remote_job_report(const struct cli *cli, const struct snapwire_job *j,
 /* Enough of a job's uuid to type. */
 enum { REMOTE_JOB_SHORT = 8 };
 
-/* -- rolling back, and what merge does on hosted volumes ----------------------------------------
- */
+/* -- rolling back, and what merge does on hosted volumes -------------------------------- */
 
 struct remote_rollback {
     bool merge, drop_newer, no_wait, yes;

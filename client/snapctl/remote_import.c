@@ -231,8 +231,7 @@ static void last_checkpoint(struct import *im)
     note_point(im);
 }
 
-/* -- the whole -----------------------------------------------------------------------------------
- */
+/* -- the whole -------------------------------------------------------------------------- */
 
 static void slots_end(struct import *im)
 {
@@ -311,8 +310,7 @@ static int flush(struct import *im, struct err *reterr)
     return rc < 0 ? remote_error(&why, reterr) : 0;
 }
 
-/* -- from where
- * ------------------------------------------------------------------------------------ */
+/* -- from where ------------------------------------------------------------------------- */
 
 struct import_args {
     struct remote_words words; /* first */
@@ -360,8 +358,7 @@ static int find_start(struct import *im, const struct import_args *a, struct err
     return im->resumed_bytes ? 0 : resume_forget(&im->resume, reterr);
 }
 
-/* -- begin to end --------------------------------------------------------------------------------
- */
+/* -- begin to end ----------------------------------------------------------------------- */
 
 static void warn_if_changed(const struct import *im)
 {

@@ -228,8 +228,7 @@ static int wait_job(const struct cli *cli, struct remote *r, const char *typed, 
     return rc;
 }
 
-/* -- list ---------------------------------------------------------------------------------------
- */
+/* -- list ------------------------------------------------------------------------------- */
 
 /* For people: the short id and how far it is. */
 static int add_columns(json_t *row, const struct snapwire_job *j)
@@ -285,8 +284,7 @@ static int list_jobs(const struct cli *cli, struct remote *r, const char *volume
     return rc;
 }
 
-/* -- the commands ---------------------------------------------------------------------------------
- */
+/* -- the commands ----------------------------------------------------------------------- */
 
 struct jobs_args {
     struct remote_words words; /* first */

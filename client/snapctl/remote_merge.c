@@ -201,8 +201,7 @@ static int write_view_back(struct merge *m, struct err *reterr)
     }
 }
 
-/* -- the table ----------------------------------------------------------------------------------
- */
+/* -- the table -------------------------------------------------------------------------- */
 
 /* The origin has durably all that the table holds: clear it from its end. */
 static int empty_table(struct merge *m, struct err *reterr)
@@ -228,8 +227,7 @@ static int empty_table(struct merge *m, struct err *reterr)
     }
 }
 
-/* -- begin to end
- * ----------------------------------------------------------------------------------- */
+/* -- begin to end ----------------------------------------------------------------------- */
 
 static int begin(struct merge *m, struct cli *cli, struct err *reterr)
 {

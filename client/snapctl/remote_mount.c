@@ -33,8 +33,7 @@ struct mount_args {
     bool partition_given, read_only;
 };
 
-/* -- words
- * -------------------------------------------------------------------------------------------- */
+/* -- words ------------------------------------------------------------------------------ */
 
 static unsigned partition_arg(const struct argp_state *state, const char *text)
 {
@@ -104,8 +103,7 @@ static int real_directory(const char *text, bool missing_ok, char buf[LIMIT_PATH
     return 0;
 }
 
-/* -- which part of the disk
- * ----------------------------------------------------------------------------- */
+/* -- which part of the disk ------------------------------------------------------------- */
 
 static int show_parts(const struct cli *cli, const struct mount_parts *all, struct err *reterr)
 {
@@ -172,8 +170,7 @@ static int check_part(const struct mount_args *a, const struct mount_part *p, st
                    a->words.word[0]);
 }
 
-/* -- the steps
- * ----------------------------------------------------------------------------------------- */
+/* -- the steps -------------------------------------------------------------------------- */
 
 /* Read-only: nothing may be replayed. A copy has its origin's UUID: XFS is told that this is
  * meant. */
@@ -259,8 +256,7 @@ static int report(const struct cli *cli, const struct mount_state *s, const stru
     return 0;
 }
 
-/* -- commands
- * ------------------------------------------------------------------------------------------- */
+/* -- commands --------------------------------------------------------------------------- */
 
 /* What the daemon says of the target: is it there, who is it, and can it be written? */
 static int ask(struct remote *r, const char *target, char ret_disk[MOUNT_DISK_BYTES],

@@ -30,8 +30,7 @@
 
 enum { ATTACH_TRIES = 64, DETACH_MS = 5000, POLL_MS = 10 };
 
-/* -- what is in it
- * --------------------------------------------------------------------------------- */
+/* -- what is in it ---------------------------------------------------------------------- */
 
 static void take_text(blkid_probe probe, const char *name, char buf[MOUNT_FS_BYTES])
 {
@@ -114,8 +113,7 @@ int mount_parts_read(const struct mount_state *s, struct mount_parts *ret, struc
     return rc;
 }
 
-/* -- attaching
- * --------------------------------------------------------------------------------------- */
+/* -- attaching -------------------------------------------------------------------------- */
 
 /* SNAP_EBUSY: somebody was quicker. */
 static int attach_to(const struct mount_state *s, const struct mount_part *part, int disk_fd,

@@ -14,8 +14,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-/* -- the table of mounts
- * ---------------------------------------------------------------------------- */
+/* -- the table of mounts ---------------------------------------------------------------- */
 
 /* Calls fn for each mount, oldest first, until it returns an error. */
 static int each_mount(int (*fn)(void *user, struct libmnt_fs *fs, struct err *reterr), void *user,
@@ -57,8 +56,7 @@ int mount_fs_check_free(const char *directory, struct err *reterr)
     return each_mount(check_other, path, reterr);
 }
 
-/* -- mount and umount
- * --------------------------------------------------------------------------------- */
+/* -- mount and umount ------------------------------------------------------------------- */
 
 static int failed(struct libmnt_context *context, int mount_rc, const char *what,
                   const char *directory, struct err *reterr)

@@ -73,8 +73,7 @@ static int open_runtime(int *ret_fd, struct err *reterr)
     return 0;
 }
 
-/* -- one state -----------------------------------------------------------------------------------
- */
+/* -- one state -------------------------------------------------------------------------- */
 
 int mount_state_save(const struct mount_state *s, struct err *reterr)
 {
@@ -153,8 +152,7 @@ void mount_state_done(struct mount_state *s)
     s->lock_fd = -1;
 }
 
-/* -- all of them
- * ----------------------------------------------------------------------------------- */
+/* -- all of them ------------------------------------------------------------------------ */
 
 typedef bool mount_state_is_fn(const struct mount_state *one, const struct mount_state *s);
 

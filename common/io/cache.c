@@ -282,8 +282,7 @@ static void grow_done(struct blk_req *req, int result)
     op_end(op, req, result);
 }
 
-/* -- the device ----------------------------------------------------------------------------------
- */
+/* -- the device ------------------------------------------------------------------------- */
 
 static void cache_submit(struct blk_dev *dev, struct blk_req *req)
 {

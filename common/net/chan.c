@@ -114,8 +114,7 @@ void chan_went_up(struct chan *c)
     c->ops.up(c, c->user, &c->peer);
 }
 
-/* -- the turn ------------------------------------------------------------------------------------
- */
+/* -- the turn --------------------------------------------------------------------------- */
 
 static void update_io(struct chan *c)
 {
@@ -193,8 +192,7 @@ static void io_ready(void *user, unsigned what)
         chan_kick(c);
 }
 
-/* -- beginning
- * ------------------------------------------------------------------------------------- */
+/* -- beginning -------------------------------------------------------------------------- */
 
 static uint32_t u32_or(uint32_t v, uint32_t otherwise)
 {
@@ -286,8 +284,7 @@ int chan_new_client(struct loop *l, int fd, const char *server_name,
     return chan_create(l, fd, server_name, false, config, ops, user, ret, reterr);
 }
 
-/* -- calls
- * -------------------------------------------------------------------------------------------- */
+/* -- calls ------------------------------------------------------------------------------ */
 
 void chan_pause(struct chan *c, bool pause)
 {
@@ -354,8 +351,7 @@ bool chan_revoked(const struct chan *c, const struct tls_context *now)
     return c->tls != NULL && tls_session_revoked(c->tls, now);
 }
 
-/* -- moving
- * --------------------------------------------------------------------------------------------- */
+/* -- moving ----------------------------------------------------------------------------- */
 
 /* Is there nothing that belongs to this loop's thread: buffers of its pool, callbacks to come? */
 static bool is_quiet(const struct chan *c)

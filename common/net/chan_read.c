@@ -252,8 +252,7 @@ static void take_header(struct chan *c)
     c->rx_until += (h->control_bytes + (uint64_t)h->payload_bytes) / CHAN_RATE_MIN;
 }
 
-/* -- bytes --------------------------------------------------------------------------------------
- */
+/* -- bytes ------------------------------------------------------------------------------ */
 
 /* Memory for the payload; without it the channel rests until some is given back. */
 static void take_buffer(struct chan *c)

@@ -331,8 +331,7 @@ static BIO *socket_bio(struct tls_session *s)
     return bio;
 }
 
-/* -- contexts -----------------------------------------------------------------------------------
- */
+/* -- contexts --------------------------------------------------------------------------- */
 
 /* Open for reading; the error names the file. */
 static int open_pem(const char *path, BIO **ret, struct err *reterr)
@@ -601,8 +600,7 @@ bool tls_session_revoked(const struct tls_session *s, const struct tls_context *
     return false;
 }
 
-/* -- sessions ------------------------------------------------------------------------------------
- */
+/* -- sessions --------------------------------------------------------------------------- */
 
 /* The daemon's certificate must carry this name, or this IP address. */
 static int expect_name(SSL *ssl, const char *name, struct err *reterr)

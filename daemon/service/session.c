@@ -113,8 +113,7 @@ bool session_check_revoked(struct session *s)
     return true;
 }
 
-/* -- the beginning ------------------------------------------------------------------------------
- */
+/* -- the beginning ---------------------------------------------------------------------- */
 
 static void session_up(struct chan *c, void *user, const struct chan_peer *peer)
 {
@@ -211,8 +210,7 @@ void session_accept(struct server *server, int fd, bool local)
     shard_post(a->part->shard, &a->msg);
 }
 
-/* -- all of a part
- * ---------------------------------------------------------------------------------- */
+/* -- all of a part ---------------------------------------------------------------------- */
 
 void part_drain(struct part *part)
 {

@@ -26,8 +26,7 @@ static void clone_end(struct write_part *p)
     write_part_done(p);
 }
 
-/* -- puts and writes in place ---------------------------------------------------------------------
- */
+/* -- puts and writes in place ----------------------------------------------------------- */
 
 static void clone_decided(struct write_part *p)
 {

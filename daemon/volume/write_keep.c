@@ -114,8 +114,7 @@ int write_keep_plan(struct write_part *p, struct err *reterr)
     return 0;
 }
 
-/* -- what became of the puts --------------------------------------------------------------------
- */
+/* -- what became of the puts ------------------------------------------------------------ */
 
 static void keep_again(struct write_part *p)
 {
@@ -233,8 +232,7 @@ static void keep_put_done(struct cow_put *put, int code, const struct err *err)
         keep_decided(p);
 }
 
-/* -- the puts -------------------------------------------------------------------------------------
- */
+/* -- the puts --------------------------------------------------------------------------- */
 
 static void keep_lost(void *user, int code, const struct err *err)
 {
@@ -355,8 +353,7 @@ void write_keep_put(struct write_part *p)
     write_fail(p);
 }
 
-/* -- the old content ----------------------------------------------------------------------------
- */
+/* -- the old content -------------------------------------------------------------------- */
 
 static void keep_fetched(struct fetch *f, int code)
 {
